@@ -1,0 +1,97 @@
+//! Builds, tests, demonstrates and measures nodemend: `cargo xtask --help`.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build tool runs other programs, reads the environment and measures time"
+)]
+
+mod bpf;
+mod build;
+mod cache;
+mod control_plane;
+mod r#gen;
+mod lint;
+mod run;
+mod test;
+#[cfg(test)]
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Tasks of the nodemend project. Everything they need is installed or built on
+/// first use into the user's cache folder.
+#[derive(Parser)]
+enum Task {
+    /// Build the BPF object that the detector embeds
+    Bpf,
+    /// Build the control plane that tests and demo run on, and print its folder
+    ControlPlane,
+    /// Show the whole story on this machine: fault, condition, cordon, drain, replacement
+    Demo {
+        /// Arguments of the demo itself; `cargo xtask demo -- --help` lists them
+        #[arg(last = true)]
+        args: Vec<String>,
+        /// Use the cluster of this kubeconfig; its API server must be on loopback (kind, minikube)
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
+    },
+    /// Set up and run all tests, or one suite
+    Test {
+        #[arg(value_enum)]
+        suite: Option<test::Suite>,
+        /// Run only tests whose name contains this
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Measure latencies and costs; prints a table, or JSON
+    Bench {
+        /// Arguments of the benchmarks; `cargo xtask bench -- --help` lists them
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Write the generated files: CRDs and docs/reasons.md
+    Gen {
+        /// Only compare, and fail when a file is out of date
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check formatting, lints (host and BPF), licences and sources
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let repo = repo();
+    let result = match Task::parse() {
+        Task::Bpf => bpf::build(&repo).map(|object| println!("{}", object.display())),
+        Task::ControlPlane => control_plane::ensure(&repo).map(|bin| println!("{}", bin.display())),
+        Task::Demo { mut args, kubeconfig } => {
+            if let Some(path) = kubeconfig {
+                args.extend(["--kubeconfig".to_owned(), path.display().to_string()]);
+            }
+            run::harness(&repo, "nodemend-demo", &args)
+        }
+        Task::Test { suite, filter } => match test::run(&repo, suite, filter.as_deref()) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+        Task::Bench { args } => run::harness(&repo, "nodemend-bench", &args),
+        Task::Gen { check } => r#gen::run(&repo, check),
+        Task::Lint => lint::run(&repo),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn repo() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}

@@ -1,0 +1,171 @@
+//! `cargo xtask test`: sets up, runs every suite, and ends with one line of counts.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+
+use crate::build::Executable;
+use crate::{bpf, build, control_plane};
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Suite {
+    /// Pure code, no set-up
+    Unit,
+    /// BPF and kernel log in the running kernel (root)
+    Kernel,
+    /// Both daemons against the real control plane and the local AWS endpoint
+    Cluster,
+    /// The whole story, short
+    E2e,
+}
+
+impl Suite {
+    /// An integration test of `tests/` is named for its suite; everything else is a unit test.
+    fn of(executable: &Executable) -> Self {
+        match (executable.package.as_str(), executable.target.as_str()) {
+            ("tests", "kernel") => Self::Kernel,
+            ("tests", "cluster") => Self::Cluster,
+            ("tests", "e2e") => Self::E2e,
+            _ => Self::Unit,
+        }
+    }
+
+    fn needs_cluster(self) -> bool {
+        match self {
+            Self::Unit | Self::Kernel => false,
+            Self::Cluster | Self::E2e => true,
+        }
+    }
+}
+
+/// What the closing line of a test program says.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Counts {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+/// Whether all went well. The counts are the last line in either case.
+pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> anyhow::Result<bool> {
+    bpf::build(repo)?;
+    let control_plane = match suite {
+        Some(suite) if !suite.needs_cluster() => None,
+        Some(_) | None => Some(control_plane::ensure(repo)?),
+    };
+    let executables = build::workspace(repo)?;
+    let bin_dir = build::bin_dir(&executables)?;
+
+    let mut total = Counts::default();
+    let mut skipped = Vec::new();
+    let mut tests: Vec<_> = executables
+        .iter()
+        .filter(|e| e.is_test && suite.is_none_or(|suite| suite == Suite::of(e)))
+        .collect();
+    tests.sort_by_key(|e| (Suite::of(e) as u8, e.package.clone(), e.target.clone()));
+    for executable in tests {
+        let mut command = Command::new(&executable.path);
+        command
+            .args(filter)
+            .current_dir(&executable.package_dir)
+            .env("NODEMEND_REPO", repo)
+            .env("NODEMEND_BIN_DIR", &bin_dir)
+            .env("INSTA_UPDATE", "no")
+            .stdout(Stdio::piped());
+        if let Some(dir) = &control_plane {
+            command.env("NODEMEND_CONTROL_PLANE_BIN", dir);
+        }
+        let counts = run_one(executable, &mut command, &mut skipped)?;
+        total.passed += counts.passed;
+        total.failed += counts.failed;
+        total.skipped += counts.skipped;
+    }
+
+    for line in &skipped {
+        println!("SKIPPED {line}");
+    }
+    if total == Counts::default() {
+        bail!("no test ran");
+    }
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    Ok(total.failed == 0)
+}
+
+/// Runs one test program. Unit tests stay silent while they pass; the other suites are slow, so
+/// each of their tests is shown as it ends.
+fn run_one(executable: &Executable, command: &mut Command, skipped: &mut Vec<String>) -> anyhow::Result<Counts> {
+    let name = format!("{}/{}", executable.package, executable.target);
+    let live = Suite::of(executable) != Suite::Unit;
+    let started = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("start {name}"))?;
+    let stdout = child.stdout.take().with_context(|| format!("read the output of {name}"))?;
+    let mut output = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.with_context(|| format!("read the output of {name}"))?;
+        if live && line.starts_with("test ") {
+            println!("  {line}");
+        }
+        output.push(line);
+    }
+    let status = child.wait().with_context(|| format!("wait for {name}"))?;
+    skipped.extend(output.iter().filter_map(|line| Some(format!("{name}: {}", skip(line)?))));
+
+    let mut counts = output.iter().rev().find_map(|line| closing_line(line)).unwrap_or_default();
+    if !status.success() && counts.failed == 0 {
+        // It crashed before it could count.
+        counts.failed = 1;
+    }
+    if counts.failed > 0 {
+        println!("{}", output.join("\n"));
+    }
+    if counts != Counts::default() {
+        println!(
+            "{name}: {} passed, {} failed, {} skipped in {:.1} s",
+            counts.passed,
+            counts.failed,
+            counts.skipped,
+            started.elapsed().as_secs_f64()
+        );
+    }
+    Ok(counts)
+}
+
+/// `test result: ok. 5 passed; 0 failed; 1 ignored; ...`
+fn closing_line(line: &str) -> Option<Counts> {
+    let rest = line.strip_prefix("test result: ")?;
+    let number = |word: &str| {
+        rest.split(['.', ';'])
+            .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+    };
+    Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+}
+
+/// `test NAME ... ignored, REASON` of the standard harness, `... ignored (REASON)` of libtest-mimic.
+fn skip(line: &str) -> Option<String> {
+    let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let reason = outcome.strip_prefix("ignored")?.trim_start_matches([',', ' ', '(']).trim_end_matches(')');
+    Some(format!("{}: {reason}", name.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_closing_line_of_a_test_program() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        assert_eq!(closing_line(line), Some(Counts { passed: 12, failed: 3, skipped: 1 }));
+        assert_eq!(closing_line("test result of something else"), None);
+    }
+
+    #[test]
+    fn names_a_skipped_test_with_its_reason() {
+        assert_eq!(skip("test oom ... ignored, needs root"), Some("oom: needs root".to_owned()));
+        assert_eq!(skip("test oom   ... ignored (needs root)"), Some("oom: needs root".to_owned()));
+        assert_eq!(skip("test oom ... ok"), None);
+    }
+}
