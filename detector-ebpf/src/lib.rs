@@ -1,0 +1,102 @@
+//! The ABI between the BPF programs and the detector: what a ring record looks like.
+//!
+//! zerocopy's `IntoBytes` refuses implicit padding at compile time, the classic trap
+//! of records that cross this border.
+
+#![no_std]
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Levels of a cgroup path that a record carries: the outermost. A power of two.
+pub const CGROUP_LEVELS: usize = 8;
+/// Bytes of each cgroup name, with the terminating NUL; longer names are cut.
+pub const CGROUP_NAME: usize = 128;
+/// Bytes of a task's name, as in the kernel (`TASK_COMM_LEN`).
+pub const COMM: usize = 16;
+/// Drop reasons that are counted: the core reasons of Linux 7.2 end at 128.
+pub const DROP_REASONS: u32 = 256;
+/// The window in which a drop reason is compared with its threshold.
+pub const DROP_WINDOW_NS: u64 = 1_000_000_000;
+
+/// What a ring record is. The first field of every record.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    OomKill = 1,
+    BlockError = 2,
+    PacketDrops = 3,
+    HungTask = 4,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [
+        Self::OomKill,
+        Self::BlockError,
+        Self::PacketDrops,
+        Self::HungTask,
+    ];
+    /// Entries of the map that counts records lost to a full ring.
+    pub const SLOTS: u32 = 5;
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Header {
+    pub kind: u32,
+    pub cpu: u32,
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub boot_ns: u64,
+}
+
+/// [`Kind::OomKill`] and [`Kind::HungTask`].
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct TaskRecord {
+    pub header: Header,
+    /// The thread's id.
+    pub pid: u32,
+    /// The process' id; 0 where the hook does not know it.
+    pub tgid: u32,
+    pub comm: [u8; COMM],
+    /// How many names the way from the task's cgroup to the root has; 0: unknown, or the root.
+    pub levels: u32,
+    pub reserved: u32,
+    /// The name at depth `d` (0: the task's own cgroup) is at `d % CGROUP_LEVELS`, so that of a
+    /// deep tree the outermost levels stay: a container chooses only the names below its own.
+    pub cgroup: [[u8; CGROUP_NAME]; CGROUP_LEVELS],
+}
+
+/// [`Kind::BlockError`].
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct BlockRecord {
+    pub header: Header,
+    pub sector: u64,
+    pub sectors: u32,
+    /// The kernel's `dev_t`: major << 20 | minor.
+    pub dev: u32,
+    /// Negative errno.
+    pub error: i32,
+    /// Operation letters, NUL-terminated.
+    pub rwbs: [u8; 8],
+    pub reserved: u32,
+}
+
+/// [`Kind::PacketDrops`].
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct DropsRecord {
+    pub header: Header,
+    /// Packets of this reason on this CPU inside the window so far.
+    pub count: u64,
+    pub window_ns: u64,
+    /// Raw `enum skb_drop_reason`.
+    pub reason: u32,
+    /// Interface that the packet came in on; 0 when unknown.
+    pub ifindex: u32,
+    /// Inode number of the socket's network namespace; 0 when there was no socket.
+    pub netns: u32,
+    /// Local port of the socket; 0 when there was none.
+    pub port: u16,
+    pub reserved: u16,
+}

@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::source::bpf::Hook;
+
+/// Finds sick Kubernetes nodes from inside the kernel and reports them as NodeConditions and Events.
+///
+/// Exit codes: 0 done or healthy, 1 failed or unhealthy, 2 wrong usage, 3 cannot run here.
+#[derive(Debug, Parser)]
+#[command(name = "nodemend-detector", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Watch this host and keep its Node's conditions and Events true (the DaemonSet)
+    Run(RunArgs),
+    /// Show findings and conditions of this host live; needs no cluster
+    Watch {
+        #[command(flatten)]
+        sources: SourceArgs,
+        /// One JSON object a line, or lines for people
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+    /// Say which hooks and sources this host supports and why not, then exit
+    Check {
+        #[command(flatten)]
+        sources: SourceArgs,
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+    /// Print the table of everything that can be reported
+    Reasons {
+        #[arg(short, long, value_enum, default_value_t = TableFormat::Text)]
+        output: TableFormat,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Name of this host's Node object
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+    /// Kubeconfig file; without it the pod's service account is used
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub sources: SourceArgs,
+    /// Folder of kubelet's pod logs; names of pods are read from its folders' names
+    #[arg(long, env = "NODEMEND_POD_LOGS_DIR", default_value = "/var/log/pods")]
+    pub pod_logs_dir: PathBuf,
+    /// Time between condition heartbeats (± 10 %), for example 5m
+    #[arg(long, env = "NODEMEND_HEARTBEAT", default_value = "5m")]
+    pub heartbeat: Interval,
+    /// The same while a Fatal finding is open; repairers trust a condition only while it beats
+    #[arg(long, env = "NODEMEND_FATAL_HEARTBEAT", default_value = "60s")]
+    pub fatal_heartbeat: Interval,
+    /// Status changes that are written at once before the limit of one per 30 s sets in
+    #[arg(long, env = "NODEMEND_STATUS_BURST", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub status_burst: u32,
+    #[arg(long, env = "NODEMEND_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
+    pub log_format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// Path that the node cannot do without; may be repeated. A read-only file system under one of
+    /// them is Fatal
+    #[arg(
+        long = "critical-mount",
+        env = "NODEMEND_CRITICAL_MOUNTS",
+        value_delimiter = ',',
+        default_values = ["/", "/var/lib/kubelet", "/var/lib/containerd"]
+    )]
+    pub critical_mounts: Vec<String>,
+    /// Where the host's /proc is mounted
+    #[arg(long, env = "NODEMEND_HOST_PROC", default_value = "/proc")]
+    pub host_proc: PathBuf,
+    /// Do not use this hook; may be repeated
+    #[arg(
+        long = "disable-hook",
+        env = "NODEMEND_DISABLE_HOOKS",
+        value_delimiter = ',',
+        value_enum
+    )]
+    pub disable_hooks: Vec<Hook>,
+    /// Do not use this variant of a hook but the next one, for example `tp_btf mark_victim`; named
+    /// as `check` names it; may be repeated
+    #[arg(
+        long = "disable-variant",
+        env = "NODEMEND_DISABLE_VARIANTS",
+        value_delimiter = ','
+    )]
+    pub disable_variants: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableFormat {
+    Text,
+    Json,
+    Markdown,
+}
+
+/// A duration as people and Kubernetes write it: `90s`, `5m`, `1h30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Interval(pub Duration);
+
+impl FromStr for Interval {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let signed: jiff::SignedDuration = text
+            .parse()
+            .map_err(|error| format!("{error}; write a duration like 90s, 5m or 1h30m"))?;
+        let duration =
+            Duration::try_from(signed).map_err(|_| "a duration cannot be negative".to_owned())?;
+        if duration < Duration::from_secs(1) {
+            return Err("at least 1s".to_owned());
+        }
+        Ok(Self(duration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_interval_is_a_positive_duration() {
+        assert_eq!("1h30m".parse(), Ok(Interval(Duration::from_secs(5400))));
+        assert!("0s".parse::<Interval>().is_err());
+        assert!("-5m".parse::<Interval>().is_err());
+        assert!(
+            "five"
+                .parse::<Interval>()
+                .unwrap_err()
+                .contains("write a duration like")
+        );
+    }
+}

@@ -1,0 +1,33 @@
+//! The only place that reads a clock.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::finding::Now;
+
+pub(crate) fn now() -> Now {
+    #[expect(clippy::disallowed_methods, reason = "the loops get their `now` here")]
+    let wall = Timestamp::now();
+    Now { boot: boot(), wall }
+}
+
+/// `CLOCK_BOOTTIME`, as in the records of the BPF programs.
+pub(crate) fn boot() -> Duration {
+    read(ClockId::Boottime)
+}
+
+/// How long the machine has been suspended since boot.
+pub(crate) fn suspended() -> Duration {
+    boot().saturating_sub(read(ClockId::Monotonic))
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    // Both count up from zero at boot.
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}

@@ -1,0 +1,192 @@
+//! PURE. What a signal says, in words, and about whom.
+
+use crate::finding::{Sighting, Subject};
+use crate::reason::Reason;
+use crate::signal::{
+    BlockErrorClass, BlockOperation, Disk, Signal, SourceName, Task, What, Workload,
+};
+
+/// What to do with a signal.
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
+pub(super) enum Assessed {
+    /// A fault by itself.
+    Sighting(Sighting),
+    /// The log says that this device's file system is read-only: evidence first.
+    SuspectReadOnly { device: String },
+}
+
+pub(super) fn assess(signal: Signal) -> Assessed {
+    let at = signal.at;
+    let sighting = |reason: Reason, entity, message, subject, count| {
+        Assessed::Sighting(Sighting {
+            reason,
+            entity,
+            severity: reason.row().severity,
+            message,
+            subject,
+            count,
+            at,
+        })
+    };
+    match signal.what {
+        What::OomKill { victim } => {
+            let entity = victim
+                .workload
+                .as_ref()
+                .map_or_else(|| format!("pid {}", victim.pid), container);
+            let message = format!("{} was killed by the OOM killer", process(&victim));
+            sighting(Reason::OomKilling, entity, message, of_task(victim), 1)
+        }
+        What::HungTask { task } => {
+            let message = format!(
+                "{} has been blocked for longer than kernel.hung_task_timeout_secs",
+                process(&task)
+            );
+            sighting(
+                Reason::AppBlocked,
+                format!("pid {}", task.pid),
+                message,
+                of_task(task),
+                1,
+            )
+        }
+        What::SoftLockup { cpu, seconds, task } => {
+            let message = format!("CPU {cpu} was stuck for {seconds} s in {}", process(&task));
+            sighting(
+                Reason::SoftLockup,
+                format!("cpu {cpu}"),
+                message,
+                of_task(task),
+                1,
+            )
+        }
+        What::BlockError {
+            disk,
+            operation,
+            class,
+            errno,
+            sector,
+            sectors,
+        } => {
+            let device = disk_label(&disk);
+            let message = format!(
+                "{} of {sectors} sectors at sector {sector} failed on {device}: {} (errno {errno})",
+                operation_label(operation),
+                class_label(class)
+            );
+            let subject = Subject {
+                device: Some(device.clone()),
+                ..Subject::default()
+            };
+            sighting(Reason::BlockIoError, device, message, subject, 1)
+        }
+        What::PacketDrops {
+            reason,
+            count,
+            window,
+            interface,
+            local_port,
+            netns,
+            workload,
+        } => {
+            let socket = local_port
+                .map(|port| format!(" for the socket on local port {port}"))
+                .unwrap_or_default();
+            let on = interface
+                .as_deref()
+                .map(|name| format!(" on {name}"))
+                .unwrap_or_default();
+            let message = format!(
+                "{count} packets{socket} were dropped{on} within {} ms: {reason}",
+                window.as_millis().max(1)
+            );
+            let entity = format!(
+                "{reason} netns {} port {}",
+                netns.unwrap_or(0),
+                local_port.unwrap_or(0)
+            );
+            let subject = Subject {
+                interface,
+                local_port,
+                workload,
+                ..Subject::default()
+            };
+            sighting(Reason::PacketsDropped, entity, message, subject, count)
+        }
+        What::Ext4Error { device, detail } => {
+            let message = format!("ext4 error on {device}: {detail}");
+            let subject = Subject {
+                device: Some(device.clone()),
+                ..Subject::default()
+            };
+            sighting(Reason::FilesystemError, device, message, subject, 1)
+        }
+        What::RemountedReadOnly { device } => Assessed::SuspectReadOnly { device },
+        What::Lost { source, count } => {
+            let name = match source {
+                SourceName::Bpf => "the BPF ring buffer",
+                SourceName::Kmsg => "the kernel log",
+            };
+            let message = format!("{count} records of {name} were lost");
+            sighting(
+                Reason::SignalsLost,
+                name.to_owned(),
+                message,
+                Subject::default(),
+                count,
+            )
+        }
+    }
+}
+
+/// Not by the whole cgroup path: what is below the container's cgroup is the container's choice.
+fn container(workload: &Workload) -> String {
+    match (&workload.pod_uid, &workload.container_id) {
+        (Some(pod), Some(container)) => format!("pod {pod} container {container}"),
+        (Some(pod), None) => format!("pod {pod}"),
+        (None, _) => workload.cgroup.clone(),
+    }
+}
+
+fn process(task: &Task) -> String {
+    match task.comm.as_str() {
+        "" => format!("process {}", task.pid),
+        comm => format!("process {comm} (pid {})", task.pid),
+    }
+}
+
+fn of_task(task: Task) -> Subject {
+    Subject {
+        pid: Some(task.pid),
+        comm: (!task.comm.is_empty()).then_some(task.comm),
+        workload: task.workload,
+        ..Subject::default()
+    }
+}
+
+fn disk_label(disk: &Disk) -> String {
+    disk.name
+        .clone()
+        .unwrap_or_else(|| format!("device {}:{}", disk.major, disk.minor))
+}
+
+fn operation_label(operation: BlockOperation) -> &'static str {
+    match operation {
+        BlockOperation::Read => "read",
+        BlockOperation::Write => "write",
+        BlockOperation::Flush => "flush",
+        BlockOperation::Discard => "discard",
+        BlockOperation::Other => "request",
+    }
+}
+
+fn class_label(class: BlockErrorClass) -> &'static str {
+    match class {
+        BlockErrorClass::Medium => "medium error",
+        BlockErrorClass::Timeout => "timeout",
+        BlockErrorClass::Transport => "transport error",
+        BlockErrorClass::Space => "no space",
+        BlockErrorClass::Integrity => "integrity error",
+        BlockErrorClass::Other => "I/O error",
+    }
+}

@@ -1,0 +1,113 @@
+//! PURE. Folds findings into NodeConditions.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::finding::Finding;
+use crate::reason::{ConditionType, Reason, Severity};
+use crate::signal;
+use crate::text;
+
+/// A condition as it should stand on the Node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub kind: ConditionType,
+    /// True = healthy, as EKS has it.
+    pub healthy: bool,
+    pub reason: &'static str,
+    pub message: String,
+    /// When `healthy` last changed.
+    pub transition: Timestamp,
+}
+
+/// One of our own conditions as it was found on the Node at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Existing {
+    pub kind: ConditionType,
+    pub healthy: bool,
+    pub transition: Timestamp,
+    /// Names the devices that the agent before this one found read-only.
+    pub message: String,
+}
+
+/// What a condition was: all that the next one depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Before {
+    pub(super) healthy: bool,
+    pub(super) transition: Timestamp,
+}
+
+/// API conventions allow 32 KiB; people read one screen.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// The wanted conditions of the `monitored` types. The transition time changes with the status
+/// only: `before` is what was wanted last, or what was found on the Node.
+pub(super) fn fold<'a>(
+    monitored: &[ConditionType],
+    findings: impl Iterator<Item = &'a Finding>,
+    before: &BTreeMap<ConditionType, Before>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut fatal: BTreeMap<ConditionType, Vec<&Finding>> = BTreeMap::new();
+    for finding in findings.filter(|finding| finding.severity == Severity::Fatal) {
+        fatal
+            .entry(finding.reason.row().condition)
+            .or_default()
+            .push(finding);
+    }
+    monitored
+        .iter()
+        .map(|&kind| {
+            let mut open = fatal.remove(&kind).unwrap_or_default();
+            // The oldest speaks for all: stable, not the last writer.
+            open.sort_by_key(|finding| (finding.opened.boot, finding.reason, &finding.entity));
+            let healthy = open.is_empty();
+            let transition = match before.get(&kind) {
+                Some(before) if before.healthy == healthy => before.transition,
+                // A fault keeps its time when it could not be told at once: before the first
+                // answer of the API server.
+                Some(_) | None => open.first().map_or(now, |oldest| oldest.opened.wall),
+            };
+            Condition {
+                kind,
+                healthy,
+                reason: open
+                    .first()
+                    .map_or(kind.healthy_reason(), |finding| finding.reason.row().name),
+                message: message(&open),
+                transition,
+            }
+        })
+        .collect()
+}
+
+/// The devices that a condition of ours calls read-only, as [`message`] and the core write it.
+pub(super) fn read_only_devices(condition: &Existing) -> impl Iterator<Item = String> {
+    let row = Reason::FilesystemReadOnly.row();
+    let parts = condition
+        .message
+        .split("; ")
+        .filter(move |_| condition.kind == row.condition && !condition.healthy);
+    parts.filter_map(|part| {
+        let (device, _) = part
+            .strip_prefix(row.name)?
+            .strip_prefix(": ")?
+            .split_once(", mounted at ")?;
+        signal::device_name(device)
+    })
+}
+
+fn message(open: &[&Finding]) -> String {
+    if open.is_empty() {
+        return "nodemend watches this; no fatal finding is open".to_owned();
+    }
+    let parts: Vec<_> = open
+        .iter()
+        .map(|finding| {
+            let since = finding.opened.wall.strftime("%Y-%m-%dT%H:%M:%SZ");
+            format!("{}: {} (since {since})", finding.reason, finding.message)
+        })
+        .collect();
+    text::bounded(&parts.join("; "), MESSAGE_LIMIT)
+}

@@ -1,0 +1,256 @@
+//! What holds for any sequence of faults, answers and restarts.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Some are under a critical path, some are not.
+const DEVICES: [(&str, bool); 4] = [
+    ("sda1", true),
+    ("sdb1", true),
+    ("loop0", false),
+    ("dm-3", false),
+];
+
+#[derive(Debug, Clone)]
+enum Deed {
+    /// The kernel turns a file system read-only and says so.
+    Break(usize),
+    /// Somebody mounts it anew; nothing says so.
+    Mend(usize),
+    /// A line that is not true.
+    Lie(usize),
+    Oom(u32),
+    IoError(usize),
+    /// Time passes; a due wake-up is delivered.
+    Wait(u64),
+    /// What was asked for is answered.
+    Answer,
+    /// What was asked for is not answered in time.
+    Late,
+    /// The agent starts anew; `forgotten`: the log no longer has what the Node remembers.
+    Restart {
+        forgotten: bool,
+    },
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let device = 0..DEVICES.len();
+    prop_oneof![
+        3 => device.clone().prop_map(Deed::Break),
+        3 => device.clone().prop_map(Deed::Mend),
+        1 => device.clone().prop_map(Deed::Lie),
+        1 => (0u32..5).prop_map(Deed::Oom),
+        1 => device.prop_map(Deed::IoError),
+        4 => (0u64..700).prop_map(Deed::Wait),
+        4 => Just(Deed::Answer),
+        1 => Just(Deed::Late),
+        1 => any::<bool>().prop_map(|forgotten| Deed::Restart { forgotten }),
+    ]
+}
+
+/// A host with an agent on it, and the Node object that it writes to.
+struct Host {
+    core: Core,
+    seconds: u64,
+    broken: [bool; DEVICES.len()],
+    log: Vec<&'static str>,
+    asked: Vec<String>,
+    node: BTreeMap<ConditionType, Condition>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let mut host = Self {
+            core: Core::new(Vec::new()),
+            seconds: 1,
+            broken: [false; DEVICES.len()],
+            log: Vec::new(),
+            asked: Vec::new(),
+            node: BTreeMap::new(),
+        };
+        host.start();
+        host
+    }
+
+    fn start(&mut self) {
+        self.core = Core::new(ConditionType::ALL.to_vec());
+        self.asked.clear();
+        for device in self.log.clone() {
+            self.step(historic(read_only_line(device), at(0)));
+        }
+        self.step(Input::HistoryRead);
+        let existing = self.node.values().map(|condition| Existing {
+            kind: condition.kind,
+            healthy: condition.healthy,
+            transition: condition.transition,
+            message: condition.message.clone(),
+        });
+        let existing = existing.collect();
+        self.step(Input::Existing(existing));
+    }
+
+    fn step(&mut self, input: Input) {
+        let now = at(self.seconds);
+        for output in self.core.step(input, now) {
+            match output {
+                Output::Probe { device } => self.asked.push(device),
+                Output::Transition(_) => {}
+                Output::Conditions { conditions, .. } => {
+                    for condition in conditions {
+                        self.write(condition, now);
+                    }
+                }
+            }
+        }
+        assert!(self.core.suspects.len() <= MOST_SUSPECTS);
+        assert!(self.core.findings.len() <= Reason::ALL.len() * (MOST_PER_REASON + 1));
+    }
+
+    /// The rule of `lastTransitionTime`, for every write to the Node.
+    fn write(&mut self, new: Condition, now: Now) {
+        match self.node.get(&new.kind) {
+            Some(old) if old.healthy == new.healthy => assert_eq!(new.transition, old.transition),
+            Some(_) | None => assert_eq!(new.transition, now.wall),
+        }
+        self.node.insert(new.kind, new);
+    }
+
+    fn answer(&mut self, late: bool) {
+        for device in std::mem::take(&mut self.asked) {
+            let index = DEVICES
+                .iter()
+                .position(|(name, _)| *name == device)
+                .unwrap();
+            let truth = if self.broken[index] {
+                read_only(DEVICES[index].1)
+            } else {
+                Evidence::Writable
+            };
+            self.step(evidence(&device, if late { Evidence::Late } else { truth }));
+        }
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.seconds += seconds;
+        if self
+            .core
+            .wake_at()
+            .is_some_and(|due| due <= at(self.seconds).boot)
+        {
+            self.step(Input::Wake);
+        }
+    }
+
+    fn do_(&mut self, deed: &Deed) {
+        let now = at(self.seconds);
+        match *deed {
+            Deed::Break(index) => {
+                self.broken[index] = true;
+                self.log.push(DEVICES[index].0);
+                self.step(signal(read_only_line(DEVICES[index].0), now));
+            }
+            Deed::Mend(index) => self.broken[index] = false,
+            Deed::Lie(index) => self.step(signal(read_only_line(DEVICES[index].0), now)),
+            Deed::Oom(pid) => self.step(signal(oom(pid), now)),
+            Deed::IoError(index) => self.step(signal(io_error(DEVICES[index].0), now)),
+            Deed::Wait(seconds) => self.wait(seconds),
+            Deed::Answer => self.answer(false),
+            Deed::Late => self.answer(true),
+            Deed::Restart { forgotten } => {
+                if forgotten {
+                    let remembered: String = self
+                        .node
+                        .values()
+                        .map(|condition| condition.message.as_str())
+                        .collect();
+                    self.log.retain(|device| !remembered.contains(device));
+                }
+                self.start();
+            }
+        }
+    }
+
+    /// Lets everything be asked and answered.
+    fn settle(&mut self) {
+        for _ in 0..3 {
+            self.wait(10);
+            self.answer(false);
+        }
+    }
+
+    fn statuses(&self) -> Vec<(ConditionType, bool)> {
+        self.node
+            .values()
+            .map(|condition| (condition.kind, condition.healthy))
+            .collect()
+    }
+}
+
+proptest! {
+    #[test]
+    fn in_the_end_the_node_says_what_is_so(deeds in prop::collection::vec(deed(), 0..40)) {
+        let mut host = Host::new();
+        for deed in &deeds {
+            host.do_(deed);
+        }
+        host.settle();
+        let critical_broken = DEVICES.iter().zip(host.broken).any(|((_, critical), broken)| *critical && broken);
+        let wanted = ConditionType::ALL.map(|kind| (kind, kind != ConditionType::StorageReady || !critical_broken));
+        prop_assert_eq!(host.statuses(), wanted);
+    }
+
+    #[test]
+    fn a_restart_anywhere_changes_no_status(
+        deeds in prop::collection::vec(deed(), 0..30),
+        place in any::<prop::sample::Index>(),
+        forgotten in any::<bool>(),
+    ) {
+        let (mut calm, mut restarted) = (Host::new(), Host::new());
+        let place = place.index(deeds.len() + 1);
+        for (index, deed) in deeds.iter().enumerate() {
+            if index == place {
+                let before = restarted.statuses();
+                restarted.do_(&Deed::Restart { forgotten });
+                prop_assert_eq!(before, restarted.statuses(), "the restart alone changed something");
+            }
+            calm.do_(deed);
+            restarted.do_(deed);
+        }
+        calm.settle();
+        restarted.settle();
+        prop_assert_eq!(calm.statuses(), restarted.statuses());
+    }
+
+    #[test]
+    fn any_inputs_in_any_order_leave_a_bounded_core(
+        inputs in prop::collection::vec((0u8..9, 0u32..100_000, 0u64..1_000_000_000), 0..600),
+    ) {
+        let mut core = Core::new(ConditionType::ALL.to_vec());
+        for (kind, number, seconds) in inputs {
+            let now = at(seconds);
+            let name = format!("d{number}");
+            let input = match kind {
+                0 => signal(oom(number), now),
+                1 => signal(io_error(&name), now),
+                2 => signal(read_only_line(&name), now),
+                3 => historic(read_only_line(&name), now),
+                4 => evidence(&name, read_only(true)),
+                5 => evidence(&name, Evidence::Writable),
+                6 => Input::Wake,
+                7 => Input::HistoryRead,
+                _ => Input::Existing(vec![Existing {
+                    kind: ConditionType::StorageReady,
+                    healthy: false,
+                    transition: now.wall,
+                    message: format!("FilesystemReadOnly: {name}, mounted at /, is read-only").repeat(200),
+                }]),
+            };
+            core.step(input, now);
+            prop_assert!(core.suspects.len() <= MOST_SUSPECTS);
+            prop_assert!(core.findings.len() <= Reason::ALL.len() * (MOST_PER_REASON + 1));
+        }
+    }
+}

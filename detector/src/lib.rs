@@ -1,0 +1,168 @@
+//! The detector: `run` is the picture of its data flow.
+
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::args::{Cli, Command, RunArgs};
+use crate::core::Core;
+use crate::export::{Exporter, Options};
+use crate::host::Host;
+use crate::probe::Prober;
+use crate::reader::Message;
+
+mod args;
+mod check;
+mod clock;
+mod core;
+mod export;
+mod finding;
+mod host;
+mod logging;
+mod mounts;
+mod probe;
+mod reader;
+mod reason;
+mod reasons;
+mod signal;
+mod source;
+mod text;
+mod watch;
+mod workload;
+
+/// Nothing can be watched, or no API server can be spoken to, whatever one waits for.
+const CANNOT_RUN_HERE: u8 = 3;
+
+/// For what is known but not yet written when a signal comes.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
+/// Does what the command line says.
+pub fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Run(args) => {
+            logging::start(args.log_format);
+            run(args)
+        }
+        Command::Watch { sources, output } => {
+            logging::start(output);
+            watch::watch(&sources, output).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Check { sources, output } => {
+            logging::start(output);
+            let usable = check::check(&sources, output);
+            Ok(if usable {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(CANNOT_RUN_HERE)
+            })
+        }
+        Command::Reasons { output } => {
+            print!("{}", reasons::reasons(output));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Sources ─► reader thread (core) ─► exporter, until a signal or the first of them to end.
+fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let host = Host::open(&args.sources);
+    host.log();
+    if host.sources.is_empty() {
+        tracing::error!("nothing can be watched on this host; `nodemend-detector check` says why");
+        return Ok(ExitCode::from(CANNOT_RUN_HERE));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start tokio")?;
+    let result = runtime.block_on(async {
+        let config = match config(&args).await {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "no API server to report to");
+                return Ok(ExitCode::from(CANNOT_RUN_HERE));
+            }
+        };
+        let client = Client::try_from(config).context("make a Kubernetes client")?;
+        let (sender, outputs) = mpsc::unbounded_channel();
+        let core = Core::new(host.monitored());
+        let prober = Prober::new(
+            args.sources.host_proc.clone(),
+            args.sources.critical_mounts.clone(),
+        );
+        let (mailbox, thread) = reader::start(host.sources, core, prober, move |output| {
+            // When the exporter is gone the process is on its way out.
+            drop(sender.send(output));
+        })?;
+        let exporter = Exporter::new(client, options(&args));
+        let exporting = exporter.run(outputs, |existing| {
+            mailbox.send(Message::Existing(existing))
+        });
+        let mut exporting = pin!(exporting);
+        tokio::select! {
+            // The outputs end when the reader does.
+            () = &mut exporting => {}
+            signal = stop_signal() => {
+                info!(signal = signal?, "stopping");
+                mailbox.send(Message::Stop);
+                // The conditions stay as they are: an upgrade makes no flap.
+                if timeout(LAST_WRITES, exporting).await.is_err() {
+                    warn!("stopped before the API server had taken everything");
+                }
+            }
+        }
+        match thread.join() {
+            Ok(result) => result?,
+            Err(_) => bail!("the reader thread panicked"),
+        }
+        Ok(ExitCode::SUCCESS)
+    });
+    // Threads that hang in the kernel must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+async fn stop_signal() -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+async fn config(args: &RunArgs) -> anyhow::Result<Config> {
+    match &args.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path)
+                .with_context(|| format!("read the kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("use the kubeconfig {}", path.display()))
+        }
+        None => Config::incluster()
+            .context("read the pod's service account (outside of a pod, give --kubeconfig)"),
+    }
+}
+
+fn options(args: &RunArgs) -> Options {
+    Options {
+        node: args.node_name.clone(),
+        pod_logs: args.pod_logs_dir.clone(),
+        intervals: export::schedule::Intervals {
+            heartbeat: args.heartbeat.0,
+            fatal_heartbeat: args.fatal_heartbeat.0,
+            text: Duration::from_secs(60),
+        },
+        status_burst: args.status_burst,
+    }
+}

@@ -1,0 +1,196 @@
+//! Reads the evidence about a device, where it may hang without holding anyone up.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use tracing::warn;
+
+use crate::core::Evidence;
+use crate::mounts::{self, Situation};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Where the host's mounts are seen, and which paths the node needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Prober {
+    host_proc: PathBuf,
+    critical: Arc<[String]>,
+    /// Devices whose probe has not come back: one outstanding probe each, for ever if need be.
+    stuck: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Prober {
+    pub(crate) fn new(host_proc: PathBuf, critical: Vec<String>) -> Self {
+        Self {
+            host_proc,
+            critical: critical.into(),
+            stuck: Arc::default(),
+        }
+    }
+
+    /// Answers through `answer`, within the deadline, from another thread.
+    pub(crate) fn probe(
+        &self,
+        device: String,
+        answer: impl FnOnce(String, Evidence) + Clone + Send + 'static,
+    ) {
+        let (prober, name, from_thread) = (self.clone(), device.clone(), answer.clone());
+        let thread = spawn(move || {
+            let evidence = prober.within_deadline(&name);
+            from_thread(name, evidence);
+        });
+        if let Err(error) = thread {
+            warn!(
+                device,
+                error = format!("{error:#}"),
+                "nobody can look at the device"
+            );
+            answer(device, Evidence::Late);
+        }
+    }
+
+    fn within_deadline(&self, device: &str) -> Evidence {
+        if !self.stuck().insert(device.to_owned()) {
+            return Evidence::Late;
+        }
+        let (sender, receiver) = mpsc::channel();
+        let (prober, name) = (self.clone(), device.to_owned());
+        let thread = spawn(move || {
+            let evidence = prober.read(&name);
+            prober.stuck().remove(&name);
+            // Too late: nobody listens any more.
+            drop(sender.send(evidence));
+        });
+        if let Err(error) = thread {
+            self.stuck().remove(device);
+            warn!(
+                device,
+                error = format!("{error:#}"),
+                "nobody can look at the device"
+            );
+            return Evidence::Late;
+        }
+        match receiver.recv_timeout(DEADLINE) {
+            Ok(Ok(evidence)) => evidence,
+            Ok(Err(error)) => {
+                warn!(
+                    device,
+                    error = format!("{error:#}"),
+                    "evidence could not be read"
+                );
+                Evidence::Late
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                warn!(
+                    device,
+                    deadline_s = DEADLINE.as_secs(),
+                    "no answer about the device"
+                );
+                Evidence::Late
+            }
+        }
+    }
+
+    fn stuck(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, device: &str) -> anyhow::Result<Evidence> {
+        let Some(number) = device_number(device) else {
+            return Ok(Evidence::NotMounted);
+        };
+        // The host's mounts: the agent's own namespace may show others.
+        let path = self.host_proc.join("1/mountinfo");
+        let mountinfo =
+            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let show =
+            |point: PathBuf| crate::text::printable(point.as_os_str().as_encoded_bytes(), 256);
+        match mounts::situation(&mountinfo, number, &self.critical) {
+            Situation::NotMounted => Ok(Evidence::NotMounted),
+            Situation::ReadOnly {
+                mount_point,
+                critical,
+            } => Ok(Evidence::ReadOnly {
+                mount_point: show(mount_point),
+                critical,
+            }),
+            Situation::SaysWritable {
+                mount_point,
+                critical,
+            } => {
+                if refuses_writes(&self.root(&mountinfo)?, &mount_point)? {
+                    Ok(Evidence::ReadOnly {
+                        mount_point: show(mount_point),
+                        critical,
+                    })
+                } else {
+                    Ok(Evidence::Writable)
+                }
+            }
+        }
+    }
+
+    /// Where the host's root is, seen from here. `/proc/1/root` needs the right to trace process 1,
+    /// so it is used only where the agent has mounts of its own.
+    fn root(&self, host_mountinfo: &str) -> anyhow::Result<PathBuf> {
+        let own =
+            fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+        // A mount's number is unique on the host, across namespaces.
+        let same_namespace = own.lines().next() == host_mountinfo.lines().next();
+        Ok(if same_namespace {
+            PathBuf::from("/")
+        } else {
+            self.host_proc.join("1/root")
+        })
+    }
+}
+
+/// Creates and removes a file: the only way to see ext4's emergency read-only before 6.18.
+fn refuses_writes(root: &Path, mount_point: &Path) -> anyhow::Result<bool> {
+    let relative = mount_point.strip_prefix("/").unwrap_or(mount_point);
+    let file = root
+        .join(relative)
+        .join(format!(".nodemend-probe-{}", std::process::id()));
+    let created = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&file);
+    let written = match created {
+        Ok(_) => fs::remove_file(&file),
+        // Left by an agent that was killed between the two: removing it is a write as well.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::remove_file(&file),
+        Err(error) => Err(error),
+    };
+    match written {
+        Ok(()) => Ok(false),
+        // EIO: its journal was aborted.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EIO)) => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("write {}", file.display())),
+    }
+}
+
+/// `thread::spawn` panics where the host has no thread left.
+fn spawn(work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    thread::Builder::new()
+        .name("probe".to_owned())
+        .spawn(work)
+        .context("start a thread")?;
+    Ok(())
+}
+
+/// `8:17` from sysfs; absent once the device is gone.
+fn device_number(device: &str) -> Option<(u32, u32)> {
+    let text = fs::read_to_string(format!("/sys/class/block/{device}/dev")).ok()?;
+    let (major, minor) = text.trim().split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}

@@ -1,0 +1,49 @@
+//! PURE. Rows of `KernelReady`.
+
+use std::time::Duration;
+
+use super::{Clears, ConditionType, Row, Severity};
+
+pub(super) const OOM_KILLING: Row = Row {
+    name: "OOMKilling",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    threshold: "each kill; one finding for each container (or process outside of pods)",
+    meaning: "The kernel killed a process because its memory cgroup, or the node, had no memory left.",
+    advice: "Compare the container's memory limit with what it uses. Many kills in many pods mean that the node is overcommitted.",
+    source: "tracepoint oom:mark_victim (Linux 4.13 and later); with task since the 2024 backports",
+};
+
+pub(super) const APP_BLOCKED: Row = Row {
+    name: "AppBlocked",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    threshold: "one report of khungtaskd (`kernel.hung_task_timeout_secs`, 120 s by default)",
+    meaning: "A task has been in uninterruptible sleep for longer than the kernel's limit: a disk, a network file system or a lock does not answer.",
+    advice: "Look at what the process waits for (`cat /proc/<pid>/stack`) and at the disk or mount behind it.",
+    source: "tracepoint sched:sched_process_hang; fires also when the kernel's own warnings are spent (hung_task_warnings)",
+};
+
+pub(super) const SOFT_LOCKUP: Row = Row {
+    name: "SoftLockup",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    threshold: "each line; one finding for each CPU",
+    meaning: "A CPU ran in the kernel for more than twice `kernel.watchdog_thresh` without scheduling.",
+    advice: "A single one can be a starved virtual machine. Repeated ones point to a driver or to hardware: drain and replace.",
+    source: "kernel log, level 0: `watchdog: BUG: soft lockup - CPU#N stuck for Ns! [comm:pid]` (no tracepoint exists)",
+};
+
+pub(super) const SIGNALS_LOST: Row = Row {
+    name: "SignalsLost",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    threshold: "each gap; one finding for each source",
+    meaning: "More was reported than could be read: the ring buffer was full, or the kernel log was overwritten before it was read.",
+    advice: "Look at what floods the log or the disk. The findings that are open stay right; their counts are lower bounds.",
+    source: "the ring buffer's own counter; sequence numbers of /dev/kmsg",
+};

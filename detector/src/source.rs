@@ -1,0 +1,24 @@
+//! Where signals come from.
+//!
+//! The core thread waits for all descriptors at once and drains whoever is
+//! readable, synchronously: nothing stands between the kernel's ring and the
+//! decision.
+
+use std::os::fd::BorrowedFd;
+
+use crate::signal::{Signal, SourceName};
+
+pub(crate) mod bpf;
+pub(crate) mod kmsg;
+
+/// Something that can be waited for and then drained without blocking.
+pub(crate) trait Source {
+    fn name(&self) -> SourceName;
+
+    /// Readable when [`Source::drain`] has something to do.
+    fn fds(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// Hands over what is there now. What comes in a flood is handed over in parts, so that the other
+    /// sources have their turn. An error means that the source is broken.
+    fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()>;
+}

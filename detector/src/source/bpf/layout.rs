@@ -1,0 +1,273 @@
+//! Where this kernel keeps what the programs read, and which variant of each hook fits it.
+
+use std::collections::HashMap;
+
+use super::Hook;
+use super::btf::{Btf, BtfError};
+use super::tracefs::{Field, Tracefs};
+
+/// One way to attach to an event. They are tried in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Variant {
+    pub program: &'static str,
+    pub attach: Attach,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attach {
+    /// `tp_btf`: typed arguments, only for events of vmlinux itself.
+    Btf(&'static str),
+    /// The classic tracepoint: category and event.
+    Classic(&'static str, &'static str),
+}
+
+impl std::fmt::Display for Attach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Btf(event) => write!(f, "tp_btf {event}"),
+            Self::Classic(category, event) => write!(f, "tracepoint {category}:{event}"),
+        }
+    }
+}
+
+/// The values of the programs' globals, the variants of each hook, and the names of drop reasons.
+pub(super) struct Layout {
+    pub globals: Vec<(&'static str, u32)>,
+    variants: HashMap<Hook, Vec<Variant>>,
+    missing: HashMap<Hook, String>,
+    /// Index: raw `enum skb_drop_reason`; names without `SKB_DROP_REASON_`.
+    pub drop_reasons: Vec<String>,
+}
+
+impl Layout {
+    pub(super) fn variants(&self, hook: Hook) -> &[Variant] {
+        self.variants
+            .get(&hook)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    /// Why a hook has no variant at all on this kernel.
+    pub(super) fn missing(&self, hook: Hook) -> Option<&str> {
+        self.missing.get(&hook).map(String::as_str)
+    }
+
+    pub(super) fn resolve(btf: &Btf<'_>, tracefs: &Tracefs) -> Self {
+        let mut layout = Self {
+            globals: Vec::new(),
+            variants: HashMap::new(),
+            missing: HashMap::new(),
+            drop_reasons: Vec::new(),
+        };
+        let task = task_offsets(btf);
+        layout.oom(btf, tracefs, &task);
+        layout.hung_task(btf, tracefs, &task);
+        layout.block_io(tracefs);
+        layout.net_drop(btf, tracefs);
+        if let Ok(offsets) = task {
+            layout.globals.extend(offsets);
+        }
+        layout
+    }
+
+    fn offer(&mut self, hook: Hook, program: &'static str, attach: Attach) {
+        self.variants
+            .entry(hook)
+            .or_default()
+            .push(Variant { program, attach });
+    }
+
+    fn oom(
+        &mut self,
+        btf: &Btf<'_>,
+        tracefs: &Tracefs,
+        task: &Result<Vec<(&'static str, u32)>, BtfError>,
+    ) {
+        // Kernels without the 2024 backport pass a pid only.
+        let takes_task = btf
+            .tracepoint_arguments("mark_victim")
+            .is_ok_and(|arguments| arguments.first() == Some(&Some("task_struct".to_owned())));
+        if takes_task && task.is_ok() {
+            self.offer(Hook::Oom, "oom_task", Attach::Btf("mark_victim"));
+        }
+        match event(tracefs, "oom", "mark_victim", &["pid"]) {
+            Ok(fields) => {
+                self.globals.push(("OOM_PID", fields["pid"].offset));
+                self.offer(Hook::Oom, "oom_pid", Attach::Classic("oom", "mark_victim"));
+            }
+            Err(why) => drop(self.missing.insert(Hook::Oom, why)),
+        }
+    }
+
+    fn hung_task(
+        &mut self,
+        btf: &Btf<'_>,
+        tracefs: &Tracefs,
+        task: &Result<Vec<(&'static str, u32)>, BtfError>,
+    ) {
+        if task.is_ok() && btf.tracepoint_arguments("sched_process_hang").is_ok() {
+            self.offer(
+                Hook::HungTask,
+                "hung_task",
+                Attach::Btf("sched_process_hang"),
+            );
+        }
+        match event(tracefs, "sched", "sched_process_hang", &["pid", "comm"]) {
+            Ok(fields) => {
+                self.globals.push(("HANG_PID", fields["pid"].offset));
+                self.globals.push(("HANG_COMM", fields["comm"].offset));
+                self.globals
+                    .push(("HANG_COMM_DYNAMIC", u32::from(fields["comm"].dynamic)));
+                self.offer(
+                    Hook::HungTask,
+                    "hung_pid",
+                    Attach::Classic("sched", "sched_process_hang"),
+                );
+            }
+            // The event exists only with CONFIG_DETECT_HUNG_TASK.
+            Err(why) => drop(self.missing.insert(Hook::HungTask, why)),
+        }
+    }
+
+    fn block_io(&mut self, tracefs: &Tracefs) {
+        const FIELDS: [&str; 5] = ["dev", "sector", "nr_sector", "error", "rwbs"];
+        const GLOBALS: [&str; 5] = [
+            "BLOCK_DEV",
+            "BLOCK_SECTOR",
+            "BLOCK_SECTORS",
+            "BLOCK_ERROR",
+            "BLOCK_RWBS",
+        ];
+        // Of one event class in every kernel, so whichever is there gives the offsets of both.
+        for (program, name) in [
+            ("block_rq_error", "block_rq_error"),
+            ("block_rq_complete", "block_rq_complete"),
+        ] {
+            match event(tracefs, "block", name, &FIELDS) {
+                Ok(fields) => {
+                    if self.variants(Hook::BlockIo).is_empty() {
+                        self.globals.extend(
+                            GLOBALS
+                                .into_iter()
+                                .zip(FIELDS.map(|field| fields[field].offset)),
+                        );
+                    }
+                    self.offer(Hook::BlockIo, program, Attach::Classic("block", name));
+                }
+                Err(why) => drop(self.missing.insert(Hook::BlockIo, why)),
+            }
+        }
+    }
+
+    fn net_drop(&mut self, btf: &Btf<'_>, tracefs: &Tracefs) {
+        match drop_reasons(btf) {
+            Ok(names) => self.drop_reasons = names,
+            Err(error) => {
+                // Before 5.17 drops have no reason: counting them all would only count noise.
+                self.missing.insert(Hook::NetDrop, error.to_string());
+                return;
+            }
+        }
+        let arguments = btf
+            .tracepoint_arguments("kfree_skb")
+            .map(|arguments| arguments.len())
+            .unwrap_or(0);
+        let offsets = || -> Result<_, BtfError> {
+            Ok([
+                ("SKB_IIF", btf.offset("sk_buff", &["skb_iif"])?),
+                ("SOCK_NUM", btf.offset("sock", &["__sk_common", "skc_num"])?),
+                (
+                    "SOCK_NET",
+                    btf.offset("sock", &["__sk_common", "skc_net", "net"])?,
+                ),
+                ("NET_INUM", btf.offset("net", &["ns", "inum"])?),
+            ])
+        };
+        if let Ok(offsets) = offsets() {
+            self.globals.extend(offsets);
+            if arguments >= 4 {
+                self.offer(Hook::NetDrop, "net_drop_socket", Attach::Btf("kfree_skb"));
+            }
+            if arguments == 3 {
+                self.offer(Hook::NetDrop, "net_drop", Attach::Btf("kfree_skb"));
+            }
+        }
+        match event(tracefs, "skb", "kfree_skb", &["reason"]) {
+            Ok(fields) => {
+                self.globals.push(("KFREE_REASON", fields["reason"].offset));
+                self.offer(
+                    Hook::NetDrop,
+                    "net_drop_classic",
+                    Attach::Classic("skb", "kfree_skb"),
+                );
+            }
+            Err(why) => drop(self.missing.insert(Hook::NetDrop, why)),
+        }
+    }
+}
+
+fn event(
+    tracefs: &Tracefs,
+    category: &str,
+    name: &str,
+    needed: &[&str],
+) -> Result<HashMap<String, Field>, String> {
+    let fields = tracefs
+        .fields(category, name)
+        .map_err(|error| format!("{error:#}"))?
+        .ok_or_else(|| format!("this kernel has no tracepoint {category}:{name}"))?;
+    match needed.iter().find(|&&field| !fields.contains_key(field)) {
+        Some(field) => Err(format!(
+            "the tracepoint {category}:{name} has no field `{field}`"
+        )),
+        None => Ok(fields),
+    }
+}
+
+fn task_offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
+    let memory = btf
+        .enum_values("cgroup_subsys_id")?
+        .into_iter()
+        .find(|(name, _)| name == "memory_cgrp_id")
+        .and_then(|(_, value)| u32::try_from(value).ok())
+        .ok_or_else(|| BtfError::Absent("memory_cgrp_id (CONFIG_MEMCG)".to_owned()))?;
+    // Renamed in 6.18.
+    let parent = btf
+        .offset("kernfs_node", &["parent"])
+        .or_else(|_| btf.offset("kernfs_node", &["__parent"]))?;
+    Ok(vec![
+        ("TASK_PID", btf.offset("task_struct", &["pid"])?),
+        ("TASK_TGID", btf.offset("task_struct", &["tgid"])?),
+        ("TASK_COMM", btf.offset("task_struct", &["comm"])?),
+        ("TASK_CGROUPS", btf.offset("task_struct", &["cgroups"])?),
+        (
+            "CSS_SET_MEMORY",
+            btf.offset("css_set", &["subsys"])? + 8 * memory,
+        ),
+        (
+            "CSS_CGROUP",
+            btf.offset("cgroup_subsys_state", &["cgroup"])?,
+        ),
+        ("CGROUP_KN", btf.offset("cgroup", &["kn"])?),
+        ("KN_NAME", btf.offset("kernfs_node", &["name"])?),
+        ("KN_PARENT", parent),
+    ])
+}
+
+fn drop_reasons(btf: &Btf<'_>) -> Result<Vec<String>, BtfError> {
+    let mut names = Vec::new();
+    for (name, value) in btf.enum_values("skb_drop_reason")? {
+        let Some(name) = name.strip_prefix("SKB_DROP_REASON_") else {
+            continue;
+        };
+        // The last value is a mask.
+        let Some(index) = usize::try_from(value).ok().filter(|&index| index < 1024) else {
+            continue;
+        };
+        if names.len() <= index {
+            names.resize(index + 1, String::new());
+        }
+        name.clone_into(&mut names[index]);
+    }
+    Ok(names)
+}

@@ -1,0 +1,109 @@
+//! The kernel log, `/dev/kmsg`: from the start of the boot, record by record.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::Source;
+use crate::clock;
+use crate::signal::{Signal, SourceName, What};
+
+mod grammar;
+mod record;
+
+/// New records that are handed over before the other sources have their turn.
+const BATCH: usize = 1024;
+
+const PATH: &str = "/dev/kmsg";
+
+pub(crate) struct KmsgSource {
+    device: File,
+    started: Duration,
+    /// The past is read: what comes now is new.
+    caught_up: bool,
+    next_sequence: Option<u64>,
+}
+
+impl KmsgSource {
+    pub(crate) fn open() -> anyhow::Result<Self> {
+        let device = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open(PATH)
+            .with_context(|| {
+                format!("open {PATH}: run privileged, or with CAP_SYSLOG and the device allowed (kernel.dmesg_restrict)")
+            })?;
+        // A fresh descriptor stands at the oldest record that the kernel still has.
+        Ok(Self {
+            device,
+            started: clock::boot(),
+            caught_up: false,
+            next_sequence: None,
+        })
+    }
+
+    fn lost(&mut self, sequence: u64) -> u64 {
+        let expected = self.next_sequence.replace(sequence.saturating_add(1));
+        expected.map_or(0, |expected| sequence.saturating_sub(expected))
+    }
+}
+
+impl Source for KmsgSource {
+    fn name(&self) -> SourceName {
+        SourceName::Kmsg
+    }
+
+    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.device.as_fd()]
+    }
+
+    fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
+        // The kernel's log clock does not count suspended time; everything of ours does.
+        let suspended = clock::suspended();
+        // CONSOLE_EXT_LOG_MAX: no record is longer.
+        let mut buffer = [0; 8192];
+        let mut new = 0;
+        while new < BATCH {
+            let length = match self.device.read(&mut buffer) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.caught_up = true;
+                    return Ok(());
+                }
+                // Records were overwritten before they were read: the next sequence number says how many.
+                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).with_context(|| format!("read {PATH}")),
+            };
+            let Some(record) = record::parse(&buffer[..length]) else {
+                continue;
+            };
+            let at = record.at + suspended;
+            self.caught_up |= at >= self.started;
+            new += usize::from(self.caught_up);
+            let count = self.lost(record.sequence);
+            if count > 0 {
+                emit(Signal {
+                    at,
+                    historic: false,
+                    what: What::Lost {
+                        source: SourceName::Kmsg,
+                        count,
+                    },
+                });
+            }
+            if let Some(what) = grammar::read(&record) {
+                emit(Signal {
+                    at,
+                    historic: !self.caught_up,
+                    what,
+                });
+            }
+        }
+        Ok(())
+    }
+}

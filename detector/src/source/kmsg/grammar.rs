@@ -1,0 +1,180 @@
+//! PURE. Which lines of the kernel log count.
+//!
+//! The kernel prints names that processes chose, first thing on the line, so any pod can make it
+//! print a chosen beginning. A line counts only if facility, level and the whole grammar fit.
+
+use super::record::Record;
+use crate::signal::{Task, What, device_name};
+use crate::text;
+
+pub(super) fn read(record: &Record<'_>) -> Option<What> {
+    if record.facility != 0 {
+        return None;
+    }
+    ext4_read_only(record)
+        .or_else(|| ext4_error(record))
+        .or_else(|| soft_lockup(record))
+}
+
+/// `EXT4-fs (sda1): Remounting filesystem read-only`, KERN_CRIT (fs/ext4/super.c).
+fn ext4_read_only(record: &Record<'_>) -> Option<What> {
+    let rest = at_level(record, 2)?.strip_prefix("EXT4-fs (")?;
+    let device = device_name(rest.strip_suffix("): Remounting filesystem read-only")?)?;
+    Some(What::RemountedReadOnly { device })
+}
+
+/// `EXT4-fs error (device sda1): function:123: comm x: text` or
+/// `EXT4-fs error (device sda1) in function:123: text`, KERN_CRIT (fs/ext4/super.c).
+fn ext4_error(record: &Record<'_>) -> Option<What> {
+    let rest = at_level(record, 2)?.strip_prefix("EXT4-fs error (device ")?;
+    let (name, rest) = rest.split_once(')')?;
+    let device = device_name(name)?;
+    let detail = rest
+        .strip_prefix(": ")
+        .or_else(|| rest.strip_prefix(" in "))?;
+    let (function, rest) = detail.split_once(':')?;
+    let (line, _) = rest.split_once(": ")?;
+    let well_formed = !function.is_empty()
+        && function
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && number(line).is_some();
+    well_formed.then(|| What::Ext4Error {
+        device,
+        detail: text::printable(detail.as_bytes(), 200),
+    })
+}
+
+/// `watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [name:123]`, KERN_EMERG (kernel/watchdog.c).
+fn soft_lockup(record: &Record<'_>) -> Option<What> {
+    let rest = at_level(record, 0)?.strip_prefix("watchdog: BUG: soft lockup - CPU#")?;
+    let (cpu, rest) = rest.split_once(" stuck for ")?;
+    let (seconds, task) = rest.split_once("s! [")?;
+    let (comm, pid) = task.strip_suffix(']')?.rsplit_once(':')?;
+    Some(What::SoftLockup {
+        cpu: number(cpu)?,
+        seconds: number(seconds)?,
+        task: Task {
+            pid: number(pid)?,
+            comm: text::printable(comm.as_bytes(), 64),
+            workload: None,
+        },
+    })
+}
+
+fn at_level<'a>(record: &Record<'a>, level: u32) -> Option<&'a str> {
+    (record.level == level).then_some(record.text)
+}
+
+/// Digits only: `parse` alone would take a sign.
+fn number(text: &str) -> Option<u32> {
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record;
+    use super::*;
+
+    fn line(raw: &str) -> Option<What> {
+        read(&record::parse(raw.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_read_only_remount_names_its_device() {
+        assert_eq!(
+            line("2,4711,99,-;EXT4-fs (nvme0n1p1): Remounting filesystem read-only\n"),
+            Some(What::RemountedReadOnly {
+                device: "nvme0n1p1".to_owned()
+            })
+        );
+    }
+
+    #[test]
+    fn both_forms_of_an_ext4_error_count() {
+        let Some(What::Ext4Error { device, detail }) =
+            line("2,1,2,-;EXT4-fs error (device loop0): trigger_test_error:127: comm bash: 1")
+        else {
+            panic!("not read");
+        };
+        assert_eq!(
+            (device.as_str(), detail.as_str()),
+            ("loop0", "trigger_test_error:127: comm bash: 1")
+        );
+        assert!(
+            line(
+                "2,1,2,-;EXT4-fs error (device dm-0) in ext4_reserve_inode_write:5764: IO failure"
+            )
+            .is_some()
+        );
+    }
+
+    #[test]
+    fn a_soft_lockup_names_cpu_and_task() {
+        let Some(What::SoftLockup { cpu, seconds, task }) =
+            line("0,1,2,-;watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [a:b c:812]")
+        else {
+            panic!("not read");
+        };
+        assert_eq!(
+            (cpu, seconds, task.pid, task.comm.as_str()),
+            (3, 26, 812, "a:b c")
+        );
+    }
+
+    #[test]
+    fn the_right_text_at_a_wrong_level_or_facility_does_not_count() {
+        assert_eq!(
+            line("6,1,2,-;EXT4-fs (sda1): Remounting filesystem read-only"),
+            None
+        );
+        assert_eq!(
+            line("10,1,2,-;EXT4-fs (sda1): Remounting filesystem read-only"),
+            None
+        );
+        assert_eq!(
+            line("3,1,2,-;watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [x:1]"),
+            None
+        );
+    }
+
+    #[test]
+    fn crashes_of_processes_with_a_forged_name_do_not_count() {
+        for name in [
+            "BUG: soft locku",
+            "NVRM: Xid (PCI:",
+            "Kernel panic - ",
+            r"EXT4-fs error\x0a",
+        ] {
+            for level in 0..8 {
+                let text = format!(
+                    "{level},9,9,-;{name}[18398]: segfault at 0 ip 0000 sp 0000 error 4 in x[400000+1000]"
+                );
+                assert_eq!(line(&text), None, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_line_with_something_before_or_after_it_does_not_count() {
+        assert_eq!(
+            line("2,1,2,-;x EXT4-fs (sda1): Remounting filesystem read-only"),
+            None
+        );
+        assert_eq!(
+            line("2,1,2,-;EXT4-fs (sda1): Remounting filesystem read-only!"),
+            None
+        );
+        assert_eq!(
+            line("2,1,2,-;EXT4-fs (../etc): Remounting filesystem read-only"),
+            None
+        );
+        assert_eq!(
+            line("0,1,2,-;watchdog: BUG: soft lockup - CPU#+3 stuck for 26s! [x:1]"),
+            None
+        );
+    }
+}
