@@ -1,0 +1,265 @@
+//! The `NodeRepair` CRD: one object for each episode of a node. It is the state machine, the audit
+//! record and the memory of the repairer.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use kube::core::Rule as Cel;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::policy::RepairAction;
+
+/// Label with the UID of the Node, for `kubectl get noderepairs -l`.
+pub const NODE_UID_LABEL: &str = "nodemend.dev/node-uid";
+/// Entries of the timeline; the first one is kept, older ones after it go.
+const MOST_ENTRIES: usize = 50;
+/// The API server's limit of a condition's message is 32768; people read less.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// The repair of one sick node, from the first sight of the fault to its outcome.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[kube(
+    group = "nodemend.dev",
+    version = "v1alpha1",
+    kind = "NodeRepair",
+    plural = "noderepairs",
+    shortname = "nrep",
+    category = "nodemend",
+    status = "NodeRepairStatus",
+    doc = "The repair of one sick node, from the first sight of the fault to its outcome.",
+    derive = "PartialEq",
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeRef.name"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reasons[0].reason"),
+    printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Gate", type_ = "string", json_path = ".status.hold.gate"),
+    printcolumn(name = "Outcome", type_ = "string", json_path = ".status.outcome"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policyRef.name", priority = 1),
+    printcolumn(name = "Group", type_ = "string", json_path = ".status.group", priority = 1),
+    printcolumn(name = "Instance", type_ = "string", json_path = ".status.instanceId", priority = 1),
+    printcolumn(name = "Replacement", type_ = "string", json_path = ".status.replacement.nodeName", priority = 1)
+)]
+#[x_kube(validation = Cel::new("self == oldSelf").message("the spec of a NodeRepair cannot be changed"))]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRepairSpec {
+    pub node_ref: NodeRef,
+    /// Of the Node when the repair began; its instance is the only one that is ever touched.
+    #[serde(rename = "providerID")]
+    #[schemars(length(max = 512))]
+    pub provider_id: String,
+    pub policy_ref: PolicyRef,
+    pub action: RepairAction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct NodeRef {
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// A new node with an old name is another node.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct PolicyRef {
+    #[schemars(length(max = 253))]
+    pub name: String,
+    #[schemars(length(max = 64))]
+    pub uid: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRepairStatus {
+    #[serde(default)]
+    pub phase: Phase,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Why it does not go on, with the numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// The conditions that are or were unhealthy in this episode, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<EpisodeReason>,
+    /// The Auto Scaling group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<String>,
+    /// The node was unschedulable before we came, and stays so after us.
+    #[serde(default)]
+    pub found_cordoned: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainStatus>,
+    /// Each destructive call, recorded before it is made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<Entry>,
+}
+
+/// Where the repair is. Each phase is an intent: it is stored before what it names is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum Phase {
+    /// Seen; nothing has been touched.
+    #[default]
+    Watching,
+    Cordoning,
+    /// Cordoned, until the wait is over and every gate is open.
+    Waiting,
+    Draining,
+    Replacing,
+    Verifying,
+    Uncordoning,
+    Finished,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Outcome {
+    /// A verified replacement serves.
+    Succeeded,
+    /// The conditions became healthy before anything was destroyed.
+    Recovered,
+    /// The node went away, or a person un-cordoned it.
+    Cancelled,
+    /// It could not be repaired; the node stays cordoned and a person must look.
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct Hold {
+    /// The first unmet gate.
+    pub gate: Gate,
+    pub since: MicroTime,
+    /// Its numbers.
+    pub message: String,
+    /// Further unmet gates behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<Gate>,
+}
+
+/// In the order in which they are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum Gate {
+    /// An object of ours cannot be read, so what it says is unknown.
+    Unreadable,
+    /// Two policies of one priority select the node, or none does any more.
+    PolicyConflict,
+    Disabled,
+    Paused,
+    Excluded,
+    ControlPlane,
+    NotOurs,
+    SignalStale,
+    Partition,
+    UnhealthyThreshold,
+    WaitTime,
+    LastNode,
+    ParallelLimit,
+    /// The drain has passed its timeout, or holds for a pod that a person must decide about.
+    Drain,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct EpisodeReason {
+    /// Type of the NodeCondition.
+    pub condition: String,
+    pub reason: String,
+    /// When nodemend first saw it; transition times of conditions are not to be trusted.
+    pub since: MicroTime,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainStatus {
+    pub since: MicroTime,
+    /// Pods that still have to go.
+    pub remaining: u32,
+    /// Pods that may not go yet, and what is against it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<Blocked>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct Blocked {
+    /// Namespace and name.
+    pub pod: String,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    pub started: MicroTime,
+    /// Absent while the call is under way, and when its end was never learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<AttemptResult>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum AttemptResult {
+    /// AWS took it, by its answer or by the state of the instance.
+    Accepted,
+    /// AWS said no.
+    Refused,
+    /// AWS was asked but the instance shows no sign of it.
+    NotApplied,
+    /// A gate had closed between the record and the call: it was not made.
+    Withheld,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    pub node_name: String,
+    pub node_uid: String,
+    pub instance_id: String,
+    /// Since when it is Ready and healthy.
+    pub since: MicroTime,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct Entry {
+    pub at: MicroTime,
+    pub event: String,
+}
+
+impl NodeRepairStatus {
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Finished
+    }
+
+    pub fn note(&mut self, now: Timestamp, event: impl Into<String>) {
+        let event: String = event.into().chars().take(MESSAGE_LIMIT).collect();
+        self.timeline.push(Entry { at: MicroTime(now), event });
+        if self.timeline.len() > MOST_ENTRIES {
+            self.timeline.remove(1);
+        }
+    }
+
+    /// Sets one of the conditions `Cordoned`, `Drained`, `ActionTaken`, `Verified`, `Finished`.
+    pub fn set_condition(&mut self, kind: &str, status: bool, reason: &str, message: &str, now: Timestamp) {
+        let status = if status { "True" } else { "False" };
+        let unchanged = self.conditions.iter().find(|c| c.type_ == kind && c.status == status);
+        let since = unchanged.map_or(now, |condition| condition.last_transition_time.0);
+        self.conditions.retain(|condition| condition.type_ != kind);
+        self.conditions.push(Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.chars().take(MESSAGE_LIMIT).collect(),
+            last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(since),
+            observed_generation: None,
+        });
+    }
+}

@@ -1,0 +1,474 @@
+//! PURE. One repair's next step. A phase is an intent that is stored before what it names is done:
+//! a pass either stores a new status, or does what the stored one allows, never both.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use super::gate::{Held, Stage, Subject};
+use super::{Act, Planner, Step, reasons, takes_a_place};
+use crate::api::policy::{CordonWhen, RepairPolicySpec, Verify};
+use crate::api::repair::{
+    Attempt, AttemptResult, Blocked, DrainStatus, Gate, Hold, NodeRepair, NodeRepairStatus, Outcome, Phase, Replacement,
+};
+use crate::cluster::{InstanceView, NodeView};
+use crate::drain::{PodView, Treatment};
+use crate::rule::{self, Choice};
+
+/// How often the pods of a node in its drain are listed and evicted again.
+const DRAIN_POLL: Duration = Duration::from_secs(3);
+/// How often AWS is asked about an instance that is being replaced.
+const CLOUD_POLL: Duration = Duration::from_secs(2);
+/// An instance that shows no sign of a call after this did not get it: longer than the call's
+/// own deadline and than AWS's descriptions lag behind.
+const SETTLE: Duration = Duration::from_secs(20);
+/// From a refused call to the next attempt.
+const RETRY: Duration = Duration::from_secs(30);
+/// AWS has said no so often: the rest is for a person.
+const MOST_REFUSALS: usize = 3;
+/// Of any result.
+const MOST_ATTEMPTS: usize = 10;
+/// Pods that are told to block a drain.
+const MOST_BLOCKED: usize = 10;
+
+/// A repair with what is known about its node.
+struct Case<'a> {
+    name: &'a str,
+    repair: &'a NodeRepair,
+    node: Option<&'a NodeView>,
+    policy: Option<&'a RepairPolicySpec>,
+    /// No condition of the node is unhealthy, nor was within the soak.
+    is_over: bool,
+}
+
+impl Planner<'_> {
+    pub(super) fn advance(&mut self, name: &str, repair: &NodeRepair) {
+        let cluster = self.cluster;
+        let node = cluster.node_of(repair);
+        let policy = node.and_then(|node| match rule::policy_for(node, &cluster.policies) {
+            Choice::One(policy) => Some(&policy.spec),
+            Choice::None | Choice::Tie(_) => None,
+        });
+        let is_over = node.is_some_and(|node| self.episodes.of(&node.uid).is_empty());
+        let case = Case { name, repair, node, policy, is_over };
+
+        let stored = repair.status.clone().unwrap_or_default();
+        let mut status = self.refreshed(&case, &stored);
+        let act = match stored.phase {
+            Phase::Watching => self.watching(&case, &mut status),
+            Phase::Cordoning => self.cordoning(&case, &mut status),
+            Phase::Waiting => self.waiting(&case, &mut status),
+            Phase::Draining => self.draining(&case, &mut status),
+            Phase::Replacing => self.replacing(&case, &mut status),
+            Phase::Verifying => self.verifying(&case, &mut status),
+            Phase::Uncordoning => self.uncordoning(&case, &mut status),
+            Phase::Finished => None,
+        };
+        self.keep_place(&case, &status);
+        let repair = name.to_owned();
+        if repair_is_new(&case) || status != stored {
+            self.plan.steps.push(Step::Record { repair, status: Box::new(status) });
+        } else if let Some(act) = act {
+            self.plan.steps.push(Step::Act { repair, act });
+        }
+    }
+
+    /// What follows from the snapshot whatever the phase.
+    fn refreshed(&self, case: &Case<'_>, stored: &NodeRepairStatus) -> NodeRepairStatus {
+        let mut status = stored.clone();
+        let Some(node) = case.node else { return status };
+        let episodes = self.episodes.of(&node.uid);
+        if !episodes.is_empty() {
+            status.reasons = reasons(&episodes);
+        }
+        if let Ok(instance) = node.instance() {
+            status.instance_id = Some(instance.to_string());
+        }
+        if let Some(group) = self.cluster.group_of(node) {
+            status.group = Some(group.to_owned());
+        }
+        if repair_is_new(case) {
+            let seen: Vec<_> = episodes.iter().map(|e| format!("{} ({})", e.condition, e.reason)).collect();
+            status.note(self.now, format!("unhealthy: {}", seen.join(", ")));
+        }
+        status
+    }
+
+    /// The places of a policy are given within one pass, too.
+    fn keep_place(&mut self, case: &Case<'_>, status: &NodeRepairStatus) {
+        let places = self.in_progress.entry(super::policy_name(self.cluster, case.repair)).or_default();
+        if takes_a_place(status) {
+            places.insert(case.name.to_owned());
+        } else {
+            places.remove(case.name);
+        }
+    }
+
+    fn watching(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
+        let Some(node) = case.node else {
+            return finish(status, Outcome::Cancelled, "the Node is gone", self.now);
+        };
+        if case.is_over {
+            return finish(status, Outcome::Recovered, "healthy again before anything was done", self.now);
+        }
+        let early = self.early_cordon(case, node);
+        let stage = if early.is_some_and(|due| due <= self.now) { Stage::Cordon } else { Stage::Start };
+        if let Some(due) = early {
+            self.wake(due);
+        }
+        if self.is_held(stage, case, node, status) {
+            return None;
+        }
+        status.phase = Phase::Cordoning;
+        status.found_cordoned = node.unschedulable && !node.has_our_taint();
+        None
+    }
+
+    /// When the node is to be cordoned ahead of its repair. Not for `Ready`: the control plane
+    /// has tainted such a node itself.
+    fn early_cordon(&self, case: &Case<'_>, node: &NodeView) -> Option<Timestamp> {
+        let cordon = &case.policy?.cordon;
+        match cordon.when {
+            CordonWhen::AtRepair => return None,
+            CordonWhen::Immediately => {}
+        }
+        let episodes = self.episodes.of(&node.uid);
+        let mut open = episodes.iter().filter(|e| e.recovered.is_none() && e.condition != "Ready");
+        open.next().map(|first| first.since + cordon.after.0)
+    }
+
+    fn cordoning(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
+        let Some(node) = case.node else {
+            return finish(status, Outcome::Cancelled, "the Node is gone", self.now);
+        };
+        if case.is_over {
+            status.phase = Phase::Uncordoning;
+            return None;
+        }
+        if node.has_our_cordon() {
+            status.phase = Phase::Waiting;
+            status.set_condition("Cordoned", true, "Cordoned", "unschedulable, with our taint", self.now);
+            status.note(self.now, "cordoned");
+            return None;
+        }
+        if self.is_held(Stage::Cordon, case, node, status) {
+            return None;
+        }
+        Some(Act::Cordon)
+    }
+
+    fn waiting(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
+        let node = self.still_ours(case, status)?;
+        if self.is_held(Stage::Start, case, node, status) {
+            return None;
+        }
+        status.phase = Phase::Draining;
+        status.drain = Some(DrainStatus::begin(self.now));
+        status.note(self.now, "drain started");
+        None
+    }
+
+    fn draining(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
+        let node = self.still_ours(case, status)?;
+        if self.is_held(Stage::Continue, case, node, status) {
+            return None;
+        }
+        self.wake(self.now + DRAIN_POLL);
+        let local_volumes = case.policy?.drain.local_volumes;
+        let timeout = case.policy?.drain.timeout;
+        // Not listed in this pass: nothing is known, so nothing is done.
+        let pods = self.cluster.pods.get(&node.name)?;
+        let treated: Vec<_> = pods.iter().map(|pod| (pod, pod.treatment(local_volumes))).collect();
+        let remaining: Vec<_> = treated.iter().filter(|(_, t)| *t != Treatment::Leave).map(|(pod, _)| *pod).collect();
+        if remaining.is_empty() {
+            status.phase = Phase::Replacing;
+            status.drain = None;
+            status.set_condition("Drained", true, "Drained", "no pod is left that has to leave", self.now);
+            status.note(self.now, "drained");
+            return None;
+        }
+        let with = |wanted| treated.iter().filter(move |(_, t)| *t == wanted).map(|(pod, _)| *pod);
+        let evict: Vec<_> = with(Treatment::Evict).cloned().collect();
+        let local = with(Treatment::HoldForLocalVolume).map(|pod| Blocked {
+            pod: pod.label(),
+            why: "its emptyDir volume would be lost (drain.localVolumes: Hold)".to_owned(),
+        });
+        let drain = status.drain.get_or_insert_with(|| DrainStatus::begin(self.now));
+        drain.remaining = u32::try_from(remaining.len()).unwrap_or(u32::MAX);
+        // What the last evictions said stays, as long as it is about pods that are still to be evicted.
+        let said = drain.blocked.iter().filter(|entry| evict.iter().any(|pod| pod.label() == entry.pod)).cloned();
+        drain.blocked = local.chain(said).take(MOST_BLOCKED).collect();
+        let only_local = evict.is_empty() && with(Treatment::Await).next().is_none();
+        let late = drain.since.0 + timeout.0;
+        if only_local || late <= self.now {
+            let what = if only_local { "waits for a person".to_owned() } else { format!("took longer than {timeout}") };
+            let blocked: Vec<_> = drain.blocked.iter().map(|entry| format!("{}: {}", entry.pod, entry.why)).collect();
+            let message = format!("the drain {what}; {} pods are left: {}", drain.remaining, blocked.join("; "));
+            self.hold(status, Held { gate: Gate::Drain, message, behind: Vec::new() });
+        } else {
+            self.wake(late);
+        }
+        (!evict.is_empty()).then_some(Act::Evict(evict))
+    }
+
+    fn replacing(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
+        self.wake(self.now + CLOUD_POLL);
+        let instance = status.instance_id.as_deref().and_then(|id| self.cluster.instances.get(id));
+        match status.attempts.last().map(|attempt| (attempt.started.0, attempt.result)) {
+            Some((started, None)) => {
+                self.settle(started, instance, status);
+                return None;
+            }
+            Some((_, Some(AttemptResult::Accepted))) => {
+                status.phase = Phase::Verifying;
+                return None;
+            }
+            Some((started, Some(AttemptResult::Refused | AttemptResult::NotApplied | AttemptResult::Withheld))) => {
+                let refused = status.attempts.iter().filter(|a| a.result == Some(AttemptResult::Refused)).count();
+                if refused >= MOST_REFUSALS || status.attempts.len() >= MOST_ATTEMPTS {
+                    let last = status.attempts.last().and_then(|attempt| attempt.message.clone()).unwrap_or_default();
+                    let message = format!("gave up after {} attempts; the last: {last}", status.attempts.len());
+                    return finish(status, Outcome::Failed, &message, self.now);
+                }
+                if started + RETRY > self.now {
+                    self.wake(started + RETRY);
+                    return None;
+                }
+            }
+            None => {}
+        }
+        let node = self.still_ours(case, status)?;
+        let local_volumes = case.policy.map(|policy| policy.drain.local_volumes);
+        let pods = self.cluster.pods.get(&node.name)?;
+        if let Some(local_volumes) = local_volumes
+            && pods.iter().any(|pod| pod.treatment(local_volumes) != Treatment::Leave)
+        {
+            // Bound just before the cordon, or tolerating it.
+            status.phase = Phase::Draining;
+            status.note(self.now, "new pods came; draining again");
+            return None;
+        }
+        match self.clearance(case.name) {
+            Ok(clearance) => {
+                release(status);
+                Some(Act::Replace(clearance))
+            }
+            Err(held) => {
+                self.hold(status, held);
+                None
+            }
+        }
+    }
+
+    /// A call whose end was never learned: look, never repeat.
+    fn settle(&mut self, started: Timestamp, instance: Option<&InstanceView>, status: &mut NodeRepairStatus) {
+        let Some(instance) = instance else { return };
+        if instance.is_ending() {
+            status.end_attempt(AttemptResult::Accepted, None, Some("seen by the state of the instance".to_owned()), self.now);
+            status.phase = Phase::Verifying;
+        } else if started + SETTLE <= self.now {
+            let message = "the instance shows no sign of the call".to_owned();
+            status.end_attempt(AttemptResult::NotApplied, None, Some(message), self.now);
+        } else {
+            self.wake(started + SETTLE);
+        }
+    }
+
+    fn verifying(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
+        self.wake(self.now + CLOUD_POLL);
+        let began = status.attempts.last().map_or(self.now, |attempt| attempt.started.0);
+        let verify = self.verify_limits(case);
+        let deadline = began + verify.replace_deadline.0;
+        let instance = status.instance_id.as_deref().and_then(|id| self.cluster.instances.get(id));
+        let gone = instance.is_some_and(|instance| instance.is_ending());
+        let found = self.replacement(case, status, began);
+        if found.as_ref().map(|r| &r.node_uid) != status.replacement.as_ref().map(|r| &r.node_uid)
+            && let Some(found) = &found
+        {
+            status.note(self.now, format!("{} ({}) is Ready", found.node_name, found.instance_id));
+        }
+        status.replacement = found;
+        if let Some(replacement) = status.replacement.clone() {
+            let verified = replacement.since.0 + verify.soak.0;
+            if gone && verified <= self.now {
+                let message = format!("{} has been healthy for {}", replacement.node_name, verify.soak);
+                status.set_condition("Verified", true, "Verified", &message, self.now);
+                return finish(status, Outcome::Succeeded, &message, self.now);
+            }
+            self.wake(verified);
+        }
+        if deadline <= self.now {
+            let message = format!("no healthy replacement {} after the call", verify.replace_deadline);
+            return finish(status, Outcome::Failed, &message, self.now);
+        }
+        self.wake(deadline);
+        None
+    }
+
+    /// The node may be gone, and its policy with it.
+    fn verify_limits(&self, case: &Case<'_>) -> Verify {
+        let by_name = || {
+            let wanted = &case.repair.spec.policy_ref.name;
+            self.cluster.policies.iter().find(|policy| policy.metadata.name.as_ref() == Some(wanted)).map(|p| &p.spec)
+        };
+        case.policy.or_else(by_name).map(|policy| policy.verify.clone()).unwrap_or_default()
+    }
+
+    /// A Ready, healthy node of the group that came after the call and that no other repair claims.
+    fn replacement(&self, case: &Case<'_>, status: &NodeRepairStatus, began: Timestamp) -> Option<Replacement> {
+        let group = status.group.as_deref()?;
+        let claimed = |uid: &str| {
+            let others = self.cluster.repairs.iter().filter(|(name, _)| *name != case.name);
+            others.filter_map(|(_, repair)| repair.status.as_ref()?.replacement.as_ref()).any(|r| r.node_uid == uid)
+        };
+        let healthy = |node: &NodeView| node.is_ready() && !node.deleting && self.episodes.of(&node.uid).is_empty();
+        let mut nodes: Vec<_> = self
+            .cluster
+            .nodes
+            .values()
+            .filter(|node| node.uid != case.repair.spec.node_ref.uid && healthy(node) && !claimed(&node.uid))
+            // Creation times are whole seconds.
+            .filter(|node| node.created.as_second() >= began.as_second())
+            .filter(|node| self.cluster.group_of(node) == Some(group))
+            .collect();
+        nodes.sort_by_key(|node| {
+            let known = status.replacement.as_ref().is_some_and(|known| known.node_uid == node.uid);
+            (!known, node.created, node.name.clone())
+        });
+        let node = nodes.first()?;
+        let since = match &status.replacement {
+            Some(known) if known.node_uid == node.uid => known.since.0,
+            Some(_) | None => self.now,
+        };
+        Some(Replacement {
+            node_name: node.name.clone(),
+            node_uid: node.uid.clone(),
+            instance_id: node.instance().ok()?.to_string(),
+            since: MicroTime(since),
+        })
+    }
+
+    fn uncordoning(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
+        match case.node {
+            Some(node) if node.has_our_taint() => Some(Act::Uncordon),
+            Some(_) => {
+                status.set_condition("Cordoned", false, "Uncordoned", "our taint is gone", self.now);
+                finish(status, Outcome::Recovered, "healthy again; un-cordoned", self.now)
+            }
+            None => finish(status, Outcome::Cancelled, "the Node is gone", self.now),
+        }
+    }
+
+    /// The node, unless there is nothing left to repair, or somebody has taken it back.
+    fn still_ours<'c>(&mut self, case: &Case<'c>, status: &mut NodeRepairStatus) -> Option<&'c NodeView> {
+        let Some(node) = case.node else {
+            return finish(status, Outcome::Cancelled, "the Node went away before we touched its instance", self.now);
+        };
+        if case.is_over {
+            release(status);
+            status.phase = Phase::Uncordoning;
+            status.note(self.now, "healthy again; un-cordoning");
+            return None;
+        }
+        if !node.has_our_cordon() {
+            let message = "somebody un-cordoned the node: it is theirs until its condition changes";
+            return finish(status, Outcome::Cancelled, message, self.now);
+        }
+        Some(node)
+    }
+
+    /// Asks the gates, and says in the status what they answer.
+    fn is_held(&mut self, stage: Stage, case: &Case<'_>, node: &NodeView, status: &mut NodeRepairStatus) -> bool {
+        let subject = Subject { node, repair: case.name, episodes: self.episodes.of(&node.uid) };
+        match self.gates(stage, &subject) {
+            Ok(()) => {
+                release(status);
+                false
+            }
+            Err(held) => {
+                self.hold(status, held);
+                true
+            }
+        }
+    }
+
+    /// A hold keeps its age while its gate is the same.
+    fn hold(&self, status: &mut NodeRepairStatus, held: Held) {
+        let since = match &status.hold {
+            Some(hold) if hold.gate == held.gate => hold.since.clone(),
+            Some(_) | None => MicroTime(self.now),
+        };
+        status.hold = Some(Hold { gate: held.gate, since, message: held.message, behind: held.behind });
+    }
+}
+
+/// Created, but its first status was never stored.
+fn repair_is_new(case: &Case<'_>) -> bool {
+    case.repair.status.as_ref().is_none_or(|status| status.timeline.is_empty())
+}
+
+fn release(status: &mut NodeRepairStatus) {
+    status.hold = None;
+}
+
+/// Always `None`, for use as the last word of a phase.
+fn finish<T>(status: &mut NodeRepairStatus, outcome: Outcome, message: &str, now: Timestamp) -> Option<T> {
+    status.phase = Phase::Finished;
+    status.outcome = Some(outcome);
+    status.hold = None;
+    status.drain = None;
+    status.set_condition("Finished", true, &format!("{outcome:?}"), message, now);
+    status.note(now, format!("{outcome:?}: {message}"));
+    None
+}
+
+impl NodeRepairStatus {
+    /// The intent; stored before the call is made.
+    pub fn begin_attempt(&mut self, clearance: &super::Clearance, now: Timestamp) {
+        let message = Some(format!("TerminateInstanceInAutoScalingGroup {}", clearance.instance()));
+        self.attempts.push(Attempt { started: MicroTime(now), result: None, request_id: None, message });
+        self.note(now, format!("terminating {} of {}", clearance.instance(), clearance.group()));
+    }
+
+    /// What became of the attempt that was begun last.
+    pub fn end_attempt(
+        &mut self,
+        result: AttemptResult,
+        request_id: Option<String>,
+        message: Option<String>,
+        now: Timestamp,
+    ) {
+        let said = message.clone().map(|message| format!(": {message}")).unwrap_or_default();
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.result = Some(result);
+            attempt.request_id = request_id;
+            attempt.message = message.or(attempt.message.take());
+        }
+        match result {
+            AttemptResult::Accepted => {
+                self.set_condition("ActionTaken", true, "Replace", "AWS terminates the instance", now);
+                self.phase = Phase::Verifying;
+                self.note(now, format!("AWS accepted the termination{said}"));
+            }
+            AttemptResult::Refused => self.note(now, format!("AWS refused{said}")),
+            AttemptResult::NotApplied => self.note(now, format!("not applied{said}")),
+            AttemptResult::Withheld => self.note(now, format!("not called{said}")),
+        }
+    }
+
+    /// What the API server said about pods of the drain; those that it let go are not in `blocked`.
+    pub fn set_blocked(&mut self, asked: &[PodView], blocked: Vec<Blocked>) {
+        if let Some(drain) = &mut self.drain {
+            drain.blocked.retain(|entry| asked.iter().all(|pod| pod.label() != entry.pod));
+            drain.blocked.extend(blocked);
+            drain.blocked.truncate(MOST_BLOCKED);
+        }
+    }
+}
+
+impl DrainStatus {
+    fn begin(now: Timestamp) -> Self {
+        Self { since: MicroTime(now), remaining: 0, blocked: Vec::new() }
+    }
+}

@@ -1,0 +1,214 @@
+//! Every gate, closed alone, at every stage: what is held and what is said.
+
+use std::fmt::Write as _;
+
+use super::super::gate::{Held, Stage, Subject};
+use super::*;
+use crate::api::policy::{LastNode, Mode};
+
+/// All of them, in the order of the enum; the match in `closed` keeps this list whole.
+const ALL: [Gate; 13] = [
+    Gate::Unreadable,
+    Gate::PolicyConflict,
+    Gate::Disabled,
+    Gate::Paused,
+    Gate::Excluded,
+    Gate::ControlPlane,
+    Gate::NotOurs,
+    Gate::SignalStale,
+    Gate::Partition,
+    Gate::UnhealthyThreshold,
+    Gate::WaitTime,
+    Gate::LastNode,
+    Gate::ParallelLimit,
+];
+
+/// A repair of `node-0` for which all gates are open but this one, and when.
+fn closed(gate: Gate) -> (Cluster, i64) {
+    let mut cluster = in_phase(Phase::Waiting);
+    let mut now = RIPE;
+    match gate {
+        Gate::Unreadable => cluster.unreadable.push("NodeRepair x cannot be read: missing field".to_owned()),
+        Gate::PolicyConflict => cluster.policies.push(fixture::policy("another")),
+        Gate::Disabled => cluster.policies[0].spec.mode = Mode::Disabled,
+        Gate::Paused => cluster.policies[0].spec.paused = true,
+        Gate::Excluded => {
+            node(&mut cluster).labels.insert("nodemend.dev/exclude".to_owned(), "true".to_owned());
+        }
+        Gate::ControlPlane => {
+            node(&mut cluster).labels.insert("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+        }
+        Gate::NotOurs => node(&mut cluster).provider_id = "gce://project/zone/name".to_owned(),
+        Gate::SignalStale => {
+            for condition in &mut node(&mut cluster).conditions {
+                condition.heartbeat = Some(at(RIPE - 400));
+            }
+        }
+        Gate::Partition => {
+            for name in ["node-1", "node-2", "node-3", "node-4"] {
+                fixture::set_condition(&mut cluster, name, "Ready", "Unknown");
+            }
+        }
+        Gate::UnhealthyThreshold => fixture::make_sick(&mut cluster, "node-1"),
+        Gate::WaitTime => now = RIPE - 1,
+        Gate::LastNode => {
+            cluster.policies[0].spec.last_node = LastNode::Hold;
+            for other in cluster.nodes.values_mut().filter(|node| node.name != "node-0") {
+                other.unschedulable = true;
+            }
+        }
+        Gate::ParallelLimit => {
+            // Of another group, so that this one has only one unhealthy node.
+            let other = fixture::add_repair(&mut cluster, "node-1", Phase::Draining, SICK_SINCE);
+            let id = cluster.nodes["node-1"].instance().unwrap();
+            cluster.instances.get_mut(id.as_str()).unwrap().group = Some("other-asg".to_owned());
+            cluster.repairs.get_mut(&other).unwrap().status.as_mut().unwrap().group = Some("other-asg".to_owned());
+        }
+        // Asked by the drain itself, not before it.
+        Gate::Drain => {}
+    }
+    (cluster, now)
+}
+
+fn ask(cluster: &Cluster, stage: Stage, second: i64) -> Result<(), Held> {
+    let episodes = episodes_since(cluster, SICK_SINCE);
+    let mut planner = Planner::new(cluster, &episodes, at(second));
+    let node = &cluster.nodes["node-0"];
+    planner.gates(stage, &Subject { node, repair: "node-0-repair", episodes: episodes.of(&node.uid) })
+}
+
+#[test]
+fn every_gate_at_every_stage() {
+    let mut table = String::new();
+    for gate in ALL {
+        let (cluster, now) = closed(gate);
+        let answers = [Stage::Cordon, Stage::Start, Stage::Continue, Stage::Destroy].map(|stage| {
+            let held = ask(&cluster, stage, now).err();
+            let word = match &held {
+                None => "open".to_owned(),
+                Some(held) if held.behind.is_empty() => format!("{:?}", held.gate),
+                Some(held) => format!("{:?}+{:?}", held.gate, held.behind),
+            };
+            (word, held)
+        });
+        let [(cordon, _), (start, held), (go_on, _), (destroy, _)] = answers;
+        let message = held.map(|held| held.message).unwrap_or_default();
+        writeln!(
+            table,
+            "{:<19} cordon: {cordon:<19} start: {start:<19} continue: {go_on:<19} destroy: {destroy:<19} {message}",
+            format!("{gate:?}")
+        )
+        .unwrap();
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn without_a_closed_gate_all_stages_are_open() {
+    let cluster = in_phase(Phase::Waiting);
+    for stage in [Stage::Cordon, Stage::Start, Stage::Continue, Stage::Destroy] {
+        assert_eq!(ask(&cluster, stage, RIPE), Ok(()));
+    }
+}
+
+#[test]
+fn the_first_closed_gate_is_told_with_those_behind_it() {
+    let mut cluster = in_phase(Phase::Waiting);
+    cluster.policies[0].spec.mode = Mode::Disabled;
+    cluster.policies[0].spec.paused = true;
+    fixture::make_sick(&mut cluster, "node-1");
+    let held = ask(&cluster, Stage::Start, RIPE - 1).unwrap_err();
+    assert_eq!(held.gate, Gate::Disabled);
+    assert_eq!(held.behind, [Gate::Paused, Gate::UnhealthyThreshold, Gate::WaitTime]);
+}
+
+#[test]
+fn the_threshold_counts_exactly() {
+    let unhealthy = |sick: usize, nodes: usize, threshold: serde_json::Value| {
+        let mut cluster = fixture::cluster(nodes);
+        cluster.policies[0].spec.unhealthy_threshold = serde_json::from_value(threshold).unwrap();
+        for index in 0..sick {
+            fixture::make_sick(&mut cluster, &format!("node-{index}"));
+        }
+        matches!(ask(&cluster, Stage::Cordon, RIPE), Err(held) if held.gate == Gate::UnhealthyThreshold)
+    };
+    let at_least = || serde_json::json!({});
+    let above = || serde_json::json!({"comparison": "Above"});
+    assert!(unhealthy(2, 10, at_least()), "20 % is at least 20 %");
+    assert!(!unhealthy(2, 10, above()), "20 % is not above 20 %");
+    assert!(!unhealthy(2, 11, at_least()), "18.2 %");
+    assert!(unhealthy(3, 14, above()), "21.4 %");
+    assert!(!unhealthy(1, 5, at_least()), "one alone never trips it");
+    assert!(!unhealthy(2, 4, at_least()), "too small a group");
+    assert!(unhealthy(2, 10, serde_json::json!({"count": 2})));
+    assert!(!unhealthy(2, 10, serde_json::json!({"count": 3})));
+    assert!(!unhealthy(2, 10, serde_json::json!({"count": 2, "comparison": "Above"})));
+}
+
+#[test]
+fn nodes_that_join_and_nodes_that_others_delete_are_in_no_count() {
+    let mut cluster = fixture::cluster(11);
+    fixture::make_sick(&mut cluster, "node-0");
+    fixture::make_sick(&mut cluster, "node-1");
+    let held = |cluster: &Cluster| ask(cluster, Stage::Cordon, RIPE).is_err_and(|h| h.gate == Gate::UnhealthyThreshold);
+    assert!(!held(&cluster), "2 of 11");
+    let deleted = cluster.nodes.get_mut("node-10").unwrap();
+    deleted.deleting = true;
+    assert!(held(&cluster), "2 of 10: the one that is being deleted is out of the denominator");
+    let joining = cluster.nodes.get_mut("node-10").unwrap();
+    joining.deleting = false;
+    joining.created = at(RIPE - 60);
+    fixture::set_condition(&mut cluster, "node-10", "Ready", "False");
+    assert!(held(&cluster), "2 of 10: so is the one that is still joining");
+}
+
+#[test]
+fn a_repair_whose_node_is_gone_still_counts() {
+    let mut cluster = in_phase(Phase::Waiting);
+    fixture::add_repair(&mut cluster, "node-9", Phase::Verifying, SICK_SINCE);
+    cluster.nodes.remove("node-9");
+    let held = ask(&cluster, Stage::Cordon, RIPE).unwrap_err();
+    assert_eq!(held.gate, Gate::UnhealthyThreshold);
+    assert!(held.message.starts_with("2 of 10 nodes"), "{}", held.message);
+}
+
+#[test]
+fn the_last_node_may_go_when_it_does_not_serve() {
+    let (mut cluster, now) = closed(Gate::LastNode);
+    fixture::set_condition(&mut cluster, "node-0", "Ready", "False");
+    assert_eq!(ask(&cluster, Stage::Start, now), Ok(()));
+}
+
+#[test]
+fn an_instance_of_another_id_than_the_repair_began_with_is_never_cleared() {
+    let mut cluster = in_phase(Phase::Replacing);
+    node(&mut cluster).provider_id = fixture::provider_id(1);
+    let held = clearance(&cluster, &episodes_since(&cluster, SICK_SINCE), "node-0-repair", at(RIPE)).unwrap_err();
+    assert_eq!(held.gate, Gate::NotOurs);
+}
+
+#[test]
+fn an_instance_that_is_not_in_service_is_not_ours() {
+    for lifecycle in [None, Some("Standby"), Some("Pending:Wait"), Some("Terminating:Wait")] {
+        let mut cluster = in_phase(Phase::Replacing);
+        instance(&mut cluster).lifecycle = lifecycle.map(str::to_owned);
+        let held = clearance(&cluster, &episodes_since(&cluster, SICK_SINCE), "node-0-repair", at(RIPE)).unwrap_err();
+        assert_eq!(held.gate, Gate::NotOurs, "{lifecycle:?}");
+    }
+}
+
+#[test]
+fn a_recovering_node_is_neither_drained_nor_destroyed() {
+    let mut cluster = in_phase(Phase::Waiting);
+    let mut episodes = episodes_since(&cluster, SICK_SINCE);
+    fixture::set_condition(&mut cluster, "node-0", "StorageReady", "True");
+    episodes.observe(&cluster, at(RIPE));
+    let mut planner = Planner::new(&cluster, &episodes, at(RIPE));
+    let node = &cluster.nodes["node-0"];
+    for stage in [Stage::Start, Stage::Continue, Stage::Destroy] {
+        let subject = Subject { node, repair: "node-0-repair", episodes: episodes.of(&node.uid) };
+        let held = planner.gates(stage, &subject).unwrap_err();
+        assert_eq!(held.gate, Gate::WaitTime);
+        assert!(held.message.contains("healthy again since"), "{}", held.message);
+    }
+}

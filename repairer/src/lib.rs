@@ -1,0 +1,100 @@
+//! The repairer: `run` is the picture of its data flow.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use crate::args::{Cli, Command, RunArgs};
+use crate::aws::Aws;
+use crate::controller::Controller;
+use crate::lease::Lease;
+use crate::store::Stores;
+
+pub mod act;
+pub mod api;
+pub mod args;
+pub mod aws;
+mod clock;
+pub mod cluster;
+pub mod controller;
+pub mod decide;
+pub mod drain;
+pub mod episode;
+pub mod lease;
+mod logging;
+pub mod rule;
+pub mod step;
+pub mod store;
+
+/// No API server or no AWS can be spoken to, whatever one waits for.
+const CANNOT_RUN_HERE: u8 = 3;
+
+pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(args) => {
+            logging::start(args.log_format);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start tokio")?;
+            runtime.block_on(run(args))
+        }
+        Command::Crds => {
+            print!("{}", api::crds()?);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Lease ─► watches ─► controller, until a signal, or the lease or the controller ends.
+async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let (client, aws) = match connect(&args).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "cannot run here");
+            return Ok(ExitCode::from(CANNOT_RUN_HERE));
+        }
+    };
+    let identity = args.identity.unwrap_or_else(made_up_identity);
+    let (mut lease, leadership) = Lease::new(client.clone(), &args.lease_namespace, identity);
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let lead = async {
+        lease.acquire().await;
+        let controller = Controller::new(client.clone(), aws, Stores::watch(&client), leadership);
+        tokio::select! {
+            lost = lease.keep() => Err(lost),
+            ended = controller.run() => ended,
+        }
+    };
+    tokio::select! {
+        // Without the lease another replica acts: this one must not, and starts over.
+        ended = lead => return ended.map(|()| ExitCode::SUCCESS),
+        _ = terminate.recv() => info!(signal = "SIGTERM", "stopping"),
+        _ = interrupt.recv() => info!(signal = "SIGINT", "stopping"),
+    }
+    lease.release().await.context("let go of the lease; another replica begins when it has expired")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn connect(args: &RunArgs) -> anyhow::Result<(Client, Aws)> {
+    let config = match &args.kubeconfig {
+        Some(path) => {
+            let file =
+                Kubeconfig::read_from(path).with_context(|| format!("read the kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("use the kubeconfig {}", path.display()))?
+        }
+        None => Config::incluster().context("read the pod's service account (outside of a pod, give --kubeconfig)")?,
+    };
+    Ok((Client::try_from(config).context("make a Kubernetes client")?, Aws::connect().await?))
+}
+
+/// Unlike that of any other process.
+fn made_up_identity() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    format!("repairer-{}-{random:016x}", std::process::id())
+}

@@ -1,0 +1,146 @@
+//! PURE. Which policy is for a node, and which of its rules is for a condition.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{Selector, SelectorExt};
+
+use crate::api::policy::{ConditionStatus, Mode, RepairAction, RepairPolicy, RepairPolicySpec, RepairRule};
+use crate::cluster::{ConditionView, NodeView};
+
+/// The policy that a node falls under.
+pub enum Choice<'a> {
+    None,
+    One(&'a RepairPolicy),
+    /// Names of policies of one priority that both select it.
+    Tie(Vec<String>),
+}
+
+/// The highest priority wins; a Disabled policy counts only where no enabled one selects the node.
+pub fn policy_for<'a>(node: &NodeView, policies: &'a [RepairPolicy]) -> Choice<'a> {
+    let selecting: Vec<_> = policies.iter().filter(|policy| selects(&policy.spec.selector, node)).collect();
+    let enabled: Vec<_> = selecting.iter().copied().filter(|policy| policy.spec.mode != Mode::Disabled).collect();
+    let candidates = if enabled.is_empty() { selecting } else { enabled };
+    let Some(highest) = candidates.iter().map(|policy| policy.spec.priority).max() else { return Choice::None };
+    let mut best = candidates.into_iter().filter(|policy| policy.spec.priority == highest);
+    let (first, rest) = (best.next(), best);
+    let mut names: Vec<_> = first.into_iter().chain(rest).collect();
+    match names.as_slice() {
+        [one] => Choice::One(one),
+        _ => {
+            names.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+            Choice::Tie(names.iter().filter_map(|policy| policy.metadata.name.clone()).collect())
+        }
+    }
+}
+
+/// A selector that cannot be read selects nothing; the schema keeps such ones out.
+fn selects(selector: &LabelSelector, node: &NodeView) -> bool {
+    Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(&node.labels))
+}
+
+/// The rule for a condition as it is now; `None` when it is healthy or nobody's business.
+pub fn matching<'a>(policy: &'a RepairPolicySpec, condition: &ConditionView) -> Option<&'a RepairRule> {
+    policy
+        .rules
+        .iter()
+        .filter(|rule| rule.node_monitoring_condition == condition.kind && is_unhealthy(rule, &condition.status))
+        .filter_map(|rule| Some((specificity(rule, &condition.reason)?, rule)))
+        // Of equally specific ones the one that does less.
+        .max_by_key(|(specificity, rule)| (*specificity, !acts(rule), rule.min_repair_wait_time))
+        .map(|(_, rule)| rule)
+}
+
+/// Whether a rule asks for more than to be left alone.
+pub fn acts(rule: &RepairRule) -> bool {
+    rule.repair_actions.iter().any(|action| match action {
+        RepairAction::Replace => true,
+        RepairAction::NoAction => false,
+    })
+}
+
+fn is_unhealthy(rule: &RepairRule, status: &str) -> bool {
+    let statuses = rule.status.as_deref().unwrap_or(&[ConditionStatus::False]);
+    statuses.iter().any(|unhealthy| match unhealthy {
+        ConditionStatus::True => status == "True",
+        ConditionStatus::False => status == "False",
+        ConditionStatus::Unknown => status == "Unknown",
+    })
+}
+
+/// None: not this reason. A whole name is more than any beginning, a longer beginning more than
+/// a shorter one, and any of them more than no reason at all.
+fn specificity(rule: &RepairRule, reason: &str) -> Option<usize> {
+    let Some(pattern) = &rule.node_unhealthy_reason else { return Some(0) };
+    match pattern.strip_suffix('*') {
+        Some(beginning) => reason.starts_with(beginning).then(|| 1 + beginning.len()),
+        None => (pattern == reason).then_some(usize::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::fixture;
+
+    fn rule(kind: &str, reason: Option<&str>, action: RepairAction) -> RepairRule {
+        let reason = reason.map(str::to_owned);
+        RepairRule { node_unhealthy_reason: reason, repair_actions: vec![action], ..fixture::rule(kind, 600) }
+    }
+
+    fn unhealthy(kind: &str, reason: &str) -> ConditionView {
+        ConditionView { reason: reason.to_owned(), ..fixture::condition(kind, "False", 0) }
+    }
+
+    #[test]
+    fn the_most_specific_rule_wins_in_any_order() {
+        let kind = "AcceleratedHardwareReady";
+        let mut policy = fixture::policy("gpu").spec;
+        policy.rules = vec![
+            rule(kind, None, RepairAction::Replace),
+            rule(kind, Some("DCGM*"), RepairAction::NoAction),
+            rule(kind, Some("DCGMFatal"), RepairAction::Replace),
+        ];
+        for _ in 0..3 {
+            policy.rules.rotate_left(1);
+            let of = |reason| matching(&policy, &unhealthy(kind, reason)).unwrap().node_unhealthy_reason.as_deref();
+            assert_eq!(of("NvidiaXID79Error"), None);
+            assert_eq!(of("DCGMError"), Some("DCGM*"));
+            assert_eq!(of("DCGMFatal"), Some("DCGMFatal"));
+        }
+    }
+
+    #[test]
+    fn of_two_equal_rules_the_one_that_does_nothing_wins() {
+        let mut policy = fixture::policy("p").spec;
+        policy.rules =
+            vec![rule("KernelReady", None, RepairAction::Replace), rule("KernelReady", None, RepairAction::NoAction)];
+        assert!(!acts(matching(&policy, &unhealthy("KernelReady", "x")).unwrap()));
+    }
+
+    #[test]
+    fn unknown_is_unhealthy_only_where_the_rule_says_so() {
+        let mut policy = fixture::policy("p").spec;
+        policy.rules = vec![fixture::rule("KernelReady", 600)];
+        let unknown = ConditionView { status: "Unknown".to_owned(), ..unhealthy("KernelReady", "") };
+        assert!(matching(&policy, &unknown).is_none());
+        policy.rules[0].status = Some(vec![ConditionStatus::False, ConditionStatus::Unknown]);
+        assert!(matching(&policy, &unknown).is_some());
+    }
+
+    #[test]
+    fn the_higher_priority_wins_and_a_tie_is_told() {
+        let node = fixture::node("n", 0);
+        let (mut low, mut high) = (fixture::policy("low"), fixture::policy("high"));
+        high.spec.priority = 1;
+        let name = |policies: &[RepairPolicy]| match policy_for(&node, policies) {
+            Choice::One(policy) => policy.metadata.name.clone().unwrap(),
+            Choice::Tie(names) => names.join("+"),
+            Choice::None => "none".to_owned(),
+        };
+        assert_eq!(name(&[low.clone(), high.clone()]), "high");
+        low.spec.priority = 1;
+        assert_eq!(name(&[low.clone(), high.clone()]), "high+low");
+        high.spec.mode = Mode::Disabled;
+        assert_eq!(name(&[low, high]), "low");
+        assert_eq!(name(&[]), "none");
+    }
+}

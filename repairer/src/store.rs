@@ -1,0 +1,143 @@
+//! Watches: what the API server says, kept here and kept up to date.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tracing::{error, warn};
+
+use crate::api::policy::RepairPolicy;
+use crate::api::repair::NodeRepair;
+use crate::cluster::{Cluster, NodeView};
+
+/// An object that cannot be read must not hide the others, nor be forgotten.
+type Guarded<K> = DeserializeGuard<K>;
+
+pub struct Stores {
+    nodes: Store<Node>,
+    repairs: Store<Guarded<NodeRepair>>,
+    policies: Store<Guarded<RepairPolicy>>,
+    pub changed: Arc<Notify>,
+}
+
+impl Stores {
+    pub fn watch(client: &Client) -> Self {
+        let changed = Arc::new(Notify::new());
+        Self {
+            nodes: watch(Api::all(client.clone()), "nodes", &changed),
+            repairs: watch(Api::all(client.clone()), "noderepairs", &changed),
+            policies: watch(Api::all(client.clone()), "repairpolicies", &changed),
+            changed,
+        }
+    }
+
+    /// Waits for the first whole list of each.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        self.nodes.wait_until_ready().await.context("watch nodes")?;
+        self.repairs.wait_until_ready().await.context("watch noderepairs")?;
+        self.policies.wait_until_ready().await.context("watch repairpolicies")?;
+        Ok(())
+    }
+
+    /// What is known now; AWS and pods are for others to add.
+    pub fn cluster(&self) -> Cluster {
+        cluster(&self.nodes.state(), &self.repairs.state(), &self.policies.state())
+    }
+}
+
+/// The same, asked anew: a decision that destroys is not made on what a watch may have missed.
+pub async fn list(client: &Client) -> anyhow::Result<Cluster> {
+    async fn all<K>(client: &Client, what: &str) -> anyhow::Result<Vec<Arc<K>>>
+    where
+        K: Resource<Scope = kube::core::ClusterResourceScope> + Clone + DeserializeOwned + Debug,
+        K::DynamicType: Default,
+    {
+        let list = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
+        Ok(list.with_context(|| format!("list {what}"))?.items.into_iter().map(Arc::new).collect())
+    }
+    Ok(cluster(
+        &all(client, "nodes").await?,
+        &all(client, "noderepairs").await?,
+        &all(client, "repairpolicies").await?,
+    ))
+}
+
+fn cluster(
+    nodes: &[Arc<Node>],
+    repairs: &[Arc<Guarded<NodeRepair>>],
+    policies: &[Arc<Guarded<RepairPolicy>>],
+) -> Cluster {
+    let mut cluster = Cluster::default();
+    for node in nodes.iter().filter_map(|node| NodeView::read(node)) {
+        cluster.nodes.insert(node.name.clone(), node);
+    }
+    let unreadable = &mut cluster.unreadable;
+    let repairs: BTreeMap<_, _> =
+        repairs.iter().filter_map(|object| read("NodeRepair", object, unreadable)).map(|r| (r.name_any(), r)).collect();
+    cluster.repairs = repairs;
+    cluster.policies = policies.iter().filter_map(|object| read("RepairPolicy", object, unreadable)).collect();
+    cluster.policies.sort_by_key(ResourceExt::name_any);
+    cluster
+}
+
+fn read<K: Clone>(kind: &str, object: &Guarded<K>, unreadable: &mut Vec<String>) -> Option<K> {
+    match &object.0 {
+        Ok(object) => Some(object.clone()),
+        Err(error) => {
+            let name = error.metadata.name.as_deref().unwrap_or_default();
+            unreadable.push(format!("{kind} {name} cannot be read: {}; mend or delete it", error.error));
+            None
+        }
+    }
+}
+
+fn watch<K>(api: Api<K>, what: &'static str, changed: &Arc<Notify>) -> Store<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (store, writer) = reflector::store();
+    let changed = Arc::clone(changed);
+    let stream = watcher(api, watcher::Config::default())
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .default_backoff();
+    tokio::spawn(async move {
+        let mut stream = std::pin::pin!(stream);
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(_) => changed.notify_one(),
+                Err(error) => log(what, &error),
+            }
+        }
+        error!(what, "the watch ended");
+    });
+    store
+}
+
+fn log(what: &str, failure: &watcher::Error) {
+    let code = match failure {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
+        watcher::Error::WatchError(status) => status.code,
+        _ => 0,
+    };
+    let remedy = match code {
+        401 => "the token is not known: is the service account still there?",
+        403 => "apply deploy/rbac/repairer.yaml and use the service account nodemend-repairer",
+        404 => "the CRDs are not installed: kubectl apply -f deploy/crds",
+        _ => "it is tried again",
+    };
+    warn!(what, error = %failure, remedy, "the watch failed");
+}
