@@ -1,0 +1,53 @@
+//! A process that faults happen to. Takes a deed and a name, waits for a line on standard input,
+//! takes the name (as the kernel shows it), and does the deed.
+
+use std::io::Read;
+
+use anyhow::{Context, bail};
+
+/// More than any cgroup of the tests allows, less than what hurts a small host.
+const MOST_MEMORY: usize = 256 << 20;
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<_> = std::env::args().collect();
+    let [_, deed, name, rest @ ..] = args.as_slice() else {
+        bail!("usage: nodemend-fault DEED NAME [PATH]")
+    };
+    std::io::stdin()
+        .read_exact(&mut [0])
+        .context("wait for the start")?;
+    let name = std::ffi::CString::new(name.as_str()).context("take a name with a NUL")?;
+    rustix::thread::set_name(&name).context("take a name")?;
+    match (deed.as_str(), rest) {
+        ("allocate", []) => allocate(),
+        ("crash", []) => crash(),
+        ("write", [path]) => std::fs::write(path, b"x").with_context(|| format!("write {path}")),
+        _ => bail!("nodemend-fault cannot `{deed}`"),
+    }
+}
+
+/// Allocates and touches memory until the OOM killer comes.
+fn allocate() -> anyhow::Result<()> {
+    let mut memory: Vec<u8> = Vec::with_capacity(MOST_MEMORY);
+    while memory.len() < MOST_MEMORY {
+        memory.resize(memory.len() + (1 << 20), 1);
+    }
+    bail!(
+        "{} bytes were allocated and nobody minded",
+        std::hint::black_box(&memory).len()
+    )
+}
+
+/// Reads where nothing is, with no core dump.
+fn crash() -> anyhow::Result<()> {
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none)
+        .context("forbid core dumps")?;
+    #[expect(unsafe_code, reason = "the process is meant to crash")]
+    // SAFETY: there is none: no page is mapped at this address, so the kernel ends the process.
+    let value = unsafe { std::ptr::without_provenance::<u8>(8).read_volatile() };
+    bail!("the read gave {value}")
+}

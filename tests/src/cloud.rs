@@ -1,0 +1,163 @@
+//! A local AWS: an endpoint that speaks the EC2 and Auto Scaling query protocols over state that
+//! lives and changes as AWS's does, with every call recorded and faults on demand.
+
+mod fault;
+mod query;
+mod record;
+mod render;
+mod server;
+mod state;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::connection::Connection;
+use crate::crash_point::CrashPoints;
+
+pub use fault::{Fault, Kind};
+pub use record::{Answer, Call};
+pub use state::{Delays, InstanceState, Seen};
+
+use state::State;
+
+/// What time it is in the cloud.
+#[derive(Clone)]
+pub enum Clock {
+    Real,
+    Manual(Arc<Mutex<Timestamp>>),
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "this is where the cloud reads its clock")]
+    fn now(&self) -> Timestamp {
+        match self {
+            Self::Real => Timestamp::now(),
+            Self::Manual(now) => *lock(now),
+        }
+    }
+}
+
+/// A handle; the endpoint ends with the last one.
+#[derive(Clone)]
+pub struct Cloud(Arc<Running>);
+
+struct Running {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    server: JoinHandle<()>,
+}
+
+struct Shared {
+    clock: Clock,
+    state: Mutex<State>,
+    faults: Mutex<Vec<Fault>>,
+    calls: Mutex<Vec<Call>>,
+    points: CrashPoints,
+}
+
+impl Cloud {
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Clock::Real, Delays::default()).await
+    }
+
+    pub async fn start_with(clock: Clock, delays: Delays) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("open a port for the local AWS")?;
+        let address = listener.local_addr().context("read a port")?;
+        let shared = Arc::new(Shared {
+            clock,
+            state: Mutex::new(State::new(delays)),
+            faults: Mutex::default(),
+            calls: Mutex::default(),
+            points: CrashPoints::default(),
+        });
+        let service = server::router(Arc::clone(&shared)).into_make_service_with_connect_info::<Connection>();
+        let server = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, service).await {
+                tracing::error!(%error, "local AWS");
+            }
+        });
+        Ok(Self(Arc::new(Running { shared, address, server })))
+    }
+
+    /// An Auto Scaling group with one running instance for each zone given; their ids, in order.
+    pub fn create_group(&self, name: &str, zones: &[&str]) -> Vec<String> {
+        self.state(|state, now| state.create_group(name, zones, now))
+    }
+
+    /// All instances ever, as they are now.
+    pub fn instances(&self) -> Vec<Seen> {
+        self.state(|state, now| state.instances(now))
+    }
+
+    /// Whether an instance is being or has been terminated.
+    pub fn is_going(&self, id: &str) -> bool {
+        self.instances().iter().any(|instance| instance.id == id && instance.state.is_going())
+    }
+
+    /// Consumed in order by the calls that they match.
+    pub fn add_fault(&self, fault: Fault) {
+        lock(&self.0.shared.faults).push(fault);
+    }
+
+    pub fn calls(&self) -> Vec<Call> {
+        lock(&self.0.shared.calls).clone()
+    }
+
+    /// The calls that ask for a change, dry runs left out.
+    pub fn mutating_calls(&self) -> Vec<Call> {
+        self.calls().into_iter().filter(Call::is_mutating).collect()
+    }
+
+    /// Crash points are named for the action.
+    pub fn points(&self) -> &CrashPoints {
+        &self.0.shared.points
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.0.address)
+    }
+
+    /// What the AWS SDK needs to talk to this endpoint and to nothing else.
+    pub fn sdk_environment(&self) -> Vec<(String, String)> {
+        [
+            ("AWS_ENDPOINT_URL", self.url().as_str()),
+            ("AWS_REGION", "us-west-2"),
+            ("AWS_ACCESS_KEY_ID", "local"),
+            ("AWS_SECRET_ACCESS_KEY", "local"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_CONFIG_FILE", "/dev/null"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+
+    fn state<T>(&self, look: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+        self.0.shared.state(look)
+    }
+}
+
+impl Shared {
+    /// Looks at the state as it is now.
+    fn state<T>(&self, look: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+        let now = self.clock.now();
+        let mut state = lock(&self.state);
+        state.advance(now);
+        look(&mut state, now)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,54 @@
+//! Real faults of this kernel. Each is a guard: dropping it undoes the fault, also in a panic.
+//!
+//! All need root in the initial namespaces; [`unavailable`] says why not. All calls block, for
+//! milliseconds unless they say otherwise. Times are `CLOCK_BOOTTIME` ([`boot_clock`]), as in the
+//! detector's `faultNs`, `foundNs` and `exported_ns`.
+//!
+//! | fault | how to provoke it | what the detector says |
+//! |---|---|---|
+//! | OOM kill in a pod | [`PodCgroup::systemd`]`(uid)?.`[`oom_kill`](PodCgroup::oom_kill)`("hog")?` | `OOMKilling` with `subject.podUid`, `containerId`, `pid`, `comm` |
+//! | block I/O error | [`LoopDisk::new`]`()?.`[`read_error`](LoopDisk::read_error)`()?` | `BlockIOError` with `subject.device` |
+//! | packet drops | [`fill_socket_buffer`]`(2000)?` | `PacketsDropped` with `subject.localPort`, `interface` |
+//! | hung task | [`HungTask::start`]`("stuck-writer")?`, held for about 5 s | `AppBlocked` with `subject.pid`, `comm` |
+//! | read-only file system | [`Ext4::mounted`]`()?`, start the detector with its [`path`](Ext4::path) as `--critical-mount`, then [`turn_read_only`](Ext4::turn_read_only) | `FilesystemReadOnly` (and `FilesystemError`) with `subject.device` = [`Ext4::device`] |
+//! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
+//!
+//! `mkfs` alone, which must not be reported, is [`LoopDisk::new`] and [`LoopDisk::mkfs_ext4`].
+//!
+//! A hung task changes sysctls of the whole host. [`HungTask::start`] therefore waits for a lock
+//! that only one process on the host can hold.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+mod crash;
+mod ext4;
+mod hung_task;
+mod loop_disk;
+mod pod_cgroup;
+mod socket_buffer;
+mod sysctl;
+mod victim;
+
+pub use self::crash::{Crash, FORGED_NAMES, crash};
+pub use self::ext4::Ext4;
+pub use self::hung_task::HungTask;
+pub use self::loop_disk::LoopDisk;
+pub use self::pod_cgroup::{Killed, PodCgroup};
+pub use self::socket_buffer::{Drops, fill_socket_buffer};
+
+/// Why no fault can be provoked here, if so.
+pub fn unavailable() -> Option<&'static str> {
+    (!rustix::process::geteuid().is_root()).then_some("provoking kernel faults needs root")
+}
+
+/// The clock of every time in this module.
+pub fn boot_clock() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    // It counts up from zero at boot.
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}

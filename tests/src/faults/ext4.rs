@@ -1,0 +1,119 @@
+//! An ext4 file system of its own on a loop device: turned read-only by the kernel, or frozen.
+
+use std::ffi::c_ulong;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tempfile::TempDir;
+
+use super::{LoopDisk, boot_clock};
+
+// include/uapi/linux/fs.h
+const FIFREEZE: c_ulong = 0xc004_5877;
+const FITHAW: c_ulong = 0xc004_5878;
+
+/// Mounted with `errors=remount-ro`. Unmounted on drop.
+pub struct Ext4 {
+    path: PathBuf,
+    disk: LoopDisk,
+    /// Dropped after the unmount.
+    _folder: TempDir,
+}
+
+impl Ext4 {
+    /// Makes a file system and mounts it in a folder of its own.
+    pub fn mounted() -> anyhow::Result<Self> {
+        let disk = LoopDisk::new()?;
+        disk.mkfs_ext4()?;
+        let folder = tempfile::Builder::new()
+            .prefix("nodemend-ext4-")
+            .tempdir()
+            .context("make a mount point")?;
+        let path = folder.path().to_owned();
+        mount(
+            disk.path(),
+            &path,
+            "ext4",
+            MountFlags::empty(),
+            Some(c"errors=remount-ro"),
+        )
+        .with_context(|| format!("mount {} on {}", disk.name(), path.display()))?;
+        Ok(Self {
+            path,
+            disk,
+            _folder: folder,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// As the kernel log and the detector name it: `loop3`.
+    pub fn device(&self) -> &str {
+        self.disk.name()
+    }
+
+    /// Makes the kernel find an error and turn the file system read-only. Returns when.
+    pub fn turn_read_only(&self) -> anyhow::Result<Duration> {
+        let trigger = PathBuf::from("/sys/fs/ext4")
+            .join(self.device())
+            .join("trigger_fs_error");
+        let at = boot_clock();
+        fs::write(&trigger, "provoked").with_context(|| format!("write {}", trigger.display()))?;
+        Ok(at)
+    }
+
+    /// Makes every writer wait until the guard is dropped.
+    pub(super) fn freeze(&self) -> anyhow::Result<Frozen> {
+        let folder =
+            File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
+        ioctl(&folder, FIFREEZE).with_context(|| format!("freeze {}", self.path.display()))?;
+        Ok(Frozen { folder })
+    }
+}
+
+impl Drop for Ext4 {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            match unmount(&self.path, UnmountFlags::NOFOLLOW) {
+                Ok(()) => return,
+                // Somebody looks at it, or a writer is on its way out.
+                Err(rustix::io::Errno::BUSY) => thread::sleep(Duration::from_millis(20)),
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = unmount(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            eprintln!("could not unmount {}: {error}", self.path.display());
+        }
+    }
+}
+
+pub(super) struct Frozen {
+    folder: File,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(error) = ioctl(&self.folder, FITHAW) {
+            eprintln!("could not thaw a file system: {error}");
+        }
+    }
+}
+
+fn ioctl(file: &File, request: c_ulong) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "ioctl is a C function")]
+    // SAFETY: FIFREEZE and FITHAW take no argument.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, 0) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

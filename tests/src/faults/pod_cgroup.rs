@@ -1,0 +1,215 @@
+//! Memory cgroups as kubelet and the container runtime make them, and OOM kills in them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+
+use super::boot_clock;
+use super::victim::Victim;
+
+/// Enough for a process to be killed in and little enough to be quick.
+const LIMIT: u64 = 8 << 20;
+
+/// The cgroups of one container of one pod. Dropping it removes them.
+pub struct PodCgroup {
+    container_id: String,
+    /// Where the memory limit is.
+    container: PathBuf,
+    /// Where processes are put: the container's cgroup, or one below.
+    leaf: PathBuf,
+    /// From the outermost inwards.
+    made: Vec<PathBuf>,
+    v2: bool,
+}
+
+/// A process that the OOM killer ended.
+#[derive(Debug, Clone)]
+pub struct Killed {
+    pub pid: u32,
+    /// When it began to allocate; the kill is some milliseconds later.
+    pub at: Duration,
+}
+
+impl PodCgroup {
+    /// As kubelet's systemd driver and containerd name them:
+    /// `kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid with _>.slice/cri-containerd-<64 hex>.scope`.
+    pub fn systemd(pod_uid: &str) -> anyhow::Result<Self> {
+        let id = new_container_id();
+        let pod = format!("kubepods-burstable-pod{}.slice", pod_uid.replace('-', "_"));
+        let scope = format!("cri-containerd-{id}.scope");
+        Self::make(
+            id,
+            &["kubepods.slice", "kubepods-burstable.slice", &pod, &scope],
+            &[],
+        )
+    }
+
+    /// As the cgroupfs driver names them: `kubepods/burstable/pod<uid>/<64 hex>`.
+    pub fn cgroupfs(pod_uid: &str) -> anyhow::Result<Self> {
+        let id = new_container_id();
+        let pod = format!("pod{pod_uid}");
+        Self::make(id.clone(), &["kubepods", "burstable", &pod, &id], &[])
+    }
+
+    /// As [`PodCgroup::systemd`], with cgroups that the container made for itself below its own;
+    /// the killed processes are in the innermost.
+    pub fn nested(pod_uid: &str, below: &[&str]) -> anyhow::Result<Self> {
+        let id = new_container_id();
+        let pod = format!("kubepods-burstable-pod{}.slice", pod_uid.replace('-', "_"));
+        let scope = format!("cri-containerd-{id}.scope");
+        Self::make(
+            id,
+            &["kubepods.slice", "kubepods-burstable.slice", &pod, &scope],
+            below,
+        )
+    }
+
+    pub fn container_id(&self) -> &str {
+        &self.container_id
+    }
+
+    /// The container's cgroup.
+    pub fn path(&self) -> &Path {
+        &self.container
+    }
+
+    /// Puts a process with this name into the cgroup and lets it allocate until it is killed. May
+    /// be called again.
+    pub fn oom_kill(&self, comm: &str) -> anyhow::Result<Killed> {
+        let mut victim = Victim::start("allocate", comm, None)?;
+        let procs = self.leaf.join("cgroup.procs");
+        fs::write(&procs, victim.pid().to_string())
+            .with_context(|| format!("write {}", procs.display()))?;
+        let at = boot_clock();
+        victim.go()?;
+        victim
+            .wait_for_signal(Signal::KILL)
+            .context("wait for the OOM killer")?;
+        Ok(Killed {
+            pid: victim.pid(),
+            at,
+        })
+    }
+
+    fn make(container_id: String, names: &[&str], below: &[&str]) -> anyhow::Result<Self> {
+        let (root, v2) = memory_hierarchy()?;
+        let mut cgroup = Self {
+            container_id,
+            container: root.clone(),
+            leaf: root,
+            made: Vec::new(),
+            v2,
+        };
+        for name in names {
+            cgroup.descend(name)?;
+        }
+        cgroup.container = cgroup.leaf.clone();
+        let (file, swap) = if v2 {
+            ("memory.max", "memory.swap.max")
+        } else {
+            ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+        };
+        let write = |file: &str, value: u64| {
+            let path = cgroup.container.join(file);
+            fs::write(&path, value.to_string()).with_context(|| format!("write {}", path.display()))
+        };
+        write(file, LIMIT)?;
+        // Without swap accounting in the kernel there is no such file, and no swap in the way.
+        if cgroup.container.join(swap).exists() {
+            write(swap, if v2 { 0 } else { LIMIT })?;
+        }
+        for name in below {
+            cgroup.descend(name)?;
+        }
+        Ok(cgroup)
+    }
+
+    fn descend(&mut self, name: &str) -> anyhow::Result<()> {
+        if self.v2 {
+            let control = self.leaf.join("cgroup.subtree_control");
+            fs::write(&control, "+memory")
+                .with_context(|| format!("write {}", control.display()))?;
+        }
+        let path = self.leaf.join(name);
+        match fs::create_dir(&path) {
+            Ok(()) => self.made.push(path.clone()),
+            // The classes of pods are shared, and may be kubelet's own.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("create the cgroup {}", path.display()));
+            }
+        }
+        self.leaf = path;
+        Ok(())
+    }
+}
+
+impl Drop for PodCgroup {
+    fn drop(&mut self) {
+        for path in self.made.iter().rev() {
+            remove(path);
+        }
+    }
+}
+
+/// A cgroup stays busy for a moment after its last process was reaped.
+fn remove(path: &Path) {
+    for _ in 0..100 {
+        match fs::remove_dir(path) {
+            Ok(()) => return,
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ResourceBusy && !has_children(path) =>
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            // In use by somebody else by now, or gone.
+            Err(_) => return,
+        }
+    }
+    eprintln!(
+        "could not remove the cgroup {}: it stays busy",
+        path.display()
+    );
+}
+
+fn has_children(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()))
+}
+
+/// The root of the hierarchy with the memory controller, and whether it is cgroup v2.
+fn memory_hierarchy() -> anyhow::Result<(PathBuf, bool)> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(point), Some(kind), Some(options)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let point = PathBuf::from(point);
+        if kind == "cgroup" && options.split(',').any(|option| option == "memory") {
+            return Ok((point, false));
+        }
+        let controllers =
+            || fs::read_to_string(point.join("cgroup.controllers")).unwrap_or_default();
+        if kind == "cgroup2"
+            && controllers()
+                .split_whitespace()
+                .any(|name| name == "memory")
+        {
+            return Ok((point, true));
+        }
+    }
+    bail!("find the memory controller: no cgroup hierarchy with it is mounted")
+}
+
+fn new_container_id() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    (0..4)
+        .map(|_| format!("{:016x}", RandomState::new().build_hasher().finish()))
+        .collect()
+}

@@ -1,0 +1,34 @@
+//! What the integration tests, the demo and the benchmarks run on: a real control plane, a fleet
+//! of kwok nodes, a local AWS, the daemons as processes, and real faults of this kernel.
+//!
+//! Everything here looks at nodemend from outside: it runs the binaries and applies the manifests
+//! that users get, and depends on none of their code.
+
+pub mod api_proxy;
+pub mod cloud;
+mod connection;
+pub mod control_plane;
+pub mod crash_point;
+pub mod daemon;
+pub mod faults;
+pub mod fleet;
+pub mod leftovers;
+pub mod link;
+mod pki;
+mod process;
+pub mod story;
+pub mod wait;
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the repository: where `cargo xtask` says it is, else where it was compiled.
+#[expect(clippy::disallowed_methods, reason = "test programs are configured by their environment")]
+pub fn repo() -> PathBuf {
+    std::env::var_os("NODEMEND_REPO").map_or_else(
+        || {
+            let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+            package.parent().unwrap_or(package).to_owned()
+        },
+        PathBuf::from,
+    )
+}

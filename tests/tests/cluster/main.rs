@@ -1,0 +1,35 @@
+//! Both daemons against a real control plane, under the service accounts that `deploy/` ships.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is a failure with a place")]
+
+mod detector;
+mod harness;
+mod repairer;
+mod suite;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::Arguments;
+
+use crate::suite::Suite;
+
+fn main() -> ExitCode {
+    if harness::is_holder() {
+        return harness::hold_a_control_plane();
+    }
+    let args = Arguments::from_args();
+    let suite = match Suite::new() {
+        Ok(suite) => Arc::new(suite),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut trials = harness::trials(&suite);
+    trials.extend(detector::trials(&suite));
+    trials.extend(repairer::trials(&suite));
+    // The control plane that the tests share is stopped when the last of them has let go of it.
+    drop(suite);
+    libtest_mimic::run(&args, trials).exit_code()
+}

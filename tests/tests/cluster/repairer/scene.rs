@@ -1,0 +1,208 @@
+//! A cluster with a workload, a cloud, and a repairer that sees the API server through a proxy.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use nodemend_tests::api_proxy::ApiProxy;
+use nodemend_tests::cloud::{Answer, Cloud, InstanceState};
+use nodemend_tests::control_plane::ControlPlane;
+use nodemend_tests::daemon::Daemon;
+use nodemend_tests::fleet::{Fleet, World};
+use nodemend_tests::repo;
+use nodemend_tests::wait::until;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+/// A repair with the waits below takes about 15 s on a quiet machine.
+pub(crate) const REPAIRED: Duration = Duration::from_secs(120);
+const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
+
+pub(crate) struct Scene {
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) cloud: Cloud,
+    pub(crate) fleet: Fleet,
+    pub(crate) proxy: ApiProxy,
+    kubeconfig: PathBuf,
+    _world: World,
+}
+
+impl Scene {
+    /// `node-0` ... of one Auto Scaling group, one pod on each, and an enabled policy.
+    pub(crate) async fn start(nodes: u16) -> anyhow::Result<Self> {
+        let control_plane = ControlPlane::start().await?;
+        control_plane.apply(&repo().join("deploy/crds")).await?;
+        control_plane.apply(&repo().join("deploy/rbac/repairer.yaml")).await?;
+        let fleet = Fleet::start(&control_plane).await?;
+        let cloud = Cloud::start().await?;
+        let zones: Vec<_> = (0..nodes).map(|index| if index % 2 == 0 { "us-west-2a" } else { "us-west-2b" }).collect();
+        let instances = cloud.create_group("workers", &zones);
+        for (index, (instance, zone)) in instances.iter().zip(&zones).enumerate() {
+            fleet.create_node(&format!("node-{index}"), instance, zone).await?;
+        }
+        fleet.wait_ready(usize::from(nodes)).await?;
+        fleet.deployment("web", nodes, nodes - 1).await?;
+        let proxy = ApiProxy::start(&control_plane).await?;
+        let account = control_plane.kubeconfig_for_service_account("nodemend-system", "nodemend-repairer").await?;
+        let kubeconfig = proxy.kubeconfig(&control_plane, &account)?;
+        let world = World::run(control_plane.admin(), cloud.clone(), fleet.clone());
+        let scene = Self { control_plane, cloud, fleet, proxy, kubeconfig, _world: world };
+        scene.set_policy(&json!({"mode": "Enforce"})).await?;
+        Ok(scene)
+    }
+
+    /// Short waits; `changes` are laid over them.
+    pub(crate) async fn set_policy(&self, changes: &Value) -> anyhow::Result<()> {
+        let mut spec = json!({
+            "selector": {"matchLabels": {}},
+            "cordon": {"after": "1s", "recoverySoak": "2s"},
+            "unhealthyThreshold": {"percentage": 50, "minNodes": 3},
+            "verify": {"replaceDeadline": "60s", "soak": "1s"},
+            "rules": [
+                {"nodeMonitoringCondition": "StorageReady", "minRepairWaitTime": "2s", "repairActions": ["Replace"]},
+            ],
+        });
+        for (key, value) in changes.as_object().into_iter().flatten() {
+            spec[key] = value.clone();
+        }
+        let object = json!({
+            "apiVersion": "nodemend.dev/v1alpha1",
+            "kind": "RepairPolicy",
+            "metadata": {"name": "workers"},
+            "spec": spec,
+        });
+        self.policies().patch("workers", &PatchParams::apply("test").force(), &Patch::Apply(object)).await?;
+        Ok(())
+    }
+
+    pub(crate) fn repairer(&self, identity: &str) -> anyhow::Result<Daemon> {
+        repairer(&self.kubeconfig, identity, &self.cloud)
+    }
+
+    /// A fault that the detector of a node keeps confirming, until this is dropped.
+    pub(crate) async fn sicken(&self, node: &str) -> anyhow::Result<Sick> {
+        write_storage(&self.nodes(), node, false).await?;
+        let (nodes, name) = (self.nodes(), node.to_owned());
+        Ok(Sick(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                // The node goes away in the course of its repair.
+                let _written = write_storage(&nodes, &name, false).await;
+            }
+        })))
+    }
+
+    pub(crate) async fn heal(&self, node: &str, sick: Sick) -> anyhow::Result<()> {
+        drop(sick);
+        write_storage(&self.nodes(), node, true).await
+    }
+
+    pub(crate) fn nodes(&self) -> Api<Node> {
+        Api::all(self.control_plane.admin())
+    }
+
+    pub(crate) fn policies(&self) -> Api<DynamicObject> {
+        custom(self.control_plane.admin(), "RepairPolicy", "repairpolicies")
+    }
+
+    pub(crate) fn repairs(&self) -> Api<DynamicObject> {
+        custom(self.control_plane.admin(), "NodeRepair", "noderepairs")
+    }
+
+    /// The repairs of a node of this name, oldest first.
+    pub(crate) async fn repairs_of(&self, node: &str) -> anyhow::Result<Vec<Value>> {
+        let list = self.repairs().list(&ListParams::default()).await.context("list noderepairs")?;
+        let objects = list.items.into_iter().filter_map(|object| serde_json::to_value(object).ok());
+        let mut own: Vec<_> = objects.filter(|object| object["spec"]["nodeRef"]["name"] == node).collect();
+        own.sort_by_key(|object| object["metadata"]["creationTimestamp"].to_string());
+        Ok(own)
+    }
+
+    /// Waits until the one repair of a node `matches`.
+    pub(crate) async fn wait_repair(
+        &self,
+        node: &str,
+        what: &str,
+        matches: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        let mut last = Value::Null;
+        let found = until(REPAIRED, &format!("the repair of {node}: {what}"), async || {
+            last = self.repairs_of(node).await?.pop().unwrap_or_default();
+            Ok(matches(&last).then(|| last.clone()))
+        })
+        .await;
+        found.with_context(|| format!("it stands at {}", last["status"]))
+    }
+
+    pub(crate) async fn wait_outcome(&self, node: &str, outcome: &str) -> anyhow::Result<Value> {
+        self.wait_repair(node, outcome, |repair| repair["status"]["outcome"] == outcome).await
+    }
+
+    pub(crate) async fn wait_hold(&self, node: &str, gate: &str) -> anyhow::Result<String> {
+        let held =
+            self.wait_repair(node, &format!("held by {gate}"), |repair| repair["status"]["hold"]["gate"] == gate).await?;
+        Ok(held["status"]["hold"]["message"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Terminate calls that AWS has acted on.
+    pub(crate) fn terminations(&self) -> usize {
+        let acted = |state: InstanceState| state.is_going();
+        self.cloud.instances().iter().filter(|instance| acted(instance.state)).count()
+    }
+
+    /// Terminate calls that AWS has seen, whatever became of them.
+    pub(crate) fn terminate_calls(&self) -> usize {
+        self.cloud.calls().iter().filter(|call| call.action == TERMINATE).count()
+    }
+
+    /// Terminate calls that AWS has answered with yes.
+    pub(crate) fn accepted_calls(&self) -> usize {
+        self.cloud.calls().iter().filter(|call| call.action == TERMINATE && call.answer == Answer::Done).count()
+    }
+}
+
+pub(crate) fn repairer(kubeconfig: &std::path::Path, identity: &str, cloud: &Cloud) -> anyhow::Result<Daemon> {
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let args = ["run", "--kubeconfig", &kubeconfig, "--identity", identity, "--log-format", "json"];
+    Daemon::start("nodemend-repairer", &args, &cloud.sdk_environment())
+}
+
+pub(crate) fn custom(client: Client, kind: &str, plural: &str) -> Api<DynamicObject> {
+    let resource = ApiResource {
+        group: "nodemend.dev".to_owned(),
+        version: "v1alpha1".to_owned(),
+        api_version: "nodemend.dev/v1alpha1".to_owned(),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    };
+    Api::all_with(client, &resource)
+}
+
+/// Stops confirming the fault when dropped.
+pub(crate) struct Sick(JoinHandle<()>);
+
+impl Drop for Sick {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a condition carries the time of its writing")]
+async fn write_storage(nodes: &Api<Node>, node: &str, healthy: bool) -> anyhow::Result<()> {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let (status, reason) = if healthy { ("True", "StorageIsReady") } else { ("False", "FilesystemReadOnly") };
+    let condition = json!({
+        "type": "StorageReady",
+        "status": status,
+        "reason": reason,
+        "message": "written by a test",
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    });
+    let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+    nodes.patch_status(node, &PatchParams::default(), &patch).await.with_context(|| format!("write StorageReady of {node}"))?;
+    Ok(())
+}

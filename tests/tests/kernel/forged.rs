@@ -1,0 +1,66 @@
+//! Crashing processes whose names begin like the lines of a broken node.
+
+use anyhow::ensure;
+use nodemend_tests::faults::{Ext4, FORGED_NAMES, crash};
+
+use crate::Test;
+use crate::support::Needs::Root;
+use crate::watch::Watch;
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "a_process_named_like_a_soft_lockup_crashes_unnoticed",
+        Root,
+        || forged(FORGED_NAMES[0]),
+    ),
+    (
+        "a_process_named_like_a_gpu_error_crashes_unnoticed",
+        Root,
+        || forged(FORGED_NAMES[1]),
+    ),
+    (
+        "a_process_named_like_a_panic_crashes_unnoticed",
+        Root,
+        || forged(FORGED_NAMES[2]),
+    ),
+    (
+        "a_process_named_like_an_ext4_error_with_a_newline_crashes_unnoticed",
+        Root,
+        || forged(FORGED_NAMES[3]),
+    ),
+];
+
+/// Never said because of a line in the log.
+const BY_TRACEPOINT: &[&str] = &["OOMKilling", "AppBlocked", "BlockIOError", "PacketsDropped"];
+
+fn forged(name: &str) -> anyhow::Result<()> {
+    let file_system = Ext4::mounted()?;
+    let mut watch = Watch::start(&["--critical-mount", "/"])?;
+    let crash = crash(name)?;
+    // The line is really there, and begins with the name.
+    let (_, text) = crash.record.split_once(';').unwrap_or_default();
+    ensure!(
+        text.starts_with(&name.replace('\n', "\\x0a")),
+        "the kernel wrote: {text}"
+    );
+    // A true error later in the log: once it is reported, the forged line was read.
+    file_system.turn_read_only()?;
+    watch.only_finding("FilesystemError", "device", file_system.device())?;
+    // Other programs may provoke faults on this host meanwhile: what comes from a tracepoint, and
+    // from the log about a loop device, is theirs.
+    let forged: Vec<_> = watch
+        .findings()
+        .into_iter()
+        .filter(|line| !BY_TRACEPOINT.iter().any(|reason| line["reason"] == *reason))
+        .filter(|line| {
+            !line["subject"]["device"]
+                .as_str()
+                .is_some_and(|device| device.starts_with("loop"))
+        })
+        .collect();
+    ensure!(
+        forged.is_empty(),
+        "reported beside the true error: {forged:#?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What this host can show; the tests of the rest are skipped, with the reason.
+
+#![expect(clippy::disallowed_methods, reason = "the harness runs the detector")]
+
+use std::process::Command;
+
+use nodemend_tests::{daemon, faults};
+use serde_json::Value;
+
+#[derive(Clone, Copy)]
+pub(crate) enum Needs {
+    Root,
+    /// A hook that `nodemend-detector check` says is attached, by its name there.
+    Hook(&'static str),
+    /// The same, and that the kernel looks for hung tasks.
+    HungTask,
+}
+
+pub(crate) struct Support {
+    /// Why nothing can be tested.
+    nothing: Option<String>,
+    /// The rows of `nodemend-detector check`.
+    rows: Vec<Value>,
+}
+
+impl Support {
+    pub(crate) fn find() -> Self {
+        if let Some(reason) = faults::unavailable() {
+            return Self {
+                nothing: Some(reason.to_owned()),
+                rows: Vec::new(),
+            };
+        }
+        Self {
+            nothing: None,
+            rows: check(),
+        }
+    }
+
+    pub(crate) fn missing(&self, needs: Needs) -> Option<String> {
+        if self.nothing.is_some() {
+            return self.nothing.clone();
+        }
+        match needs {
+            Needs::Root => None,
+            Needs::Hook(name) => self.hook_missing(name),
+            Needs::HungTask => faults::HungTask::unavailable()
+                .map(str::to_owned)
+                .or_else(|| self.hook_missing("hung-task")),
+        }
+    }
+
+    fn hook_missing(&self, name: &str) -> Option<String> {
+        let row = self
+            .rows
+            .iter()
+            .find(|row| row["what"] == format!("hook {name}"))?;
+        row["using"].is_null().then(|| {
+            format!(
+                "hook {name}: {}",
+                row["missing"].as_str().unwrap_or("unknown why")
+            )
+        })
+    }
+}
+
+/// Nothing where the detector does not start: then the tests run, and fail, and say why.
+fn check() -> Vec<Value> {
+    let Ok(detector) = daemon::binary("nodemend-detector") else {
+        return Vec::new();
+    };
+    let Ok(output) = Command::new(detector)
+        .args(["check", "-o", "json"])
+        .output()
+    else {
+        return Vec::new();
+    };
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}

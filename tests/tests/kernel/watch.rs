@@ -1,0 +1,111 @@
+//! `nodemend-detector watch -o json` as the tests see it: what it said so far, and what it says next.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use nodemend_tests::daemon::Daemon;
+use serde_json::Value;
+
+/// Much longer than any finding takes, also on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// In which a second report of one fault would come.
+const AFTERWARDS: Duration = Duration::from_millis(300);
+
+pub(crate) struct Watch {
+    daemon: Daemon,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Watch {
+    /// Starts it with these arguments and waits until it watches.
+    pub(crate) fn start(args: &[&str]) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("start tokio")?;
+        let args: Vec<_> = ["watch", "-o", "json"]
+            .iter()
+            .chain(args)
+            .copied()
+            .collect();
+        let log_level = [(
+            "RUST_LOG".to_owned(),
+            "nodemend_detector=debug,detector_ebpf=debug".to_owned(),
+        )];
+        let mut watch = Self {
+            daemon: Daemon::start("nodemend-detector", &args, &log_level)?,
+            runtime,
+        };
+        watch.line("ready", |line| line["ready"] == true)?;
+        Ok(watch)
+    }
+
+    /// The same again in a new process.
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        self.daemon.restart()?;
+        self.line("ready", |line| line["ready"] == true).map(drop)
+    }
+
+    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+        self.daemon.pause()
+    }
+
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        self.daemon.resume()
+    }
+
+    /// The next line that `matches`.
+    pub(crate) fn line(
+        &mut self,
+        what: &str,
+        matches: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        let wait = self.daemon.wait_for_log(TIMEOUT, matches);
+        self.runtime
+            .block_on(wait)
+            .with_context(|| format!("wait for: {what}"))
+    }
+
+    /// The finding of this reason whose subject has `field` = `value`; an error unless it is
+    /// reported exactly once.
+    pub(crate) fn only_finding(
+        &mut self,
+        reason: &str,
+        field: &str,
+        value: impl Into<Value>,
+    ) -> anyhow::Result<Value> {
+        let value = value.into();
+        let of_it = |line: &Value| line["reason"] == reason && line["subject"][field] == value;
+        let found = self.line(&format!("{reason} with {field} {value}"), |line| {
+            line["transition"] == "opened" && of_it(line)
+        })?;
+        std::thread::sleep(AFTERWARDS);
+        let all: Vec<_> = self.findings().into_iter().filter(of_it).collect();
+        anyhow::ensure!(
+            all.len() == 1,
+            "one fault was reported {} times: {all:#?}",
+            all.len()
+        );
+        Ok(found)
+    }
+
+    /// The first line that `matches` of all that were written so far.
+    pub(crate) fn line_so_far(&self, matches: impl Fn(&Value) -> bool) -> Option<Value> {
+        self.lines().into_iter().find(matches)
+    }
+
+    /// Everything that was opened or repeated so far.
+    pub(crate) fn findings(&self) -> Vec<Value> {
+        let told =
+            |line: &Value| line["transition"] == "opened" || line["transition"] == "repeated";
+        self.lines().into_iter().filter(told).collect()
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        self.daemon
+            .log_lines()
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+}
