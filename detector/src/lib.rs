@@ -141,17 +141,21 @@ async fn stop_signal() -> anyhow::Result<&'static str> {
 }
 
 async fn config(args: &RunArgs) -> anyhow::Result<Config> {
-    match &args.kubeconfig {
+    let mut config = match &args.kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path)
                 .with_context(|| format!("read the kubeconfig {}", path.display()))?;
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
-                .with_context(|| format!("use the kubeconfig {}", path.display()))
+                .with_context(|| format!("use the kubeconfig {}", path.display()))?
         }
         None => Config::incluster()
-            .context("read the pod's service account (outside of a pod, give --kubeconfig)"),
-    }
+            .context("read the pod's service account (outside of a pod, give --kubeconfig)")?,
+    };
+    // kube's own would sleep inside a request's deadline, where nobody sees it; the exporter backs
+    // off by itself.
+    config.default_retry = false;
+    Ok(config)
 }
 
 fn options(args: &RunArgs) -> Options {

@@ -14,6 +14,7 @@ use crate::api::policy::{RepairPolicy, RepairPolicyStatus};
 use crate::api::repair::{NodeRepair, NodeRepairStatus};
 use crate::cluster::NodeView;
 use crate::drain::{self, Eviction, PodView};
+use crate::explain::explain;
 
 const MANAGER: &str = "nodemend-repairer";
 
@@ -24,11 +25,11 @@ pub enum Written<T> {
     Stale,
 }
 
-fn guarded<T>(answer: kube::Result<T>) -> kube::Result<Written<T>> {
+fn guarded<T>(answer: kube::Result<T>) -> anyhow::Result<Written<T>> {
     match answer {
         Ok(object) => Ok(Written::Done(object)),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Written::Stale),
-        Err(error) => Err(error),
+        Err(error) => Err(explain(error)),
     }
 }
 
@@ -38,7 +39,7 @@ pub async fn create(client: &Client, repair: &NodeRepair) -> anyhow::Result<()> 
     match api.create(&PostParams::default(), repair).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error).context("create the NodeRepair"),
+        Err(error) => Err(explain(error)).context("create the NodeRepair"),
     }
 }
 
@@ -85,13 +86,13 @@ async fn patch(client: &Client, node: &NodeView, spec: Value) -> anyhow::Result<
     let api: Api<Node> = Api::all(client.clone());
     let patch = json!({"metadata": {"uid": node.uid, "resourceVersion": node.resource_version}, "spec": spec});
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    Ok(guarded(api.patch(&node.name, &params, &Patch::Merge(patch)).await)?)
+    guarded(api.patch(&node.name, &params, &Patch::Merge(patch)).await)
 }
 
 pub async fn pods_on(client: &Client, node: &str) -> anyhow::Result<Vec<PodView>> {
     let api: Api<Pod> = Api::all(client.clone());
     let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    let pods = api.list(&params).await.with_context(|| format!("list the pods of node {node}"))?;
+    let pods = api.list(&params).await.map_err(explain).with_context(|| format!("list the pods of node {node}"))?;
     Ok(pods.items.iter().filter_map(PodView::read).collect())
 }
 
@@ -110,6 +111,6 @@ pub async fn evict(client: &Client, pod: &PodView) -> anyhow::Result<Eviction> {
     match answer {
         Ok(_) => Ok(Eviction::Done),
         Err(kube::Error::Api(status)) => Ok(drain::refused(&status)),
-        Err(error) => Err(error).with_context(|| format!("evict {}", pod.label())),
+        Err(error) => Err(explain(error)).with_context(|| format!("evict {}", pod.label())),
     }
 }

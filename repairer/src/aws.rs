@@ -59,7 +59,7 @@ impl Aws {
             .load()
             .await;
         ensure!(
-            config.region().is_some(),
+            config.region().is_some_and(|region| !region.as_ref().is_empty()),
             "no AWS region: set AWS_REGION, or let the pod reach the instance metadata service"
         );
         Ok(Self {

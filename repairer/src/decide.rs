@@ -104,19 +104,26 @@ struct Planner<'a> {
     tally: Tally,
     /// Repairs that hold one of a policy's parallel places, by the policy's name.
     in_progress: BTreeMap<String, BTreeSet<String>>,
+    /// Which repair counts a new node as its replacement, by the node's UID.
+    claims: BTreeMap<String, String>,
     plan: Plan,
 }
 
 impl<'a> Planner<'a> {
     fn new(cluster: &'a Cluster, episodes: &'a Episodes, now: Timestamp) -> Self {
         let mut in_progress: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        let mut claims = BTreeMap::new();
         for (name, repair) in &cluster.repairs {
-            if repair.status.as_ref().is_some_and(takes_a_place) {
+            let Some(status) = &repair.status else { continue };
+            if takes_a_place(status) {
                 in_progress.entry(policy_name(cluster, repair)).or_default().insert(name.clone());
+            }
+            if let Some(replacement) = &status.replacement {
+                claims.entry(replacement.node_uid.clone()).or_insert_with(|| name.clone());
             }
         }
         let tally = Tally::count(cluster, episodes, now);
-        Self { cluster, episodes, now, tally, in_progress, plan: Plan::default() }
+        Self { cluster, episodes, now, tally, in_progress, claims, plan: Plan::default() }
     }
 
     /// Asks to be woken at `at`, if that is to come.

@@ -24,6 +24,7 @@ pub mod controller;
 pub mod decide;
 pub mod drain;
 pub mod episode;
+pub mod explain;
 pub mod lease;
 mod logging;
 pub mod rule;
@@ -79,7 +80,7 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn connect(args: &RunArgs) -> anyhow::Result<(Client, Aws)> {
-    let config = match &args.kubeconfig {
+    let mut config = match &args.kubeconfig {
         Some(path) => {
             let file =
                 Kubeconfig::read_from(path).with_context(|| format!("read the kubeconfig {}", path.display()))?;
@@ -89,6 +90,9 @@ async fn connect(args: &RunArgs) -> anyhow::Result<(Client, Aws)> {
         }
         None => Config::incluster().context("read the pod's service account (outside of a pod, give --kubeconfig)")?,
     };
+    // An eviction that a budget refuses is answered with 429: that is a decision, not a failure to
+    // be slept on and sent again. What does fail is decided again.
+    config.default_retry = false;
     Ok((Client::try_from(config).context("make a Kubernetes client")?, Aws::connect().await?))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use kube::Client;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::act::Written;
 use crate::api::repair::{AttemptResult, Blocked, NodeRepair, NodeRepairStatus};
@@ -60,7 +60,9 @@ impl Pass<'_> {
     async fn record(&self, name: &str, status: NodeRepairStatus) -> anyhow::Result<()> {
         let seen = self.repair(name)?;
         log(name, seen, &status);
-        act::record(self.client, name, seen, status).await?;
+        if let Written::Stale = act::record(self.client, name, seen, status).await? {
+            debug!(repair = name, "seen too late; decided again");
+        }
         Ok(())
     }
 

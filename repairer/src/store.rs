@@ -20,6 +20,7 @@ use tracing::{error, warn};
 use crate::api::policy::RepairPolicy;
 use crate::api::repair::NodeRepair;
 use crate::cluster::{Cluster, NodeView};
+use crate::explain::{self, explain};
 
 /// An object that cannot be read must not hide the others, nor be forgotten.
 type Guarded<K> = DeserializeGuard<K>;
@@ -64,7 +65,7 @@ pub async fn list(client: &Client) -> anyhow::Result<Cluster> {
         K::DynamicType: Default,
     {
         let list = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
-        Ok(list.with_context(|| format!("list {what}"))?.items.into_iter().map(Arc::new).collect())
+        Ok(list.map_err(explain).with_context(|| format!("list {what}"))?.items.into_iter().map(Arc::new).collect())
     }
     Ok(cluster(
         &all(client, "nodes").await?,
@@ -133,11 +134,6 @@ fn log(what: &str, failure: &watcher::Error) {
         watcher::Error::WatchError(status) => status.code,
         _ => 0,
     };
-    let remedy = match code {
-        401 => "the token is not known: is the service account still there?",
-        403 => "apply deploy/rbac/repairer.yaml and use the service account nodemend-repairer",
-        404 => "the CRDs are not installed: kubectl apply -f deploy/crds",
-        _ => "it is tried again",
-    };
+    let remedy = explain::remedy(code).unwrap_or("it is tried again");
     warn!(what, error = %failure, remedy, "the watch failed");
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::Router;
 use kube::Client;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -38,9 +38,14 @@ struct Shared {
 impl ApiProxy {
     pub async fn start(control_plane: &ControlPlane) -> anyhow::Result<Self> {
         let upstream = control_plane.client_without_identity().await?;
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("open a port for the API proxy")?;
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("open a port for the API proxy")?;
         let address = listener.local_addr().context("read a port")?;
-        let shared = Arc::new(Shared { upstream, points: CrashPoints::default() });
+        let shared = Arc::new(Shared {
+            upstream,
+            points: CrashPoints::default(),
+        });
         let service = Router::new()
             .fallback(forward)
             .with_state(Arc::clone(&shared))
@@ -50,7 +55,11 @@ impl ApiProxy {
                 tracing::error!(%error, "API proxy");
             }
         });
-        Ok(Self { address, shared, server })
+        Ok(Self {
+            address,
+            shared,
+            server,
+        })
     }
 
     pub fn url(&self) -> String {
@@ -63,7 +72,11 @@ impl ApiProxy {
     }
 
     /// The same service account, through this proxy.
-    pub fn kubeconfig(&self, control_plane: &ControlPlane, kubeconfig: &Path) -> anyhow::Result<PathBuf> {
+    pub fn kubeconfig(
+        &self,
+        control_plane: &ControlPlane,
+        kubeconfig: &Path,
+    ) -> anyhow::Result<PathBuf> {
         control_plane.kubeconfig_via(&self.url(), kubeconfig)
     }
 }
@@ -94,7 +107,12 @@ async fn forward(
         reached => reached,
     };
     // Those of this connection, not of the next one.
-    for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH] {
+    for name in [
+        header::HOST,
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::CONTENT_LENGTH,
+    ] {
         head.headers.remove(name);
     }
     let outgoing = Request::from_parts(head, kube::client::Body::from(body));
@@ -109,7 +127,11 @@ async fn forward(
             }
             response
         }
-        Err(error) => (StatusCode::BAD_GATEWAY, format!("forward to the API server: {error}")).into_response(),
+        Err(error) => (
+            StatusCode::BAD_GATEWAY,
+            format!("forward to the API server: {error}"),
+        )
+            .into_response(),
     }
 }
 
@@ -118,7 +140,10 @@ fn name(method: &Method, uri: &Uri, body: &[u8]) -> Option<String> {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return None;
     }
-    if uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "dryRun=All")) {
+    if uri
+        .query()
+        .is_some_and(|query| query.split('&').any(|pair| pair == "dryRun=All"))
+    {
         return None;
     }
     let mut segments = uri.path().split('/').filter(|segment| !segment.is_empty());
@@ -157,12 +182,42 @@ mod tests {
     #[test]
     fn names_the_resource_and_not_the_object() {
         let cases = [
-            (Method::PATCH, "/api/v1/nodes/node-1?fieldManager=x", "", "PATCH nodes"),
-            (Method::PATCH, "/api/v1/nodes/node-1/status", "", "PATCH nodes/status"),
-            (Method::POST, "/api/v1/namespaces/default/pods/web-1/eviction", "", "POST pods/eviction"),
-            (Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/a/leases/b", "", "PUT leases"),
-            (Method::POST, "/apis/nodemend.dev/v1alpha1/noderepairs", "{}", "POST noderepairs"),
-            (Method::DELETE, "/api/v1/namespaces/gone", "", "DELETE namespaces"),
+            (
+                Method::PATCH,
+                "/api/v1/nodes/node-1?fieldManager=x",
+                "",
+                "PATCH nodes",
+            ),
+            (
+                Method::PATCH,
+                "/api/v1/nodes/node-1/status",
+                "",
+                "PATCH nodes/status",
+            ),
+            (
+                Method::POST,
+                "/api/v1/namespaces/default/pods/web-1/eviction",
+                "",
+                "POST pods/eviction",
+            ),
+            (
+                Method::PUT,
+                "/apis/coordination.k8s.io/v1/namespaces/a/leases/b",
+                "",
+                "PUT leases",
+            ),
+            (
+                Method::POST,
+                "/apis/nodemend.dev/v1alpha1/noderepairs",
+                "{}",
+                "POST noderepairs",
+            ),
+            (
+                Method::DELETE,
+                "/api/v1/namespaces/gone",
+                "",
+                "DELETE namespaces",
+            ),
             (
                 Method::PATCH,
                 "/apis/nodemend.dev/v1alpha1/noderepairs/a/status",
@@ -178,6 +233,13 @@ mod tests {
     #[test]
     fn reads_and_dry_runs_have_no_name() {
         assert_eq!(named(Method::GET, "/api/v1/nodes", ""), None);
-        assert_eq!(named(Method::POST, "/api/v1/namespaces/a/pods/b/eviction?dryRun=All", ""), None);
+        assert_eq!(
+            named(
+                Method::POST,
+                "/api/v1/namespaces/a/pods/b/eviction?dryRun=All",
+                ""
+            ),
+            None
+        );
     }
 }

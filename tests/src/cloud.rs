@@ -33,7 +33,10 @@ pub enum Clock {
 }
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "this is where the cloud reads its clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is where the cloud reads its clock"
+    )]
     fn now(&self) -> Timestamp {
         match self {
             Self::Real => Timestamp::now(),
@@ -66,7 +69,9 @@ impl Cloud {
     }
 
     pub async fn start_with(clock: Clock, delays: Delays) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("open a port for the local AWS")?;
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("open a port for the local AWS")?;
         let address = listener.local_addr().context("read a port")?;
         let shared = Arc::new(Shared {
             clock,
@@ -75,13 +80,18 @@ impl Cloud {
             calls: Mutex::default(),
             points: CrashPoints::default(),
         });
-        let service = server::router(Arc::clone(&shared)).into_make_service_with_connect_info::<Connection>();
+        let service =
+            server::router(Arc::clone(&shared)).into_make_service_with_connect_info::<Connection>();
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, service).await {
                 tracing::error!(%error, "local AWS");
             }
         });
-        Ok(Self(Arc::new(Running { shared, address, server })))
+        Ok(Self(Arc::new(Running {
+            shared,
+            address,
+            server,
+        })))
     }
 
     /// An Auto Scaling group with one running instance for each zone given; their ids, in order.
@@ -96,7 +106,9 @@ impl Cloud {
 
     /// Whether an instance is being or has been terminated.
     pub fn is_going(&self, id: &str) -> bool {
-        self.instances().iter().any(|instance| instance.id == id && instance.state.is_going())
+        self.instances()
+            .iter()
+            .any(|instance| instance.id == id && instance.state.is_going())
     }
 
     /// Consumed in order by the calls that they match.

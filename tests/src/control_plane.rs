@@ -1,15 +1,13 @@
 //! A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager and
 //! kube-scheduler on free ports, with RBAC on, gone when it is dropped.
 
-#![expect(clippy::disallowed_methods, reason = "the harness is told by its environment where the binaries are")]
-
 mod apply;
 mod kubeconfig;
 
+use std::env;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::env;
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -52,7 +50,9 @@ impl ControlPlane {
         let bin = binaries()?;
         match Self::start_once(&bin).await {
             Ok(control_plane) => Ok(control_plane),
-            Err(error) if format!("{error:#}").contains("address already in use") => Self::start_once(&bin).await,
+            Err(error) if format!("{error:#}").contains("address already in use") => {
+                Self::start_once(&bin).await
+            }
             Err(error) => Err(error),
         }
         .context("start a control plane")
@@ -69,9 +69,18 @@ impl ControlPlane {
             kubeconfig.display()
         );
         let admin = kubeconfig::client(kubeconfig).await?;
-        admin.apiserver_version().await.with_context(|| format!("reach the API server {server}"))?;
+        admin
+            .apiserver_version()
+            .await
+            .with_context(|| format!("reach the API server {server}"))?;
         let dir = TempDir::new().context("make a temporary folder")?;
-        Ok(Self { cluster, admin, admin_kubeconfig: kubeconfig.to_owned(), _servers: None, dir })
+        Ok(Self {
+            cluster,
+            admin,
+            admin_kubeconfig: kubeconfig.to_owned(),
+            _servers: None,
+            dir,
+        })
     }
 
     async fn start_once(bin: &Path) -> anyhow::Result<Self> {
@@ -83,13 +92,17 @@ impl ControlPlane {
         let cluster = kubeconfig::cluster(&server, &pki.ca_cert);
         let write = |name, token: &str| kubeconfig::write(&dir.path().join(name), &cluster, token);
         let admin_kubeconfig = write("admin.kubeconfig", &tokens.admin)?;
-        let controller_kubeconfig = write("controller-manager.kubeconfig", &tokens.controller_manager)?;
+        let controller_kubeconfig =
+            write("controller-manager.kubeconfig", &tokens.controller_manager)?;
         let scheduler_kubeconfig = write("scheduler.kubeconfig", &tokens.scheduler)?;
         let start = |name, args: &[String]| Server::start(bin, name, args, dir.path());
 
         let mut servers = Servers {
             etcd: start("etcd", &etcd_args(dir.path(), etcd_port, peer_port))?,
-            apiserver: start("kube-apiserver", &apiserver_args(&pki, &tokens.file, etcd_port, port))?,
+            apiserver: start(
+                "kube-apiserver",
+                &apiserver_args(&pki, &tokens.file, etcd_port, port),
+            )?,
             controller_manager: None,
             scheduler: None,
         };
@@ -105,13 +118,23 @@ impl ControlPlane {
             "kube-controller-manager",
             &controller_manager_args(&pki, &controller_kubeconfig, dir.path(), controller_port),
         )?);
-        servers.scheduler =
-            Some(start("kube-scheduler", &scheduler_args(&scheduler_kubeconfig, dir.path(), scheduler_port))?);
+        servers.scheduler = Some(start(
+            "kube-scheduler",
+            &scheduler_args(&scheduler_kubeconfig, dir.path(), scheduler_port),
+        )?);
         let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), "default");
         servers
-            .wait("the service account default/default", async || Ok(accounts.get_opt("default").await?.map(drop)))
+            .wait("the service account default/default", async || {
+                Ok(accounts.get_opt("default").await?.map(drop))
+            })
             .await?;
-        Ok(Self { cluster, admin, admin_kubeconfig, _servers: Some(servers), dir })
+        Ok(Self {
+            cluster,
+            admin,
+            admin_kubeconfig,
+            _servers: Some(servers),
+            dir,
+        })
     }
 
     /// A client that may do everything.
@@ -138,10 +161,20 @@ impl ControlPlane {
     }
 
     /// A kubeconfig with a fresh token of a service account, so that RBAC holds as in a Pod.
-    pub async fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+    pub async fn kubeconfig_for_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<PathBuf> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.admin(), namespace);
-        let spec = TokenRequestSpec { expiration_seconds: Some(4 * 3600), ..TokenRequestSpec::default() };
-        let request = TokenRequest { spec, ..TokenRequest::default() };
+        let spec = TokenRequestSpec {
+            expiration_seconds: Some(4 * 3600),
+            ..TokenRequestSpec::default()
+        };
+        let request = TokenRequest {
+            spec,
+            ..TokenRequest::default()
+        };
         let token = accounts
             .create_token_request(name, &PostParams::default(), &request)
             .await
@@ -149,10 +182,21 @@ impl ControlPlane {
             .status
             .context("read the token")?
             .token;
-        kubeconfig::write(&self.dir.path().join(format!("{namespace}-{name}.kubeconfig")), &self.cluster, &token)
+        kubeconfig::write(
+            &self
+                .dir
+                .path()
+                .join(format!("{namespace}-{name}.kubeconfig")),
+            &self.cluster,
+            &token,
+        )
     }
 
-    pub async fn client_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<Client> {
+    pub async fn client_for_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<Client> {
         kubeconfig::client(&self.kubeconfig_for_service_account(namespace, name).await?).await
     }
 
@@ -167,12 +211,20 @@ impl ControlPlane {
     /// The same user at another address, that of an `ApiProxy`.
     pub fn kubeconfig_via(&self, proxy_url: &str, kubeconfig: &Path) -> anyhow::Result<PathBuf> {
         let name = format!("proxied-{}", file_name(kubeconfig)?);
-        kubeconfig::write_with_cluster(&self.dir.path().join(name), kubeconfig, &json!({"server": proxy_url}))
+        kubeconfig::write_with_cluster(
+            &self.dir.path().join(name),
+            kubeconfig,
+            &json!({"server": proxy_url}),
+        )
     }
 
     /// A client that adds no identity of its own: the proxy passes on that of its caller.
     pub(crate) async fn client_without_identity(&self) -> anyhow::Result<Client> {
-        let path = kubeconfig::write(&self.dir.path().join("nobody.kubeconfig"), &self.cluster, "")?;
+        let path = kubeconfig::write(
+            &self.dir.path().join("nobody.kubeconfig"),
+            &self.cluster,
+            "",
+        )?;
         kubeconfig::client(&path).await
     }
 
@@ -183,12 +235,26 @@ impl ControlPlane {
 
 impl Servers {
     /// Waits for `ready`, but not longer than the servers live.
-    async fn wait(&mut self, what: &str, ready: impl AsyncFnMut() -> anyhow::Result<Option<()>>) -> anyhow::Result<()> {
+    async fn wait(
+        &mut self,
+        what: &str,
+        ready: impl AsyncFnMut() -> anyhow::Result<Option<()>>,
+    ) -> anyhow::Result<()> {
         let died = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                let Self { scheduler, controller_manager, apiserver, etcd } = self;
-                let mut all = [Some(etcd), Some(apiserver), controller_manager.as_mut(), scheduler.as_mut()];
+                let Self {
+                    scheduler,
+                    controller_manager,
+                    apiserver,
+                    etcd,
+                } = self;
+                let mut all = [
+                    Some(etcd),
+                    Some(apiserver),
+                    controller_manager.as_mut(),
+                    scheduler.as_mut(),
+                ];
                 for server in all.iter_mut().flatten() {
                     if let Err(error) = server.check_running() {
                         return error;
@@ -207,8 +273,18 @@ impl Servers {
 /// The folder of the programs: what `cargo xtask` built, or what `KUBEBUILDER_ASSETS` names if it
 /// has all of them.
 pub fn binaries() -> anyhow::Result<PathBuf> {
-    let needed = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok"];
-    let candidates = [env::var_os("NODEMEND_CONTROL_PLANE_BIN"), env::var_os("KUBEBUILDER_ASSETS")];
+    let needed = [
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kubectl",
+        "kwok",
+    ];
+    let candidates = [
+        env::var_os("NODEMEND_CONTROL_PLANE_BIN"),
+        env::var_os("KUBEBUILDER_ASSETS"),
+    ];
     for dir in candidates.into_iter().flatten().map(PathBuf::from) {
         if needed.iter().all(|name| dir.join(name).is_file()) {
             return Ok(dir);
@@ -221,7 +297,11 @@ pub fn binaries() -> anyhow::Result<PathBuf> {
 }
 
 fn file_name(path: &Path) -> anyhow::Result<String> {
-    Ok(path.file_name().context("name a kubeconfig")?.to_string_lossy().into_owned())
+    Ok(path
+        .file_name()
+        .context("name a kubeconfig")?
+        .to_string_lossy()
+        .into_owned())
 }
 
 fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
@@ -237,7 +317,9 @@ fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
 }
 
 fn http_get(path: &str) -> anyhow::Result<axum::http::Request<Vec<u8>>> {
-    axum::http::Request::get(path).body(Vec::new()).context("make a request")
+    axum::http::Request::get(path)
+        .body(Vec::new())
+        .context("make a request")
 }
 
 fn etcd_args(dir: &Path, port: u16, peer: u16) -> Vec<String> {
@@ -270,8 +352,14 @@ fn apiserver_args(pki: &Pki, tokens: &Path, etcd: u16, port: u16) -> Vec<String>
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!("--service-account-key-file={}", pki.service_account_public.display()),
-        format!("--service-account-signing-key-file={}", pki.service_account_key.display()),
+        format!(
+            "--service-account-key-file={}",
+            pki.service_account_public.display()
+        ),
+        format!(
+            "--service-account-signing-key-file={}",
+            pki.service_account_key.display()
+        ),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         "--allow-privileged=true".to_owned(),
         "--profiling=false".to_owned(),
@@ -292,7 +380,10 @@ fn controller_manager_args(pki: &Pki, kubeconfig: &Path, dir: &Path, port: u16) 
         // The default of 20 a second makes the start twice as long.
         "--kube-api-qps=1000".to_owned(),
         "--kube-api-burst=1000".to_owned(),
-        format!("--service-account-private-key-file={}", pki.service_account_key.display()),
+        format!(
+            "--service-account-private-key-file={}",
+            pki.service_account_key.display()
+        ),
         format!("--root-ca-file={}", pki.ca_cert.display()),
         format!("--cluster-signing-cert-file={}", pki.ca_cert.display()),
         format!("--cluster-signing-key-file={}", pki.ca_key.display()),

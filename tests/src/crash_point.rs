@@ -40,7 +40,12 @@ pub struct CrashPoints(Mutex<Inner>);
 impl CrashPoints {
     /// Lets `act` happen at the `nth` (from 1) call named `name` from now on. One point at a time.
     pub fn arm(&self, name: &str, nth: usize, when: When, act: impl FnOnce() + Send + 'static) {
-        self.lock().armed = Some(Armed { name: name.to_owned(), nth, when, act: Box::new(act) });
+        self.lock().armed = Some(Armed {
+            name: name.to_owned(),
+            nth,
+            when,
+            act: Box::new(act),
+        });
     }
 
     /// Whether an armed point has not been reached yet.
@@ -80,7 +85,10 @@ mod tests {
         points.arm("PATCH nodes", 2, When::After, || {});
         assert!(points.record("PATCH nodes").is_none());
         assert!(points.record("POST pods/eviction").is_none());
-        assert_eq!(points.record("PATCH nodes").map(|reached| reached.when), Some(When::After));
+        assert_eq!(
+            points.record("PATCH nodes").map(|reached| reached.when),
+            Some(When::After)
+        );
         assert!(points.record("PATCH nodes").is_none());
     }
 }

@@ -1,7 +1,10 @@
 //! A nodemend binary as a process: started with arguments and environment, its JSON log awaited,
 //! stopped in every way that a node can stop it.
 
-#![expect(clippy::disallowed_methods, reason = "the harness runs other programs and reads its environment")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the harness runs other programs and reads its environment"
+)]
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
@@ -49,7 +52,15 @@ impl Daemon {
         let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
         let (child, complete) = spawn(name, &args, env, &log)?;
         let pid = Arc::new(AtomicU32::new(child.id()));
-        Ok(Self { name: name.to_owned(), args, env: env.to_vec(), child, pid, log, complete })
+        Ok(Self {
+            name: name.to_owned(),
+            args,
+            env: env.to_vec(),
+            child,
+            pid,
+            log,
+            complete,
+        })
     }
 
     pub fn pid(&self) -> u32 {
@@ -69,7 +80,10 @@ impl Daemon {
                 let complete = self.complete.load(Ordering::SeqCst);
                 let found = {
                     let mut unread = lock(&self.log.unread);
-                    unread.iter().position(&matches).map(|index| unread.remove(index))
+                    unread
+                        .iter()
+                        .position(&matches)
+                        .map(|index| unread.remove(index))
                 };
                 if let Some(line) = found {
                     return Ok(line);
@@ -82,15 +96,26 @@ impl Daemon {
         };
         match tokio::time::timeout(timeout, search).await {
             Ok(Ok(line)) => Ok(line),
-            Ok(Err(error)) => Err(error.context(format!("wait for a log line of {}; {}", self.name, self.last_lines()))),
+            Ok(Err(error)) => Err(error.context(format!(
+                "wait for a log line of {}; {}",
+                self.name,
+                self.last_lines()
+            ))),
             Err(_elapsed) => {
-                bail!("no such log line of {} within {timeout:?}; {}", self.name, self.last_lines())
+                bail!(
+                    "no such log line of {} within {timeout:?}; {}",
+                    self.name,
+                    self.last_lines()
+                )
             }
         }
     }
 
     /// What `wait` comes to; an error as soon as the daemon has ended.
-    pub async fn while_running<T>(&self, wait: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    pub async fn while_running<T>(
+        &self,
+        wait: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
         tokio::select! {
             result = wait => result.map_err(|error| anyhow!("{error:#}; {}: {}", self.name, self.last_lines())),
             _output = self.output() => bail!("{} ended; {}", self.name, self.last_lines()),
@@ -171,7 +196,10 @@ impl Daemon {
     }
 
     fn last_lines(&self) -> String {
-        format!("last lines of its log:\n{}", process::last_lines(&self.log_lines().join("\n")))
+        format!(
+            "last lines of its log:\n{}",
+            process::last_lines(&self.log_lines().join("\n"))
+        )
     }
 }
 
@@ -193,7 +221,12 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
         .take(2)
         .map(|dir| dir.join(name))
         .find(|path| path.is_file())
-        .with_context(|| format!("find {name} near {}: run `cargo xtask test`, or set NODEMEND_BIN_DIR", this.display()))
+        .with_context(|| {
+            format!(
+                "find {name} near {}: run `cargo xtask test`, or set NODEMEND_BIN_DIR",
+                this.display()
+            )
+        })
 }
 
 /// Starts the process and the thread that reads its log; the flag is set when that is at its end.
@@ -217,7 +250,10 @@ fn spawn(
     thread::spawn(move || {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
-        while output.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        while output
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|read| read > 0)
+        {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
             if let Ok(value) = serde_json::from_str(&text) {
@@ -255,16 +291,31 @@ mod tests {
     #[tokio::test]
     async fn returns_a_log_line_once() {
         let mut daemon = shell(r#"echo '{"n":1}'; echo 'no json'; echo '{"n":2}' >&2; sleep 60"#);
-        let second = daemon.wait_for_log(Duration::from_secs(5), |line| line["n"] == 2).await.unwrap();
-        let first = daemon.wait_for_log(Duration::from_secs(5), |line| line["n"].is_number()).await.unwrap();
-        assert_eq!((first["n"].as_u64(), second["n"].as_u64()), (Some(1), Some(2)));
+        let second = daemon
+            .wait_for_log(Duration::from_secs(5), |line| line["n"] == 2)
+            .await
+            .unwrap();
+        let first = daemon
+            .wait_for_log(Duration::from_secs(5), |line| line["n"].is_number())
+            .await
+            .unwrap();
+        assert_eq!(
+            (first["n"].as_u64(), second["n"].as_u64()),
+            (Some(1), Some(2))
+        );
     }
 
     #[tokio::test]
     async fn a_daemon_that_ended_is_told_with_its_last_words() {
         let mut daemon = shell("echo cannot open the thing; exit 3");
-        let error = daemon.wait_for_log(Duration::from_secs(5), |_| true).await.unwrap_err();
-        assert!(format!("{error:#}").contains("cannot open the thing"), "{error:#}");
+        let error = daemon
+            .wait_for_log(Duration::from_secs(5), |_| true)
+            .await
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains("cannot open the thing"),
+            "{error:#}"
+        );
     }
 
     #[tokio::test]

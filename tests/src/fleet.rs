@@ -35,22 +35,41 @@ pub struct Fleet {
 impl Fleet {
     pub async fn start(control_plane: &ControlPlane) -> anyhow::Result<Self> {
         let stages = crate::repo().join("tests/control-plane/stages.yaml");
-        ensure!(stages.is_file(), "kwok's stages are missing: {}", stages.display());
+        ensure!(
+            stages.is_file(),
+            "kwok's stages are missing: {}",
+            stages.display()
+        );
         let args = [
-            format!("--kubeconfig={}", control_plane.admin_kubeconfig().display()),
+            format!(
+                "--kubeconfig={}",
+                control_plane.admin_kubeconfig().display()
+            ),
             format!("--config={}", stages.display()),
-            format!("--manage-nodes-with-label-selector={}={}", MANAGED.0, MANAGED.1),
+            format!(
+                "--manage-nodes-with-label-selector={}={}",
+                MANAGED.0, MANAGED.1
+            ),
             // Renewed every quarter of it; see the grace period of the controller manager.
             "--node-lease-duration-seconds=8".to_owned(),
             "--server-address=127.0.0.1:0".to_owned(),
         ];
-        let kwok = Server::start(&control_plane::binaries()?, "kwok", &args, control_plane.folder())?;
-        Ok(Self { client: control_plane.admin(), _kwok: Arc::new(kwok) })
+        let kwok = Server::start(
+            &control_plane::binaries()?,
+            "kwok",
+            &args,
+            control_plane.folder(),
+        )?;
+        Ok(Self {
+            client: control_plane.admin(),
+            _kwok: Arc::new(kwok),
+        })
     }
 
     /// Creates the Node of an instance; kwok makes it Ready.
     pub async fn create_node(&self, name: &str, instance: &str, zone: &str) -> anyhow::Result<()> {
-        self.create_labelled_node(name, instance, zone, &BTreeMap::new()).await
+        self.create_labelled_node(name, instance, zone, &BTreeMap::new())
+            .await
     }
 
     pub async fn create_labelled_node(
@@ -70,7 +89,10 @@ impl Fleet {
         node["metadata"]["labels"]["topology.kubernetes.io/zone"] = json!(zone);
         node["metadata"]["labels"]["kubernetes.io/hostname"] = json!(name);
         let node: Node = serde_json::from_value(node).context("write a Node")?;
-        self.nodes().create(&PostParams::default(), &node).await.with_context(|| format!("create node {name}"))?;
+        self.nodes()
+            .create(&PostParams::default(), &node)
+            .await
+            .with_context(|| format!("create node {name}"))?;
         Ok(())
     }
 
@@ -86,7 +108,12 @@ impl Fleet {
 
     /// A Deployment in the namespace `default`, spread over the nodes, behind a
     /// PodDisruptionBudget; waits until it runs and the budget knows it.
-    pub async fn deployment(&self, name: &str, replicas: u16, min_available: u16) -> anyhow::Result<()> {
+    pub async fn deployment(
+        &self,
+        name: &str,
+        replicas: u16,
+        min_available: u16,
+    ) -> anyhow::Result<()> {
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), "default");
         let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), "default");
         let labels = json!({"app": name});
@@ -117,29 +144,53 @@ impl Fleet {
         });
         let deployment = serde_json::from_value(deployment).context("write a Deployment")?;
         let budget = serde_json::from_value(budget).context("write a PodDisruptionBudget")?;
-        deployments.create(&PostParams::default(), &deployment).await.context("create a Deployment")?;
-        budgets.create(&PostParams::default(), &budget).await.context("create a PodDisruptionBudget")?;
-        until(TIMEOUT, &format!("{replicas} pods of {name} are ready"), async || {
-            let ready = deployments.get(name).await?.status.and_then(|status| status.ready_replicas);
-            let healthy = budgets.get(name).await?.status.map(|status| status.current_healthy);
-            let all = Some(i32::from(replicas));
-            Ok((ready == all && healthy == all).then_some(()))
-        })
+        deployments
+            .create(&PostParams::default(), &deployment)
+            .await
+            .context("create a Deployment")?;
+        budgets
+            .create(&PostParams::default(), &budget)
+            .await
+            .context("create a PodDisruptionBudget")?;
+        until(
+            TIMEOUT,
+            &format!("{replicas} pods of {name} are ready"),
+            async || {
+                let ready = deployments
+                    .get(name)
+                    .await?
+                    .status
+                    .and_then(|status| status.ready_replicas);
+                let healthy = budgets
+                    .get(name)
+                    .await?
+                    .status
+                    .map(|status| status.current_healthy);
+                let all = Some(i32::from(replicas));
+                Ok((ready == all && healthy == all).then_some(()))
+            },
+        )
         .await
     }
 
     /// The kubelet dies: no more heartbeats, Ready becomes Unknown after the grace period.
     pub async fn lose_node(&self, name: &str) -> anyhow::Result<()> {
-        self.label(name, Value::Null).await.with_context(|| format!("lose node {name}"))
+        self.label(name, Value::Null)
+            .await
+            .with_context(|| format!("lose node {name}"))
     }
 
     pub async fn recover_node(&self, name: &str) -> anyhow::Result<()> {
-        self.label(name, json!(MANAGED.1)).await.with_context(|| format!("recover node {name}"))
+        self.label(name, json!(MANAGED.1))
+            .await
+            .with_context(|| format!("recover node {name}"))
     }
 
     async fn label(&self, name: &str, value: Value) -> Result<(), kube::Error> {
         let patch = json!({"metadata": {"labels": {MANAGED.0: value}}});
-        self.nodes().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.nodes()
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
         Ok(())
     }
 
@@ -149,11 +200,21 @@ impl Fleet {
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let taints = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.taints.as_deref())
+        .unwrap_or_default();
     node.metadata.deletion_timestamp.is_none()
         && taints.is_empty()
-        && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        && conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// What happens in the world when instances come and go: the Node of a terminated instance is
@@ -187,23 +248,38 @@ impl Drop for World {
 }
 
 async fn settle(nodes: &Api<Node>, fleet: &Fleet, seen: &[Seen]) -> anyhow::Result<()> {
-    let list = nodes.list(&ListParams::default()).await.context("list nodes")?;
+    let list = nodes
+        .list(&ListParams::default())
+        .await
+        .context("list nodes")?;
     let names: BTreeMap<_, _> = list
         .items
         .iter()
         .filter_map(|node| {
             let provider_id = node.spec.as_ref()?.provider_id.as_deref()?;
-            Some((Path::new(provider_id).file_name()?.to_str()?, node.metadata.name.as_deref()?))
+            Some((
+                Path::new(provider_id).file_name()?.to_str()?,
+                node.metadata.name.as_deref()?,
+            ))
         })
         .collect();
     for instance in seen {
         let node = names.get(instance.id.as_str());
         match (instance.state, node) {
             (InstanceState::Running, None) => {
-                fleet.create_node(&format!("node-{}", instance.id), &instance.id, &instance.zone).await?;
+                fleet
+                    .create_node(
+                        &format!("node-{}", instance.id),
+                        &instance.id,
+                        &instance.zone,
+                    )
+                    .await?;
             }
             (InstanceState::Terminated, Some(name)) => {
-                nodes.delete(name, &DeleteParams::default()).await.with_context(|| format!("delete node {name}"))?;
+                nodes
+                    .delete(name, &DeleteParams::default())
+                    .await
+                    .with_context(|| format!("delete node {name}"))?;
             }
             (InstanceState::Running, Some(_))
             | (InstanceState::Terminated, None)

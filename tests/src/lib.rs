@@ -22,7 +22,6 @@ pub mod wait;
 use std::path::{Path, PathBuf};
 
 /// The folder of the repository: where `cargo xtask` says it is, else where it was compiled.
-#[expect(clippy::disallowed_methods, reason = "test programs are configured by their environment")]
 pub fn repo() -> PathBuf {
     std::env::var_os("NODEMEND_REPO").map_or_else(
         || {

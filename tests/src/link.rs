@@ -38,11 +38,18 @@ impl Link {
     /// Starts down.
     pub fn new(control_plane: &ControlPlane) -> anyhow::Result<Self> {
         let url = control_plane.server_url()?;
-        let upstream =
-            url.trim_start_matches("https://").parse().with_context(|| format!("read the address of {url}"))?;
+        let upstream = url
+            .trim_start_matches("https://")
+            .parse()
+            .with_context(|| format!("read the address of {url}"))?;
         let socket = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = socket.local_addr().context("read a port")?;
-        Ok(Self { upstream, address, reserved: Some(socket), passing: None })
+        Ok(Self {
+            upstream,
+            address,
+            reserved: Some(socket),
+            passing: None,
+        })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -52,9 +59,17 @@ impl Link {
     /// Connections come through, also those that were silent.
     pub fn up(&mut self) -> anyhow::Result<()> {
         if let Some(socket) = self.reserved.take() {
-            let listener = socket.listen(64).with_context(|| format!("listen on {}", self.address))?;
-            let (flow, receiver) = watch::channel(Flow { flows: true, generation: 0 });
-            self.passing = Some(Passing { task: tokio::spawn(pass_all(listener, self.upstream, receiver)), flow });
+            let listener = socket
+                .listen(64)
+                .with_context(|| format!("listen on {}", self.address))?;
+            let (flow, receiver) = watch::channel(Flow {
+                flows: true,
+                generation: 0,
+            });
+            self.passing = Some(Passing {
+                task: tokio::spawn(pass_all(listener, self.upstream, receiver)),
+                flow,
+            });
         }
         self.change(|flow| flow.flows = true);
         Ok(())
@@ -101,7 +116,9 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpSocket> {
     let socket = TcpSocket::new_v4().context("make a socket")?;
     // Cut connections linger on the port.
     socket.set_reuseaddr(true).context("make a socket")?;
-    socket.bind(address).with_context(|| format!("bind {address}"))?;
+    socket
+        .bind(address)
+        .with_context(|| format!("bind {address}"))?;
     Ok(socket)
 }
 
@@ -113,7 +130,8 @@ async fn pass_all(listener: TcpListener, upstream: SocketAddr, flow: watch::Rece
         connections.spawn(async move {
             // What fails here is seen by the two ends.
             if let Ok(far) = TcpStream::connect(upstream).await {
-                let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                let ((near_in, near_out), (far_in, far_out)) =
+                    (near.into_split(), far.into_split());
                 tokio::select! {
                     _ = pass(near_in, far_out, flow.clone()) => {}
                     _ = pass(far_in, near_out, flow) => {}
@@ -123,7 +141,11 @@ async fn pass_all(listener: TcpListener, upstream: SocketAddr, flow: watch::Rece
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch::Receiver<Flow>) -> anyhow::Result<()> {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut flow: watch::Receiver<Flow>,
+) -> anyhow::Result<()> {
     let generation = flow.borrow().generation;
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -131,7 +153,8 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch::
         if length == 0 {
             return Ok(());
         }
-        flow.wait_for(|flow| flow.flows && flow.generation == generation).await?;
+        flow.wait_for(|flow| flow.flows && flow.generation == generation)
+            .await?;
         to.write_all(&buffer[..length]).await?;
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
 };
 
 pub(crate) struct Pki {
@@ -23,19 +23,35 @@ impl Pki {
     pub(crate) fn create(dir: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         let mut authority = CertificateParams::default();
-        authority.distinguished_name.push(DnType::CommonName, "nodemend-tests");
+        authority
+            .distinguished_name
+            .push(DnType::CommonName, "nodemend-tests");
         authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        authority.key_usages =
-            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        let ca = CertifiedIssuer::self_signed(authority, key()?).context("make the certificate authority")?;
+        authority.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let ca = CertifiedIssuer::self_signed(authority, key()?)
+            .context("make the certificate authority")?;
 
-        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc", "10.96.0.1"].map(str::to_owned);
+        let names = [
+            "127.0.0.1",
+            "localhost",
+            "kubernetes.default.svc",
+            "10.96.0.1",
+        ]
+        .map(str::to_owned);
         let mut server = CertificateParams::new(names).context("name the API server")?;
-        server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+        server
+            .distinguished_name
+            .push(DnType::CommonName, "kube-apiserver");
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         server.use_authority_key_identifier_extension = true;
         let server_key = key()?;
-        let server = server.signed_by(&server_key, &ca).context("sign the certificate of the API server")?;
+        let server = server
+            .signed_by(&server_key, &ca)
+            .context("sign the certificate of the API server")?;
 
         let service_account = key()?;
         let write = |name: &str, text: String| -> anyhow::Result<PathBuf> {

@@ -1,6 +1,9 @@
 //! Child processes that cannot outlive the test program, however that ends.
 
-#![expect(clippy::disallowed_methods, reason = "the harness runs other programs and measures deadlines")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the harness runs other programs and measures deadlines"
+)]
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -38,7 +41,10 @@ pub(crate) fn spawn(mut command: Command) -> anyhow::Result<Child> {
         sender
     });
     let (sender, answer) = mpsc::channel();
-    spawner.send((command, sender)).ok().context("reach the thread that starts processes")?;
+    spawner
+        .send((command, sender))
+        .ok()
+        .context("reach the thread that starts processes")?;
     answer
         .recv()
         .context("reach the thread that starts processes")?
@@ -65,8 +71,12 @@ fn die_with_parent(command: &mut Command) {
 
 /// Sends a signal to the process group of a child that has not been reaped.
 pub(crate) fn signal_group(child_id: u32, signal: Signal) -> anyhow::Result<()> {
-    let group = i32::try_from(child_id).ok().and_then(Pid::from_raw).context("read the id of a child process")?;
-    rustix::process::kill_process_group(group, signal).with_context(|| format!("signal process group {child_id}"))
+    let group = i32::try_from(child_id)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("read the id of a child process")?;
+    rustix::process::kill_process_group(group, signal)
+        .with_context(|| format!("signal process group {child_id}"))
 }
 
 /// Waits for a child's end, up to `timeout`.
@@ -106,12 +116,20 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("share a log file")?)
             .stderr(file);
-        Ok(Self { name, child: spawn(command)?, log })
+        Ok(Self {
+            name,
+            child: spawn(command)?,
+            log,
+        })
     }
 
     /// An error with the end of its log when it has ended.
     pub(crate) fn check_running(&mut self) -> anyhow::Result<()> {
-        match self.child.try_wait().with_context(|| format!("look at {}", self.name))? {
+        match self
+            .child
+            .try_wait()
+            .with_context(|| format!("look at {}", self.name))?
+        {
             None => Ok(()),
             Some(status) => bail!("{} ended ({status}); {}", self.name, self.last_lines()),
         }
@@ -119,7 +137,11 @@ impl Server {
 
     pub(crate) fn last_lines(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
-        format!("last lines of {}'s log:\n{}", self.name, last_lines(&String::from_utf8_lossy(&text)))
+        format!(
+            "last lines of {}'s log:\n{}",
+            self.name,
+            last_lines(&String::from_utf8_lossy(&text))
+        )
     }
 }
 
@@ -136,7 +158,12 @@ pub(crate) fn last_lines(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..]
         .iter()
-        .map(|line| line.chars().take(500).map(|c| if c.is_control() && c != '\t' { '?' } else { c }).collect())
+        .map(|line| {
+            line.chars()
+                .take(500)
+                .map(|c| if c.is_control() && c != '\t' { '?' } else { c })
+                .collect()
+        })
         .collect::<Vec<String>>()
         .join("\n")
 }
@@ -151,7 +178,10 @@ mod tests {
         sleep.arg("60");
         let mut child = thread::spawn(|| spawn(sleep).unwrap()).join().unwrap();
         thread::sleep(Duration::from_millis(100));
-        assert!(child.try_wait().unwrap().is_none(), "the child died with its thread");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "the child died with its thread"
+        );
         signal_group(child.id(), Signal::KILL).unwrap();
         child.wait().unwrap();
     }

@@ -50,20 +50,29 @@ pub async fn tell(
         () = &mut interrupted => Err(anyhow!("interrupted")),
     };
     if options.kubeconfig.is_some() {
-        let removed = screen.step("everything removed from the cluster", removal::remove(&control_plane)).await;
+        let removed = screen
+            .step(
+                "everything removed from the cluster",
+                removal::remove(&control_plane),
+            )
+            .await;
         return told.and(removed);
     }
     told?;
     drop(control_plane);
     screen.line("");
-    screen.done(&format!("done in {}; everything is taken away again", screen::seconds(started.elapsed())));
+    screen.done(&format!(
+        "done in {}; everything is taken away again",
+        screen::seconds(started.elapsed())
+    ));
     Ok(())
 }
 
 async fn cluster(options: &Options, screen: &Screen) -> anyhow::Result<ControlPlane> {
     match &options.kubeconfig {
         None => {
-            let what = "etcd, kube-apiserver, kube-controller-manager and kube-scheduler on loopback";
+            let what =
+                "etcd, kube-apiserver, kube-controller-manager and kube-scheduler on loopback";
             screen.step(what, ControlPlane::start()).await
         }
         Some(kubeconfig) => {
@@ -75,7 +84,11 @@ async fn cluster(options: &Options, screen: &Screen) -> anyhow::Result<ControlPl
     }
 }
 
-async fn chapters(control_plane: &ControlPlane, options: &Options, screen: &Screen) -> anyhow::Result<()> {
+async fn chapters(
+    control_plane: &ControlPlane,
+    options: &Options,
+    screen: &Screen,
+) -> anyhow::Result<()> {
     let mut stage = stage::set(control_plane, screen).await?;
 
     screen.chapter("Four faults that a node survives: each becomes an Event");
@@ -85,12 +98,19 @@ async fn chapters(control_plane: &ControlPlane, options: &Options, screen: &Scre
     let told = repair::follow(&mut stage, options.disabled_for, &mut latencies, screen).await?;
 
     screen.chapter("What it took");
-    for line in latency::table(&latencies).into_iter().chain([String::new()]).chain(told.table()) {
+    for line in latency::table(&latencies)
+        .into_iter()
+        .chain([String::new()])
+        .chain(told.table())
+    {
         screen.note(&line);
     }
     screen.chapter("$ kubectl get noderepairs -o wide");
     let record = kubectl::run(control_plane, &["get", "noderepairs", "-o", "wide"]).await?;
-    ensure!(record.contains("Succeeded"), "kubectl shows no repair that succeeded:\n{record}");
+    ensure!(
+        record.contains("Succeeded"),
+        "kubectl shows no repair that succeeded:\n{record}"
+    );
     for line in record.lines() {
         screen.note(&screen::printable(line));
     }

@@ -1,7 +1,5 @@
 //! The whole story, as the demo tells it, and that nothing of it is left behind.
 
-#![expect(clippy::disallowed_methods, reason = "a test is timed against a story that is being told")]
-
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,8 +21,14 @@ fn main() -> ExitCode {
     // Each looks at what the whole host has left.
     args.test_threads = Some(1);
     let trials = vec![
-        trial("a_fault_of_this_kernel_becomes_a_replaced_node", whole_story),
-        trial("an_interrupted_story_leaves_its_cluster_and_its_host_as_they_were", interrupted_story),
+        trial(
+            "a_fault_of_this_kernel_becomes_a_replaced_node",
+            whole_story,
+        ),
+        trial(
+            "an_interrupted_story_leaves_its_cluster_and_its_host_as_they_were",
+            interrupted_story,
+        ),
     ];
     libtest_mimic::run(&args, trials).exit_code()
 }
@@ -40,14 +44,21 @@ where
         if let Err(error) = control_plane::binaries() {
             return Ok(Completion::ignored_with(format!("{error:#}")));
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(test()).map_err(|error| format!("{error:#}"))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime
+            .block_on(test())
+            .map_err(|error| format!("{error:#}"))?;
         Ok(Completion::Completed)
     })
 }
 
 fn options() -> Options {
-    Options { kubeconfig: None, disabled_for: Duration::from_secs(1) }
+    Options {
+        kubeconfig: None,
+        disabled_for: Duration::from_secs(1),
+    }
 }
 
 async fn whole_story() -> anyhow::Result<()> {
@@ -62,34 +73,67 @@ async fn interrupted_story() -> anyhow::Result<()> {
     let control_plane = ControlPlane::start().await?;
     let objects = objects(&control_plane.admin()).await?;
     let before = Host::look()?;
-    let options = Options { kubeconfig: Some(control_plane.admin_kubeconfig().to_owned()), ..options() };
+    let options = Options {
+        kubeconfig: Some(control_plane.admin_kubeconfig().to_owned()),
+        ..options()
+    };
     let screen = Screen::kept();
     // In the middle of the faults.
     let interrupted = async {
-        while !screen.lines().iter().any(|line| line.contains("PacketsDropped")) {
+        while !screen
+            .lines()
+            .iter()
+            .any(|line| line.contains("PacketsDropped"))
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let error = story::tell(&options, &screen, interrupted).await.err().context("the story went on to its end")?;
-    ensure!(error.to_string() == "interrupted", "{}\n{error:#}", screen.lines().join("\n"));
+    let error = story::tell(&options, &screen, interrupted)
+        .await
+        .err()
+        .context("the story went on to its end")?;
+    ensure!(
+        error.to_string() == "interrupted",
+        "{}\n{error:#}",
+        screen.lines().join("\n")
+    );
     before.wait_unchanged().await?;
-    let now = until(Duration::from_secs(20), "the objects of the story are gone", async || {
-        let now = self::objects(&control_plane.admin()).await?;
-        ensure!(now == objects, "there are {now:?}");
-        Ok(Some(now))
-    });
+    let now = until(
+        Duration::from_secs(20),
+        "the objects of the story are gone",
+        async || {
+            let now = self::objects(&control_plane.admin()).await?;
+            ensure!(now == objects, "there are {now:?}");
+            Ok(Some(now))
+        },
+    );
     now.await.map(drop)
 }
 
 /// The names of what the story creates in a cluster.
 async fn objects(client: &Client) -> anyhow::Result<Vec<String>> {
     let all = ListParams::default();
-    let nodes = Api::<Node>::all(client.clone()).list(&all).await.context("list nodes")?;
-    let crds = Api::<CustomResourceDefinition>::all(client.clone()).list(&all).await.context("list CRDs")?;
-    let roles = Api::<ClusterRole>::all(client.clone()).list(&all).await.context("list roles")?;
-    let pods = Api::<k8s_openapi::api::core::v1::Pod>::all(client.clone()).list(&all).await.context("list pods")?;
+    let nodes = Api::<Node>::all(client.clone())
+        .list(&all)
+        .await
+        .context("list nodes")?;
+    let crds = Api::<CustomResourceDefinition>::all(client.clone())
+        .list(&all)
+        .await
+        .context("list CRDs")?;
+    let roles = Api::<ClusterRole>::all(client.clone())
+        .list(&all)
+        .await
+        .context("list roles")?;
+    let pods = Api::<k8s_openapi::api::core::v1::Pod>::all(client.clone())
+        .list(&all)
+        .await
+        .context("list pods")?;
     let names = nodes.into_iter().map(|node| node.metadata.name);
     let names = names.chain(crds.into_iter().map(|crd| crd.metadata.name));
     let names = names.chain(roles.into_iter().map(|role| role.metadata.name));
-    Ok(names.chain(pods.into_iter().map(|pod| pod.metadata.name)).flatten().collect())
+    Ok(names
+        .chain(pods.into_iter().map(|pod| pod.metadata.name))
+        .flatten()
+        .collect())
 }

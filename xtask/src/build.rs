@@ -1,12 +1,13 @@
 //! One build of the whole workspace, always the same selection and profile, so
 //! that features unify the same way and nothing is compiled twice.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+
+use crate::progress;
 
 /// The profile of everything that demo, tests and CI build.
 pub(crate) const PROFILE: &str = "ci";
@@ -22,27 +23,29 @@ pub(crate) struct Executable {
 
 /// Builds every target and returns what can be run.
 pub(crate) fn workspace(repo: &Path) -> anyhow::Result<Vec<Executable>> {
-    eprintln!("compiling the workspace (first run: about ten minutes, most of it the AWS SDK)");
-    let mut child = Command::new("cargo")
+    let mut cargo = Command::new("cargo");
+    cargo
         .current_dir(repo)
-        .args(["build", "--quiet", "--locked", "--workspace", "--all-targets", "--profile", PROFILE])
-        .arg("--message-format=json-render-diagnostics")
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("run cargo build")?;
-    let stdout = child.stdout.take().context("read the output of cargo build")?;
-    let mut executables = Vec::new();
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("read the output of cargo build")?;
-        if let Ok(message) = serde_json::from_str::<Value>(&line) {
-            executables.extend(executable(&message));
-        }
-    }
-    let status = child.wait().context("wait for cargo build")?;
+        .args([
+            "build",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--profile",
+            PROFILE,
+        ])
+        .arg("--message-format=json-render-diagnostics");
+    let what = "compiling the workspace (first run: about ten minutes, most of it the AWS SDK)";
+    let (status, messages) = progress::run(&mut cargo, what, progress::cargo)?;
     if !status.success() {
         bail!("cargo build failed ({status})");
     }
-    Ok(executables)
+    let messages = messages
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    Ok(messages
+        .filter_map(|message| executable(&message))
+        .collect())
 }
 
 /// The folder of the binaries `nodemend-detector`, `nodemend-repairer` and the harness.
@@ -63,7 +66,9 @@ pub(crate) fn binary<'a>(executables: &'a [Executable], name: &str) -> anyhow::R
 
 fn executable(message: &Value) -> Option<Executable> {
     let path = PathBuf::from(message["executable"].as_str()?);
-    let package_dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+    let package_dir = Path::new(message["manifest_path"].as_str()?)
+        .parent()?
+        .to_owned();
     Some(Executable {
         package: package_dir.file_name()?.to_str()?.to_owned(),
         target: message["target"]["name"].as_str()?.to_owned(),

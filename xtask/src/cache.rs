@@ -6,6 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::progress;
+
 pub(crate) fn dir() -> anyhow::Result<PathBuf> {
     if let Some(dir) = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
         return Ok(Path::new(&dir).join("nodemend"));
@@ -19,14 +21,14 @@ pub(crate) fn cargo_tool(name: &str, version: &str, key: &str) -> anyhow::Result
     let root = dir()?.join(format!("{name}-{version}{key}"));
     let binary = root.join("bin").join(name);
     if !binary.exists() {
-        eprintln!("installing {name} {version} (first run only, a few minutes)");
-        let status = Command::new("cargo")
-            .args(["install", "--quiet", "--locked", "--version", version, name, "--root"])
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args(["install", "--locked", "--version", version, name, "--root"])
             .arg(&root)
             .env_remove("CARGO_TARGET_DIR")
-            .env_remove("RUSTFLAGS")
-            .status()
-            .with_context(|| format!("run cargo install {name}"))?;
+            .env_remove("RUSTFLAGS");
+        let what = format!("installing {name} {version} (first run only, a few minutes)");
+        let (status, _nothing) = progress::run(&mut cargo, &what, progress::cargo)?;
         if !status.success() {
             bail!("install {name} {version}: cargo install failed ({status})");
         }

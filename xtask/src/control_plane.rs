@@ -10,24 +10,30 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use crate::cache;
+use crate::{cache, progress};
 
 /// The folder with the binaries; built when it is not there.
 pub(crate) fn ensure(repo: &Path) -> anyhow::Result<PathBuf> {
     let modules = repo.join("tests/control-plane");
     let kwok = modules.join("kwok");
     let cache = cache::dir()?;
-    let bin = cache.join(format!("control-plane-{}", version_key(&[&modules, &kwok])?)).join("bin");
+    let bin = cache
+        .join(format!(
+            "control-plane-{}",
+            version_key(&[&modules, &kwok])?
+        ))
+        .join("bin");
     if bin.exists() {
         return Ok(bin);
     }
     fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
-    let lock = File::create(cache.join("control-plane.lock")).context("create the lock of the control plane build")?;
-    lock.lock().context("wait for another build of the control plane")?;
+    let lock = File::create(cache.join("control-plane.lock"))
+        .context("create the lock of the control plane build")?;
+    lock.lock()
+        .context("wait for another build of the control plane")?;
     if bin.exists() {
         return Ok(bin);
     }
-    eprintln!("building etcd and the Kubernetes control plane (first run only, about five minutes)");
     let unfinished = cache.join("control-plane.unfinished");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).context("remove an unfinished build")?;
@@ -35,33 +41,49 @@ pub(crate) fn ensure(repo: &Path) -> anyhow::Result<PathBuf> {
     let out = unfinished.join("bin");
     fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
     let version = kubernetes_version(&modules)?;
-    let minor = version.split('.').nth(1).context("read the minor version of k8s.io/kubernetes in go.mod")?;
+    let minor = version
+        .split('.')
+        .nth(1)
+        .context("read the minor version of k8s.io/kubernetes in go.mod")?;
     let package = "k8s.io/component-base/version";
     // Without these the server calls itself v0.0.0-master.
     let stamp = format!(
         "-s -w -X {package}.gitVersion={version} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}"
     );
-    go_build(&modules, &out, &stamp)?;
+    let what =
+        "building etcd and the Kubernetes control plane (first run only, about five minutes)";
+    go_build(&modules, &out, &stamp, what)?;
     // etcd's main package is the module `server`.
     fs::rename(out.join("server"), out.join("etcd")).context("rename etcd's binary")?;
-    eprintln!("building kwok (first run only, about two minutes)");
-    go_build(&kwok, &out, "-s -w")?;
-    let folder = bin.parent().context("find the cache folder of the control plane")?;
-    fs::rename(&unfinished, folder).with_context(|| format!("move the build to {}", folder.display()))?;
+    go_build(
+        &kwok,
+        &out,
+        "-s -w",
+        "building kwok (first run only, about two minutes)",
+    )?;
+    let folder = bin
+        .parent()
+        .context("find the cache folder of the control plane")?;
+    fs::rename(&unfinished, folder)
+        .with_context(|| format!("move the build to {}", folder.display()))?;
     Ok(bin)
 }
 
-fn go_build(module: &Path, out: &Path, ldflags: &str) -> anyhow::Result<()> {
-    let status = Command::new("go")
-        .current_dir(module)
-        .args(["build", "-trimpath", "-ldflags", ldflags, "-o"])
+fn go_build(module: &Path, out: &Path, ldflags: &str, what: &str) -> anyhow::Result<()> {
+    let mut go = Command::new("go");
+    go.current_dir(module)
+        .args(["build", "-v", "-trimpath", "-ldflags", ldflags, "-o"])
         .arg(format!("{}/", out.display()))
         .arg("tool")
         // One set of build cache entries, and binaries that need no libc.
         .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", env::var("GOFLAGS").unwrap_or_default() + " -mod=readonly")
-        .status()
-        .context("run go: the control plane for tests needs Go 1.26 or later (go.dev/doc/install)")?;
+        .env(
+            "GOFLAGS",
+            env::var("GOFLAGS").unwrap_or_default() + " -mod=readonly",
+        );
+    let (status, _nothing) = progress::run(&mut go, what, progress::go).context(
+        "run go: the control plane for tests needs Go 1.26 or later (go.dev/doc/install)",
+    )?;
     if !status.success() {
         bail!("go build in {} failed ({status})", module.display());
     }
@@ -74,7 +96,10 @@ fn kubernetes_version(module: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("read {}", file.display()))?
         .lines()
         .find_map(|line| {
-            let required = line.trim().trim_start_matches("require ").strip_prefix("k8s.io/kubernetes ")?;
+            let required = line
+                .trim()
+                .trim_start_matches("require ")
+                .strip_prefix("k8s.io/kubernetes ")?;
             // A comment may follow.
             required.split_whitespace().next().map(str::to_owned)
         })

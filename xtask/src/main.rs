@@ -11,6 +11,7 @@ mod cache;
 mod control_plane;
 mod r#gen;
 mod lint;
+mod progress;
 mod run;
 mod test;
 #[cfg(test)]
@@ -67,7 +68,10 @@ fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Bpf => bpf::build(&repo).map(|object| println!("{}", object.display())),
         Task::ControlPlane => control_plane::ensure(&repo).map(|bin| println!("{}", bin.display())),
-        Task::Demo { mut args, kubeconfig } => {
+        Task::Demo {
+            mut args,
+            kubeconfig,
+        } => {
             if let Some(path) = kubeconfig {
                 args.extend(["--kubeconfig".to_owned(), path.display().to_string()]);
             }

@@ -91,18 +91,28 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
     if total == Counts::default() {
         bail!("no test ran");
     }
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    println!(
+        "{} passed, {} failed, {} skipped",
+        total.passed, total.failed, total.skipped
+    );
     Ok(total.failed == 0)
 }
 
 /// Runs one test program. Unit tests stay silent while they pass; the other suites are slow, so
 /// each of their tests is shown as it ends.
-fn run_one(executable: &Executable, command: &mut Command, skipped: &mut Vec<String>) -> anyhow::Result<Counts> {
+fn run_one(
+    executable: &Executable,
+    command: &mut Command,
+    skipped: &mut Vec<String>,
+) -> anyhow::Result<Counts> {
     let name = format!("{}/{}", executable.package, executable.target);
     let live = Suite::of(executable) != Suite::Unit;
     let started = Instant::now();
     let mut child = command.spawn().with_context(|| format!("start {name}"))?;
-    let stdout = child.stdout.take().with_context(|| format!("read the output of {name}"))?;
+    let stdout = child
+        .stdout
+        .take()
+        .with_context(|| format!("read the output of {name}"))?;
     let mut output = Vec::new();
     for line in BufReader::new(stdout).lines() {
         let line = line.with_context(|| format!("read the output of {name}"))?;
@@ -112,9 +122,17 @@ fn run_one(executable: &Executable, command: &mut Command, skipped: &mut Vec<Str
         output.push(line);
     }
     let status = child.wait().with_context(|| format!("wait for {name}"))?;
-    skipped.extend(output.iter().filter_map(|line| Some(format!("{name}: {}", skip(line)?))));
+    skipped.extend(
+        output
+            .iter()
+            .filter_map(|line| Some(format!("{name}: {}", skip(line)?))),
+    );
 
-    let mut counts = output.iter().rev().find_map(|line| closing_line(line)).unwrap_or_default();
+    let mut counts = output
+        .iter()
+        .rev()
+        .find_map(|line| closing_line(line))
+        .unwrap_or_default();
     if !status.success() && counts.failed == 0 {
         // It crashed before it could count.
         counts.failed = 1;
@@ -141,13 +159,20 @@ fn closing_line(line: &str) -> Option<Counts> {
         rest.split(['.', ';'])
             .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
     };
-    Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+    Some(Counts {
+        passed: number("passed")?,
+        failed: number("failed")?,
+        skipped: number("ignored")?,
+    })
 }
 
 /// `test NAME ... ignored, REASON` of the standard harness, `... ignored (REASON)` of libtest-mimic.
 fn skip(line: &str) -> Option<String> {
     let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
-    let reason = outcome.strip_prefix("ignored")?.trim_start_matches([',', ' ', '(']).trim_end_matches(')');
+    let reason = outcome
+        .strip_prefix("ignored")?
+        .trim_start_matches([',', ' ', '('])
+        .trim_end_matches(')');
     Some(format!("{}: {reason}", name.trim()))
 }
 
@@ -158,14 +183,27 @@ mod tests {
     #[test]
     fn reads_the_closing_line_of_a_test_program() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
-        assert_eq!(closing_line(line), Some(Counts { passed: 12, failed: 3, skipped: 1 }));
+        assert_eq!(
+            closing_line(line),
+            Some(Counts {
+                passed: 12,
+                failed: 3,
+                skipped: 1
+            })
+        );
         assert_eq!(closing_line("test result of something else"), None);
     }
 
     #[test]
     fn names_a_skipped_test_with_its_reason() {
-        assert_eq!(skip("test oom ... ignored, needs root"), Some("oom: needs root".to_owned()));
-        assert_eq!(skip("test oom   ... ignored (needs root)"), Some("oom: needs root".to_owned()));
+        assert_eq!(
+            skip("test oom ... ignored, needs root"),
+            Some("oom: needs root".to_owned())
+        );
+        assert_eq!(
+            skip("test oom   ... ignored (needs root)"),
+            Some("oom: needs root".to_owned())
+        );
         assert_eq!(skip("test oom ... ok"), None);
     }
 }

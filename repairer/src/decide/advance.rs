@@ -52,6 +52,7 @@ impl Planner<'_> {
         });
         let is_over = node.is_some_and(|node| self.episodes.of(&node.uid).is_empty());
         let case = Case { name, repair, node, policy, is_over };
+        self.wake_when_over(&case);
 
         let stored = repair.status.clone().unwrap_or_default();
         let mut status = self.refreshed(&case, &stored);
@@ -71,6 +72,14 @@ impl Planner<'_> {
             self.plan.steps.push(Step::Record { repair, status: Box::new(status) });
         } else if let Some(act) = act {
             self.plan.steps.push(Step::Act { repair, act });
+        }
+    }
+
+    /// A recovery is over, or not, at the end of its soak.
+    fn wake_when_over(&mut self, case: &Case<'_>) {
+        let (Some(node), Some(policy)) = (case.node, case.policy) else { return };
+        for recovered in self.episodes.of(&node.uid).iter().filter_map(|episode| episode.recovered) {
+            self.wake(recovered + policy.cordon.recovery_soak.0);
         }
     }
 
@@ -182,6 +191,7 @@ impl Planner<'_> {
         let treated: Vec<_> = pods.iter().map(|pod| (pod, pod.treatment(local_volumes))).collect();
         let remaining: Vec<_> = treated.iter().filter(|(_, t)| *t != Treatment::Leave).map(|(pod, _)| *pod).collect();
         if remaining.is_empty() {
+            release(status);
             status.phase = Phase::Replacing;
             status.drain = None;
             status.set_condition("Drained", true, "Drained", "no pod is left that has to leave", self.now);
@@ -207,6 +217,7 @@ impl Planner<'_> {
             let message = format!("the drain {what}; {} pods are left: {}", drain.remaining, blocked.join("; "));
             self.hold(status, Held { gate: Gate::Drain, message, behind: Vec::new() });
         } else {
+            release(status);
             self.wake(late);
         }
         (!evict.is_empty()).then_some(Act::Evict(evict))
@@ -316,12 +327,9 @@ impl Planner<'_> {
     }
 
     /// A Ready, healthy node of the group that came after the call and that no other repair claims.
-    fn replacement(&self, case: &Case<'_>, status: &NodeRepairStatus, began: Timestamp) -> Option<Replacement> {
+    fn replacement(&mut self, case: &Case<'_>, status: &NodeRepairStatus, began: Timestamp) -> Option<Replacement> {
         let group = status.group.as_deref()?;
-        let claimed = |uid: &str| {
-            let others = self.cluster.repairs.iter().filter(|(name, _)| *name != case.name);
-            others.filter_map(|(_, repair)| repair.status.as_ref()?.replacement.as_ref()).any(|r| r.node_uid == uid)
-        };
+        let claimed = |uid: &str| self.claims.get(uid).is_some_and(|repair| repair != case.name);
         let healthy = |node: &NodeView| node.is_ready() && !node.deleting && self.episodes.of(&node.uid).is_empty();
         let mut nodes: Vec<_> = self
             .cluster
@@ -337,6 +345,7 @@ impl Planner<'_> {
             (!known, node.created, node.name.clone())
         });
         let node = nodes.first()?;
+        self.claims.insert(node.uid.clone(), case.name.to_owned());
         let since = match &status.replacement {
             Some(known) if known.node_uid == node.uid => known.since.0,
             Some(_) | None => self.now,
@@ -383,7 +392,10 @@ impl Planner<'_> {
         let subject = Subject { node, repair: case.name, episodes: self.episodes.of(&node.uid) };
         match self.gates(stage, &subject) {
             Ok(()) => {
-                release(status);
+                // The drain's own hold is the drain's to release: until then it keeps its age.
+                if status.hold.as_ref().is_some_and(|hold| hold.gate != Gate::Drain) {
+                    release(status);
+                }
                 false
             }
             Err(held) => {

@@ -317,8 +317,8 @@ fn exceeded(threshold: &UnhealthyThreshold, unhealthy: usize, nodes: usize) -> O
         Comparison::Above => left > right,
     };
     let word = match threshold.comparison {
-        Comparison::AtLeast => "at least",
-        Comparison::Above => "more than",
+        Comparison::AtLeast => "at",
+        Comparison::Above => "above",
     };
     if let Some(count) = threshold.count {
         return over(unhealthy, count as usize).then(|| format!("repair stops at {word} {count}"));

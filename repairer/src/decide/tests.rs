@@ -151,7 +151,6 @@ fn an_empty_node_is_drained() {
 fn a_drain_past_its_timeout_is_held_and_goes_on_trying() {
     let mut cluster = in_phase(Phase::Draining);
     cluster.pods.insert("node-0".to_owned(), vec![fixture::pod("web")]);
-    fixture::make_sick(&mut cluster, "node-0");
     let late = RIPE + 15 * 60;
     for condition in &mut node(&mut cluster).conditions {
         condition.heartbeat = Some(at(late));
@@ -289,6 +288,14 @@ fn a_recovered_node_is_given_back() {
         let plan = decide(&cluster, &episodes, at(RIPE + 300));
         assert_eq!(recorded(&plan).phase, Phase::Uncordoning, "{phase:?}");
     }
+}
+
+#[test]
+fn the_end_of_a_recovery_is_waited_for_exactly() {
+    let mut cluster = in_phase(Phase::Waiting);
+    fixture::set_condition(&mut cluster, "node-0", "StorageReady", "True");
+    let episodes = episodes_since(&cluster, RIPE);
+    assert_eq!(decide(&cluster, &episodes, at(RIPE + 1)).wake_at, Some(at(RIPE + 300)));
 }
 
 #[test]

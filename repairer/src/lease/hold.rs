@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::{Claim, DURATION, RENEW_DEADLINE, RETRY, Seen, evaluate, observe};
 use crate::clock;
+use crate::explain::explain;
 
 const NAME: &str = "nodemend-repairer";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,13 +91,13 @@ impl Lease {
     /// Lets another replica begin at once.
     pub async fn release(&mut self) -> anyhow::Result<()> {
         self.until.send_replace(None);
-        let mut object = self.api.get(NAME).await.context("read the lease")?;
+        let mut object = self.api.get(NAME).await.map_err(explain).context("read the lease")?;
         let spec = object.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() != Some(&self.me) {
             bail!("the lease {NAME} is held by {:?}", spec.holder_identity);
         }
         spec.holder_identity = Some(String::new());
-        self.api.replace(NAME, &PostParams::default(), &object).await.context("release the lease")?;
+        self.api.replace(NAME, &PostParams::default(), &object).await.map_err(explain).context("release the lease")?;
         Ok(())
     }
 
@@ -104,9 +105,9 @@ impl Lease {
     async fn round(&mut self) -> anyhow::Result<bool> {
         let asked = Instant::now();
         let round = async {
-            let Some(object) = self.api.get_opt(NAME).await.context("read the lease")? else {
+            let Some(object) = self.api.get_opt(NAME).await.map_err(explain).context("read the lease")? else {
                 let object = self.object(None, 0);
-                self.api.create(&PostParams::default(), &object).await.context("create the lease")?;
+                self.api.create(&PostParams::default(), &object).await.map_err(explain).context("create the lease")?;
                 return Ok(true);
             };
             let spec = object.spec.clone().unwrap_or_default();
@@ -128,7 +129,7 @@ impl Lease {
             match self.api.replace(NAME, &PostParams::default(), &mine).await {
                 Ok(_) => Ok(true),
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-                Err(error) => Err(error).context("write the lease"),
+                Err(error) => Err(explain(error)).context("write the lease"),
             }
         };
         let mine = timeout(REQUEST_TIMEOUT, round).await.context("no answer from the API server about the lease")??;

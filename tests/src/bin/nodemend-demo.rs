@@ -40,9 +40,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<()> {
-    let options =
-        Options { kubeconfig: args.kubeconfig, disabled_for: Duration::from_secs(args.disabled_seconds) };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start tokio")?;
+    let options = Options {
+        kubeconfig: args.kubeconfig,
+        disabled_for: Duration::from_secs(args.disabled_seconds),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start tokio")?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;

@@ -27,7 +27,9 @@ pub enum Kind {
 
 /// The kind that hits a call of `action`, if any; used up by this.
 pub(super) fn take(faults: &mut Vec<Fault>, action: &str) -> Option<Kind> {
-    let index = faults.iter().position(|fault| fault.action.as_deref().is_none_or(|a| a == action))?;
+    let index = faults
+        .iter()
+        .position(|fault| fault.action.as_deref().is_none_or(|a| a == action))?;
     let fault = faults.get_mut(index)?;
     let kind = fault.kind.clone();
     fault.times = fault.times.saturating_sub(1);
@@ -43,9 +45,15 @@ mod tests {
 
     #[test]
     fn hits_as_often_as_told_and_only_its_action() {
-        let mut faults = vec![Fault { action: Some("Reboot".into()), times: 2, kind: Kind::Throttle }];
-        let hits: Vec<_> =
-            ["Describe", "Reboot", "Reboot", "Reboot"].iter().map(|a| take(&mut faults, a).is_some()).collect();
+        let mut faults = vec![Fault {
+            action: Some("Reboot".into()),
+            times: 2,
+            kind: Kind::Throttle,
+        }];
+        let hits: Vec<_> = ["Describe", "Reboot", "Reboot", "Reboot"]
+            .iter()
+            .map(|a| take(&mut faults, a).is_some())
+            .collect();
         assert_eq!(hits, [false, true, true, false]);
     }
 }

@@ -38,7 +38,11 @@ impl Service {
             Self::Ec2 => (503, "RequestLimitExceeded"),
             Self::AutoScaling => (400, "Throttling"),
         };
-        Refusal { status, code: code.to_owned(), message: "Request limit exceeded.".to_owned() }
+        Refusal {
+            status,
+            code: code.to_owned(),
+            message: "Request limit exceeded.".to_owned(),
+        }
     }
 }
 
@@ -57,7 +61,9 @@ pub(super) fn answer(
         }
         (Service::Ec2, "DescribeInstanceStatus") => {
             let chosen = choose(state, params, now)?;
-            let all = params.get("IncludeAllInstances").is_some_and(|value| value == "true");
+            let all = params
+                .get("IncludeAllInstances")
+                .is_some_and(|value| value == "true");
             Ok(render::instance_status(state, &chosen, all, now))
         }
         (Service::Ec2, "RebootInstances") => {
@@ -83,15 +89,22 @@ pub(super) fn answer(
                 "true" => true,
                 "false" => false,
                 other => {
-                    return Err(Refusal::client("ValidationError", format!("'{other}' is not a boolean")));
+                    return Err(Refusal::client(
+                        "ValidationError",
+                        format!("'{other}' is not a boolean"),
+                    ));
                 }
             };
             let activity = state.terminate_in_group(id, decrement, now)?;
-            Ok(format!("<Activity>{}</Activity>", render::activity(&activity, now)))
+            Ok(format!(
+                "<Activity>{}</Activity>",
+                render::activity(&activity, now)
+            ))
         }
-        (Service::Ec2 | Service::AutoScaling, unknown) => {
-            Err(Refusal::client("InvalidAction", format!("The action {unknown} is not valid for this web service.")))
-        }
+        (Service::Ec2 | Service::AutoScaling, unknown) => Err(Refusal::client(
+            "InvalidAction",
+            format!("The action {unknown} is not valid for this web service."),
+        )),
     }
 }
 
@@ -113,7 +126,9 @@ fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, Refusal> {
 
 /// `Name.1`, `Name.2`, ...
 fn list(params: &Params, name: &str) -> Vec<String> {
-    (1..).map_while(|index| params.get(&format!("{name}.{index}")).cloned()).collect()
+    (1..)
+        .map_while(|index| params.get(&format!("{name}.{index}")).cloned())
+        .collect()
 }
 
 /// The instances that `InstanceId.N` and `Filter.N` select.
@@ -122,7 +137,10 @@ fn choose(state: &State, params: &Params, now: Timestamp) -> Result<Vec<String>,
     for id in &ids {
         let hex = id.strip_prefix("i-").unwrap_or_default();
         if hex.is_empty() || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Refusal::client("InvalidInstanceID.Malformed", format!("Invalid id: \"{id}\"")));
+            return Err(Refusal::client(
+                "InvalidInstanceID.Malformed",
+                format!("Invalid id: \"{id}\""),
+            ));
         }
         if !state.instances.contains_key(id) {
             return Err(state::no_such_instance(id));
@@ -138,9 +156,16 @@ fn choose(state: &State, params: &Params, now: Timestamp) -> Result<Vec<String>,
     Ok(chosen)
 }
 
-fn passes(state: &State, instance: &Instance, params: &Params, now: Timestamp) -> Result<bool, Refusal> {
+fn passes(
+    state: &State,
+    instance: &Instance,
+    params: &Params,
+    now: Timestamp,
+) -> Result<bool, Refusal> {
     for index in 1.. {
-        let Some(name) = params.get(&format!("Filter.{index}.Name")) else { break };
+        let Some(name) = params.get(&format!("Filter.{index}.Name")) else {
+            break;
+        };
         let values = list(params, &format!("Filter.{index}.Value"));
         let actual = match name.as_str() {
             "instance-id" => instance.id.as_str(),
@@ -149,7 +174,10 @@ fn passes(state: &State, instance: &Instance, params: &Params, now: Timestamp) -
             "instance-state-name" => state.state_of(instance, now).name_and_code().0,
             "tag:aws:autoscaling:groupName" => instance.group.as_str(),
             other => {
-                return Err(Refusal::client("InvalidParameterValue", format!("The filter '{other}' is invalid")));
+                return Err(Refusal::client(
+                    "InvalidParameterValue",
+                    format!("The filter '{other}' is invalid"),
+                ));
             }
         };
         if !values.iter().any(|value| value == actual) {
@@ -168,7 +196,10 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let mut state = State::new(Delays::default());
         state.create_group("workers", &["us-west-2a", "us-west-2b"], now);
-        let params = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let params = pairs
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
         answer(Service::Ec2, action, &params, &mut state, now)
     }
 
@@ -176,16 +207,26 @@ mod tests {
     fn a_filter_selects_among_instances() {
         let xml = ask(
             "DescribeInstances",
-            &[("Filter.1.Name", "availability-zone"), ("Filter.1.Value.1", "us-west-2b")],
+            &[
+                ("Filter.1.Name", "availability-zone"),
+                ("Filter.1.Value.1", "us-west-2b"),
+            ],
         )
         .unwrap();
         let named = |id: &str| xml.contains(&format!("<instanceId>{id}</instanceId>"));
-        assert!(!named("i-00000000000000001") && named("i-00000000000000002"), "{xml}");
+        assert!(
+            !named("i-00000000000000001") && named("i-00000000000000002"),
+            "{xml}"
+        );
     }
 
     #[test]
     fn an_unknown_instance_is_not_found() {
-        let refusal = ask("DescribeInstances", &[("InstanceId.1", "i-0123456789abcdef0")]).unwrap_err();
+        let refusal = ask(
+            "DescribeInstances",
+            &[("InstanceId.1", "i-0123456789abcdef0")],
+        )
+        .unwrap_err();
         assert_eq!(refusal.code, "InvalidInstanceID.NotFound");
     }
 

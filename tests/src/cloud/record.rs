@@ -29,8 +29,13 @@ pub enum Answer {
 
 impl Call {
     pub fn is_mutating(&self) -> bool {
-        let reads = ["Describe", "Get", "List"].iter().any(|verb| self.action.starts_with(verb));
-        let dry = self.params.get("DryRun").is_some_and(|value| value == "true");
+        let reads = ["Describe", "Get", "List"]
+            .iter()
+            .any(|verb| self.action.starts_with(verb));
+        let dry = self
+            .params
+            .get("DryRun")
+            .is_some_and(|value| value == "true");
         !reads && !dry
     }
 }

@@ -30,7 +30,11 @@ pub(super) fn error(service: Service, refusal: &Refusal, request_id: &str) -> St
              <RequestID>{request_id}</RequestID></Response>"
         ),
         Service::AutoScaling => {
-            let side = if refusal.status < 500 { "Sender" } else { "Receiver" };
+            let side = if refusal.status < 500 {
+                "Sender"
+            } else {
+                "Receiver"
+            };
             format!(
                 "<ErrorResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
                  <Error><Type>{side}</Type><Code>{code}</Code><Message>{message}</Message></Error>\
@@ -45,16 +49,23 @@ pub(super) fn instances(state: &State, ids: &[String], now: Timestamp) -> String
     for instance in ids.iter().filter_map(|id| state.instances.get(id)) {
         let (name, code) = state.state_of(instance, now).name_and_code();
         let reservation = instance.id.replacen("i-", "r-", 1);
-        push(&mut xml, format_args!(
-            "<item><reservationId>{reservation}</reservationId><ownerId>123456789012</ownerId><groupSet/><instancesSet><item>\
+        push(
+            &mut xml,
+            format_args!(
+                "<item><reservationId>{reservation}</reservationId><ownerId>123456789012</ownerId><groupSet/><instancesSet><item>\
              <instanceId>{}</instanceId><imageId>ami-00000000000000001</imageId>\
              <instanceState><code>{code}</code><name>{name}</name></instanceState>\
              <privateDnsName>{}</privateDnsName><instanceType>m5.large</instanceType><launchTime>{}</launchTime>\
              <placement><availabilityZone>{}</availabilityZone><tenancy>default</tenancy></placement>\
              <tagSet><item><key>aws:autoscaling:groupName</key><value>{}</value></item></tagSet>\
              </item></instancesSet></item>",
-            instance.id, instance.private_dns, time(instance.launched), escape(&instance.zone), escape(&instance.group),
-        ));
+                instance.id,
+                instance.private_dns,
+                time(instance.launched),
+                escape(&instance.zone),
+                escape(&instance.group),
+            ),
+        );
     }
     format!("<reservationSet>{xml}</reservationSet>")
 }
@@ -69,42 +80,66 @@ pub(super) fn instance_status(state: &State, ids: &[String], all: bool, now: Tim
             continue;
         }
         let (name, code) = current.name_and_code();
-        let (status, reachability) = if running { ("ok", "passed") } else { ("not-applicable", "insufficient-data") };
+        let (status, reachability) = if running {
+            ("ok", "passed")
+        } else {
+            ("not-applicable", "insufficient-data")
+        };
         let details = format!(
             "<status>{status}</status><details><item><name>reachability</name><status>{reachability}</status></item></details>"
         );
-        push(&mut xml, format_args!(
-            "<item><instanceId>{}</instanceId><availabilityZone>{}</availabilityZone>\
+        push(
+            &mut xml,
+            format_args!(
+                "<item><instanceId>{}</instanceId><availabilityZone>{}</availabilityZone>\
              <instanceState><code>{code}</code><name>{name}</name></instanceState>\
              <systemStatus>{details}</systemStatus><instanceStatus>{details}</instanceStatus></item>",
-            instance.id, escape(&instance.zone),
-        ));
+                instance.id,
+                escape(&instance.zone),
+            ),
+        );
     }
     format!("<instanceStatusSet>{xml}</instanceStatusSet>")
 }
 
 pub(super) fn group_instances(state: &State, ids: &[String], now: Timestamp) -> String {
     let mut xml = String::new();
-    for instance in state.instances.values().filter(|instance| ids.is_empty() || ids.contains(&instance.id)) {
+    for instance in state
+        .instances
+        .values()
+        .filter(|instance| ids.is_empty() || ids.contains(&instance.id))
+    {
         if let Some(member) = group_instance(state, instance, now) {
-            push(&mut xml, format_args!(
-                "<member><AutoScalingGroupName>{}</AutoScalingGroupName>{member}</member>",
-                escape(&instance.group)
-            ));
+            push(
+                &mut xml,
+                format_args!(
+                    "<member><AutoScalingGroupName>{}</AutoScalingGroupName>{member}</member>",
+                    escape(&instance.group)
+                ),
+            );
         }
     }
     format!("<AutoScalingInstances>{xml}</AutoScalingInstances>")
 }
 
 pub(super) fn groups(state: &State, names: &[String], now: Timestamp) -> String {
-    let chosen = state.groups.values().filter(|group| names.is_empty() || names.contains(&group.name));
-    let members: String = chosen.map(|group| format!("<member>{}</member>", one_group(state, group, now))).collect();
+    let chosen = state
+        .groups
+        .values()
+        .filter(|group| names.is_empty() || names.contains(&group.name));
+    let members: String = chosen
+        .map(|group| format!("<member>{}</member>", one_group(state, group, now)))
+        .collect();
     format!("<AutoScalingGroups>{members}</AutoScalingGroups>")
 }
 
 fn one_group(state: &State, group: &Group, now: Timestamp) -> String {
     let name = escape(&group.name);
-    let zones: String = group.zones.iter().map(|zone| format!("<member>{}</member>", escape(zone))).collect();
+    let zones: String = group
+        .zones
+        .iter()
+        .map(|zone| format!("<member>{}</member>", escape(zone)))
+        .collect();
     let instances: String = state
         .instances
         .values()
@@ -119,7 +154,10 @@ fn one_group(state: &State, group: &Group, now: Timestamp) -> String {
          <AvailabilityZones>{zones}</AvailabilityZones><HealthCheckType>EC2</HealthCheckType>\
          <HealthCheckGracePeriod>0</HealthCheckGracePeriod><Instances>{instances}</Instances>\
          <CreatedTime>{}</CreatedTime><SuspendedProcesses/><Tags/>",
-        group.min, group.max, group.desired, time(group.created),
+        group.min,
+        group.max,
+        group.desired,
+        time(group.created),
     )
 }
 
@@ -129,12 +167,18 @@ fn group_instance(state: &State, instance: &Instance, now: Timestamp) -> Option<
         "<InstanceId>{}</InstanceId><InstanceType>m5.large</InstanceType><AvailabilityZone>{}</AvailabilityZone>\
          <LifecycleState>{lifecycle}</LifecycleState><HealthStatus>Healthy</HealthStatus>\
          <ProtectedFromScaleIn>false</ProtectedFromScaleIn>",
-        instance.id, escape(&instance.zone),
+        instance.id,
+        escape(&instance.zone),
     ))
 }
 
 /// Newest first, as Auto Scaling tells them.
-pub(super) fn activities(state: &State, group: Option<&str>, ids: &[String], now: Timestamp) -> String {
+pub(super) fn activities(
+    state: &State,
+    group: Option<&str>,
+    ids: &[String],
+    now: Timestamp,
+) -> String {
     let members: String = state
         .activities
         .iter()
@@ -148,7 +192,11 @@ pub(super) fn activities(state: &State, group: Option<&str>, ids: &[String], now
 
 pub(super) fn activity(activity: &Activity, now: Timestamp) -> String {
     let (status, progress, end) = if now >= activity.ends {
-        ("Successful", 100, format!("<EndTime>{}</EndTime>", time(activity.ends)))
+        (
+            "Successful",
+            100,
+            format!("<EndTime>{}</EndTime>", time(activity.ends)),
+        )
     } else {
         ("InProgress", 0, String::new())
     };
@@ -173,5 +221,8 @@ fn push(xml: &mut String, item: std::fmt::Arguments<'_>) {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

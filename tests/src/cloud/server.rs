@@ -32,7 +32,12 @@ async fn call(
     let service = Service::of(&params);
     params.remove("Version");
     let action = params.remove("Action").unwrap_or_default();
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
     let mut record = Call {
         at: shared.clock.now(),
         service: service.map_or("unknown", Service::name),
@@ -50,7 +55,11 @@ async fn call(
         calls.len() - 1
     };
 
-    let reached = if record.is_mutating() { shared.points.record(&record.action) } else { None };
+    let reached = if record.is_mutating() {
+        shared.points.record(&record.action)
+    } else {
+        None
+    };
     let fault = fault::take(&mut lock(&shared.faults), &record.action);
     let after = match reached {
         Some(reached) if reached.when == When::Before => {
@@ -84,7 +93,10 @@ async fn act(
     request_id: &str,
 ) -> (Answer, Response) {
     let Some(service) = service else {
-        let refusal = Refusal::client("NoSuchVersion", "The requested version is not valid.".to_owned());
+        let refusal = Refusal::client(
+            "NoSuchVersion",
+            "The requested version is not valid.".to_owned(),
+        );
         return refuse(Service::AutoScaling, &refusal, request_id);
     };
     match fault {
@@ -96,17 +108,26 @@ async fn act(
         }
         Some(Kind::Status(status)) => {
             let code = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            return (Answer::Error(code.as_u16().to_string()), code.into_response());
+            return (
+                Answer::Error(code.as_u16().to_string()),
+                code.into_response(),
+            );
         }
     }
     let result = match query::dry_run(service, &call.params) {
         Some(refusal) => Err(refusal),
-        None => shared.state(|state, now| query::answer(service, &call.action, &call.params, state, now)),
+        None => shared
+            .state(|state, now| query::answer(service, &call.action, &call.params, state, now)),
     };
     match result {
-        Ok(inside) => {
-            (Answer::Done, xml(StatusCode::OK, render::success(service, &call.action, &inside, request_id), request_id))
-        }
+        Ok(inside) => (
+            Answer::Done,
+            xml(
+                StatusCode::OK,
+                render::success(service, &call.action, &inside, request_id),
+                request_id,
+            ),
+        ),
         Err(refusal) => refuse(service, &refusal, request_id),
     }
 }
@@ -114,10 +135,16 @@ async fn act(
 fn refuse(service: Service, refusal: &Refusal, request_id: &str) -> (Answer, Response) {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = render::error(service, refusal, request_id);
-    (Answer::Error(refusal.code.clone()), xml(status, body, request_id))
+    (
+        Answer::Error(refusal.code.clone()),
+        xml(status, body, request_id),
+    )
 }
 
 fn xml(status: StatusCode, body: String, request_id: &str) -> Response {
-    let headers = [(header::CONTENT_TYPE.as_str(), "text/xml;charset=UTF-8"), ("x-amzn-requestid", request_id)];
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "text/xml;charset=UTF-8"),
+        ("x-amzn-requestid", request_id),
+    ];
     (status, headers, Body::from(body)).into_response()
 }

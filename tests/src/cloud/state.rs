@@ -120,7 +120,11 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn client(code: &str, message: String) -> Self {
-        Self { status: 400, code: code.to_owned(), message }
+        Self {
+            status: 400,
+            code: code.to_owned(),
+            message,
+        }
     }
 }
 
@@ -146,7 +150,12 @@ impl State {
     }
 
     /// A group whose instances have been running for a while.
-    pub(super) fn create_group(&mut self, name: &str, zones: &[&str], now: Timestamp) -> Vec<String> {
+    pub(super) fn create_group(
+        &mut self,
+        name: &str,
+        zones: &[&str],
+        now: Timestamp,
+    ) -> Vec<String> {
         let long_ago = now - Duration::from_secs(3600);
         let mut distinct: Vec<_> = zones.iter().map(|&zone| zone.to_owned()).collect();
         distinct.sort();
@@ -160,12 +169,17 @@ impl State {
             created: long_ago,
         };
         self.groups.insert(name.to_owned(), group);
-        zones.iter().map(|zone| self.launch(name, zone, long_ago)).collect()
+        zones
+            .iter()
+            .map(|zone| self.launch(name, zone, long_ago))
+            .collect()
     }
 
     /// Does what AWS does by itself as time passes: launches what is due.
     pub(super) fn advance(&mut self, now: Timestamp) {
-        let (due, later) = std::mem::take(&mut self.launches).into_iter().partition(|launch| launch.at <= now);
+        let (due, later) = std::mem::take(&mut self.launches)
+            .into_iter()
+            .partition(|launch| launch.at <= now);
         self.launches = later;
         let due: Vec<Launch> = due;
         for Launch { at, group, zone } in due {
@@ -206,7 +220,12 @@ impl State {
         decrement: bool,
         now: Timestamp,
     ) -> Result<Activity, Refusal> {
-        let absent = || Refusal::client("ValidationError", format!("Instance Id not found - No managed instance found for instance ID {id}"));
+        let absent = || {
+            Refusal::client(
+                "ValidationError",
+                format!("Instance Id not found - No managed instance found for instance ID {id}"),
+            )
+        };
         let instance = self.instances.get(id).ok_or_else(absent)?;
         match self.state_of(instance, now) {
             InstanceState::Pending | InstanceState::Running => {}
@@ -220,12 +239,19 @@ impl State {
         let group = self.groups.get_mut(&group_name).ok_or_else(absent)?;
         if decrement {
             if group.desired <= group.min {
-                let message = format!("Currently, desiredSize equals minSize ({}). Terminating instance without replacement will violate group's min size constraint", group.min);
+                let message = format!(
+                    "Currently, desiredSize equals minSize ({}). Terminating instance without replacement will violate group's min size constraint",
+                    group.min
+                );
                 return Err(Refusal::client("ValidationError", message));
             }
             group.desired -= 1;
         } else {
-            self.launches.push(Launch { at: now + self.delays.replacement, group: group_name.clone(), zone });
+            self.launches.push(Launch {
+                at: now + self.delays.replacement,
+                group: group_name.clone(),
+                zone,
+            });
         }
         if let Some(instance) = self.instances.get_mut(id) {
             instance.terminated = Some(now);
@@ -233,7 +259,9 @@ impl State {
         Ok(self.record(
             &group_name,
             format!("Terminating EC2 instance: {id}"),
-            format!("At {now} instance {id} was taken out of service in response to a user request."),
+            format!(
+                "At {now} instance {id} was taken out of service in response to a user request."
+            ),
             (now, now + self.delays.shutting_down),
         ))
     }
@@ -245,7 +273,9 @@ impl State {
             match self.state_of(instance, now) {
                 InstanceState::Running | InstanceState::Pending => {}
                 InstanceState::ShuttingDown | InstanceState::Terminated => {
-                    let message = format!("The instance '{id}' is not in a state from which it can be rebooted");
+                    let message = format!(
+                        "The instance '{id}' is not in a state from which it can be rebooted"
+                    );
                     return Err(Refusal::client("IncorrectState", message));
                 }
             }
@@ -261,7 +291,11 @@ impl State {
     fn launch(&mut self, group: &str, zone: &str, at: Timestamp) -> String {
         let number = self.number();
         let id = format!("i-{number:017x}");
-        let private_dns = format!("ip-10-0-{}-{}.us-west-2.compute.internal", number / 250, number % 250 + 4);
+        let private_dns = format!(
+            "ip-10-0-{}-{}.us-west-2.compute.internal",
+            number / 250,
+            number % 250 + 4
+        );
         let instance = Instance {
             id: id.clone(),
             group: group.to_owned(),
@@ -283,7 +317,14 @@ impl State {
         (started, ends): (Timestamp, Timestamp),
     ) -> Activity {
         let id = format!("00000000-0000-4000-8000-{:012x}", self.number());
-        let activity = Activity { id, group: group.to_owned(), description, cause, started, ends };
+        let activity = Activity {
+            id,
+            group: group.to_owned(),
+            description,
+            cause,
+            started,
+            ends,
+        };
         self.activities.push(activity.clone());
         activity
     }
@@ -296,7 +337,10 @@ impl State {
 }
 
 pub(super) fn no_such_instance(id: &str) -> Refusal {
-    Refusal::client("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"))
+    Refusal::client(
+        "InvalidInstanceID.NotFound",
+        format!("The instance ID '{id}' does not exist"),
+    )
 }
 
 #[cfg(test)]
@@ -309,7 +353,11 @@ mod tests {
 
     fn two_instances() -> (State, Vec<String>) {
         let delay = Duration::from_secs(10);
-        let mut state = State::new(Delays { pending: delay, shutting_down: delay, replacement: delay });
+        let mut state = State::new(Delays {
+            pending: delay,
+            shutting_down: delay,
+            replacement: delay,
+        });
         let ids = state.create_group("workers", &["a", "b"], after(0));
         (state, ids)
     }
@@ -325,8 +373,14 @@ mod tests {
         let (mut state, ids) = two_instances();
         state.terminate_in_group(&ids[1], false, after(0)).unwrap();
         assert_eq!(states(&mut state, after(9)), [Running, ShuttingDown]);
-        assert_eq!(states(&mut state, after(10)), [Running, Terminated, Pending]);
-        assert_eq!(states(&mut state, after(20)), [Running, Terminated, Running]);
+        assert_eq!(
+            states(&mut state, after(10)),
+            [Running, Terminated, Pending]
+        );
+        assert_eq!(
+            states(&mut state, after(20)),
+            [Running, Terminated, Running]
+        );
         assert_eq!(state.instances(after(20))[2].zone, "b");
     }
 
@@ -342,7 +396,9 @@ mod tests {
     fn a_decrement_below_the_minimum_is_refused() {
         let (mut state, ids) = two_instances();
         state.groups.get_mut("workers").unwrap().min = 2;
-        let refusal = state.terminate_in_group(&ids[0], true, after(0)).unwrap_err();
+        let refusal = state
+            .terminate_in_group(&ids[0], true, after(0))
+            .unwrap_err();
         assert_eq!(refusal.code, "ValidationError");
         assert_eq!(states(&mut state, after(60)), [InstanceState::Running; 2]);
     }
@@ -351,15 +407,29 @@ mod tests {
     fn a_second_terminate_of_an_instance_launches_no_second_replacement() {
         let (mut state, ids) = two_instances();
         state.terminate_in_group(&ids[0], false, after(0)).unwrap();
-        assert_eq!(state.terminate_in_group(&ids[0], false, after(1)).unwrap_err().code, "ScalingActivityInProgress");
-        assert_eq!(state.terminate_in_group(&ids[0], false, after(30)).unwrap_err().code, "ValidationError");
+        assert_eq!(
+            state
+                .terminate_in_group(&ids[0], false, after(1))
+                .unwrap_err()
+                .code,
+            "ScalingActivityInProgress"
+        );
+        assert_eq!(
+            state
+                .terminate_in_group(&ids[0], false, after(30))
+                .unwrap_err()
+                .code,
+            "ValidationError"
+        );
         assert_eq!(states(&mut state, after(60)).len(), 3);
     }
 
     #[test]
     fn a_reboot_with_one_unknown_id_reboots_none() {
         let (mut state, ids) = two_instances();
-        let refusal = state.reboot(&[ids[0].clone(), "i-0".to_owned()], after(0)).unwrap_err();
+        let refusal = state
+            .reboot(&[ids[0].clone(), "i-0".to_owned()], after(0))
+            .unwrap_err();
         assert_eq!(refusal.code, "InvalidInstanceID.NotFound");
         assert_eq!(state.instances(after(0))[0].reboots, 0);
     }

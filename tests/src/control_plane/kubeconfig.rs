@@ -29,13 +29,20 @@ impl Tokens {
              {scheduler},system:kube-scheduler,3\n"
         );
         fs::write(&file, rows).with_context(|| format!("write {}", file.display()))?;
-        Ok(Self { file, admin, controller_manager, scheduler })
+        Ok(Self {
+            file,
+            admin,
+            controller_manager,
+            scheduler,
+        })
     }
 }
 
 fn random() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("read /dev/urandom")?;
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("read /dev/urandom")?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -45,7 +52,11 @@ pub(super) fn cluster(server: &str, ca_cert: &Path) -> Value {
 
 /// An empty token makes a kubeconfig without a user.
 pub(super) fn write(path: &Path, cluster: &Value, token: &str) -> anyhow::Result<PathBuf> {
-    let user = if token.is_empty() { json!({}) } else { json!({"token": token}) };
+    let user = if token.is_empty() {
+        json!({})
+    } else {
+        json!({"token": token})
+    };
     write_json(
         path,
         &json!({
@@ -60,9 +71,14 @@ pub(super) fn write(path: &Path, cluster: &Value, token: &str) -> anyhow::Result
 }
 
 /// A copy of one of our own kubeconfigs, with the same user at another cluster.
-pub(super) fn write_with_cluster(path: &Path, original: &Path, cluster: &Value) -> anyhow::Result<PathBuf> {
+pub(super) fn write_with_cluster(
+    path: &Path,
+    original: &Path,
+    cluster: &Value,
+) -> anyhow::Result<PathBuf> {
     let text = fs::read(original).with_context(|| format!("read {}", original.display()))?;
-    let mut config: Value = serde_json::from_slice(&text).with_context(|| format!("parse {}", original.display()))?;
+    let mut config: Value =
+        serde_json::from_slice(&text).with_context(|| format!("parse {}", original.display()))?;
     config["clusters"][0]["cluster"] = cluster.clone();
     write_json(path, &config)
 }
@@ -73,17 +89,23 @@ fn write_json(path: &Path, config: &Value) -> anyhow::Result<PathBuf> {
 }
 
 pub(super) async fn client(path: &Path) -> anyhow::Result<Client> {
-    let file = Kubeconfig::read_from(path).with_context(|| format!("read kubeconfig {}", path.display()))?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+    let file = Kubeconfig::read_from(path)
+        .with_context(|| format!("read kubeconfig {}", path.display()))?;
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("use kubeconfig {}", path.display()))?;
+    // A 429 is an answer (of a PodDisruptionBudget, say), and a test wants to see it.
+    config.default_retry = false;
     Client::try_from(config).with_context(|| format!("make a client of {}", path.display()))
 }
 
 /// The cluster of the current context, with its certificate authority as the file states it.
 pub(super) fn current_cluster(path: &Path) -> anyhow::Result<Value> {
-    let config = Kubeconfig::read_from(path).with_context(|| format!("read kubeconfig {}", path.display()))?;
-    let current = config.current_context.with_context(|| format!("{} has no current context", path.display()))?;
+    let config = Kubeconfig::read_from(path)
+        .with_context(|| format!("read kubeconfig {}", path.display()))?;
+    let current = config
+        .current_context
+        .with_context(|| format!("{} has no current context", path.display()))?;
     let context = config
         .contexts
         .into_iter()
@@ -100,12 +122,20 @@ pub(super) fn current_cluster(path: &Path) -> anyhow::Result<Value> {
 }
 
 pub(super) fn server(cluster: &Value) -> anyhow::Result<&str> {
-    cluster["server"].as_str().context("the cluster of the kubeconfig has no server")
+    cluster["server"]
+        .as_str()
+        .context("the cluster of the kubeconfig has no server")
 }
 
 pub(super) fn is_loopback(server: &str) -> bool {
-    let Ok(uri) = server.parse::<Uri>() else { return false };
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let Ok(uri) = server.parse::<Uri>() else {
+        return false;
+    };
+    let host = uri
+        .host()
+        .unwrap_or_default()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
@@ -115,10 +145,20 @@ mod tests {
 
     #[test]
     fn only_an_address_of_this_machine_is_loopback() {
-        for server in ["https://127.0.0.1:6443", "https://localhost:1", "https://[::1]:6443", "http://127.8.9.1"] {
+        for server in [
+            "https://127.0.0.1:6443",
+            "https://localhost:1",
+            "https://[::1]:6443",
+            "http://127.8.9.1",
+        ] {
             assert!(is_loopback(server), "{server}");
         }
-        for server in ["https://10.0.0.1:6443", "https://localhost.example.org", "https://127.0.0.1.nip.io", "?"] {
+        for server in [
+            "https://10.0.0.1:6443",
+            "https://localhost.example.org",
+            "https://127.0.0.1.nip.io",
+            "?",
+        ] {
             assert!(!is_loopback(server), "{server}");
         }
     }

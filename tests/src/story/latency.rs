@@ -39,7 +39,12 @@ pub fn table(latencies: &[Latency]) -> Vec<String> {
         "ms since the fault", "kernel event", "finding", "API server"
     )];
     for latency in latencies {
-        let since = |at: Duration| format!("{:.1}", at.saturating_sub(latency.provoked).as_secs_f64() * 1e3);
+        let since = |at: Duration| {
+            format!(
+                "{:.1}",
+                at.saturating_sub(latency.provoked).as_secs_f64() * 1e3
+            )
+        };
         lines.push(format!(
             "{:<28}{:>14}{:>12}{:>12}",
             latency.what,
@@ -61,7 +66,11 @@ mod tests {
     fn shows_each_stage_since_the_fault() {
         let line = json!({"fault_ns": 1_002_000_000_u64, "found_ns": 1_002_500_000_u64, "exported_ns": 1_010_000_000_u64});
         let latency = Latency::of_log_line("OOM kill", Duration::from_secs(1), &line).unwrap();
-        assert!(table(&[latency])[1].split_whitespace().eq(["OOM", "kill", "2.0", "2.5", "10.0"]));
+        assert!(
+            table(&[latency])[1]
+                .split_whitespace()
+                .eq(["OOM", "kill", "2.0", "2.5", "10.0"])
+        );
     }
 
     #[test]

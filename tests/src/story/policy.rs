@@ -6,7 +6,7 @@ use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::stage::HOST;
 
@@ -55,9 +55,15 @@ impl Records {
     pub(super) fn new(client: &Client) -> Self {
         let api = |kind: &str, plural: &str| {
             let kind = GroupVersionKind::gvk("nodemend.dev", "v1alpha1", kind);
-            Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, plural))
+            Api::all_with(
+                client.clone(),
+                &ApiResource::from_gvk_with_plural(&kind, plural),
+            )
         };
-        Self { policies: api("RepairPolicy", "repairpolicies"), repairs: api("NodeRepair", "noderepairs") }
+        Self {
+            policies: api("RepairPolicy", "repairpolicies"),
+            repairs: api("NodeRepair", "noderepairs"),
+        }
     }
 
     pub(super) async fn create_policy(&self) -> anyhow::Result<()> {
@@ -79,7 +85,10 @@ impl Records {
             },
         });
         let policy = serde_json::from_value(policy).context("write a RepairPolicy")?;
-        self.policies.create(&PostParams::default(), &policy).await.context("create the RepairPolicy")?;
+        self.policies
+            .create(&PostParams::default(), &policy)
+            .await
+            .context("create the RepairPolicy")?;
         Ok(())
     }
 
@@ -90,16 +99,27 @@ impl Records {
             .patch(NAME, &PatchParams::default(), &Patch::Merge(&patch))
             .await
             .context("enable the RepairPolicy")?;
-        Ok(format!("kubectl patch repairpolicy {NAME} --type=merge -p '{patch}'"))
+        Ok(format!(
+            "kubectl patch repairpolicy {NAME} --type=merge -p '{patch}'"
+        ))
     }
 
     /// The NodeRepair of the node that this host stands for.
     pub(super) async fn repair(&self) -> anyhow::Result<Option<Repair>> {
-        let repairs = self.repairs.list(&ListParams::default()).await.context("list NodeRepairs")?.items;
-        let of_host = |object: &DynamicObject| object.data["spec"]["nodeRef"]["name"] == Value::from(HOST);
-        let Some(object) = repairs.into_iter().find(of_host) else { return Ok(None) };
+        let repairs = self
+            .repairs
+            .list(&ListParams::default())
+            .await
+            .context("list NodeRepairs")?
+            .items;
+        let of_host = |object: &DynamicObject| object.data["spec"]["nodeRef"]["name"] == HOST;
+        let Some(object) = repairs.into_iter().find(of_host) else {
+            return Ok(None);
+        };
         match object.data.get("status") {
-            Some(status) => Repair::deserialize(status).map(Some).context("read the status of a NodeRepair"),
+            Some(status) => Repair::deserialize(status)
+                .map(Some)
+                .context("read the status of a NodeRepair"),
             None => Ok(Some(Repair::default())),
         }
     }

@@ -19,12 +19,23 @@ const MANIFESTS: [&str; 2] = ["deploy/crds", "deploy/rbac"];
 pub(super) async fn ensure_free(control_plane: &ControlPlane) -> anyhow::Result<()> {
     let roles: Api<ClusterRole> = Api::all(control_plane.admin());
     for name in ["nodemend-detector", "nodemend-repairer"] {
-        let role = roles.get_opt(name).await.with_context(|| format!("look for ClusterRole {name}"))?;
-        ensure!(role.is_none(), "nodemend is installed in this cluster (ClusterRole {name}): use another one");
+        let role = roles
+            .get_opt(name)
+            .await
+            .with_context(|| format!("look for ClusterRole {name}"))?;
+        ensure!(
+            role.is_none(),
+            "nodemend is installed in this cluster (ClusterRole {name}): use another one"
+        );
     }
     let nodes: Api<Node> = Api::all(control_plane.admin());
     let managed = nodes.list(&ours()).await.context("list nodes")?.items;
-    ensure!(managed.is_empty(), "this cluster has kwok nodes (label {}={}): use another one", MANAGED.0, MANAGED.1);
+    ensure!(
+        managed.is_empty(),
+        "this cluster has kwok nodes (label {}={}): use another one",
+        MANAGED.0,
+        MANAGED.1
+    );
     Ok(())
 }
 
@@ -39,7 +50,13 @@ pub(super) async fn remove(control_plane: &ControlPlane) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let nodes: Api<Node> = Api::all(client);
     let by_default = DeleteParams::default();
-    gone(deployments.delete(WORKLOAD, &DeleteParams::foreground()).await.map(drop)).context("delete the Deployment")?;
+    gone(
+        deployments
+            .delete(WORKLOAD, &DeleteParams::foreground())
+            .await
+            .map(drop),
+    )
+    .context("delete the Deployment")?;
     until(SOON, "the Deployment and its pods are gone", async || {
         // Nobody plays their kubelets any more: what nobody ends is deleted at once.
         let at_once = DeleteParams::default().grace_period(0);
@@ -49,8 +66,13 @@ pub(super) async fn remove(control_plane: &ControlPlane) -> anyhow::Result<()> {
         Ok((left == 0 && deployments.get_opt(WORKLOAD).await?.is_none()).then_some(()))
     })
     .await?;
-    gone(budgets.delete(WORKLOAD, &by_default).await.map(drop)).context("delete the PodDisruptionBudget")?;
-    nodes.delete_collection(&by_default, &ours()).await.map(drop).context("delete the nodes")?;
+    gone(budgets.delete(WORKLOAD, &by_default).await.map(drop))
+        .context("delete the PodDisruptionBudget")?;
+    nodes
+        .delete_collection(&by_default, &ours())
+        .await
+        .map(drop)
+        .context("delete the nodes")?;
     for manifests in MANIFESTS {
         control_plane.delete(&crate::repo().join(manifests)).await?;
     }

@@ -6,6 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Characters of a text of others that are shown.
+const LONGEST: usize = 200;
+
+/// Of a line that is to be cleared: it must not wrap.
+const PENDING_WIDTH: usize = 74;
+
 /// Where lines go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -31,7 +37,11 @@ struct State {
 impl Screen {
     /// Standard output; in colour only on a terminal.
     pub fn standard_output() -> Self {
-        Self::new(if io::stdout().is_terminal() { Mode::Terminal } else { Mode::Plain })
+        Self::new(if io::stdout().is_terminal() {
+            Mode::Terminal
+        } else {
+            Mode::Plain
+        })
     }
 
     /// Shows nothing.
@@ -40,7 +50,10 @@ impl Screen {
     }
 
     fn new(mode: Mode) -> Self {
-        Self { mode, state: Mutex::default() }
+        Self {
+            mode,
+            state: Mutex::default(),
+        }
     }
 
     /// Everything that a kept screen would have shown.
@@ -60,7 +73,8 @@ impl Screen {
         doing: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
         let started = Instant::now();
-        self.pend(Some(format!("  … {what}")));
+        let shown: String = what.chars().take(PENDING_WIDTH).collect();
+        self.pend(Some(format!("  … {shown}")));
         let result = doing.await;
         self.pend(None);
         if result.is_ok() {
@@ -97,7 +111,11 @@ impl Screen {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.mode == Mode::Terminal { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.mode == Mode::Terminal {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,7 +133,23 @@ pub(super) fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
+pub(super) fn short(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{} ms", duration.as_millis())
+    } else {
+        seconds(duration)
+    }
+}
+
 /// What came from a cluster or a daemon, on one line of a terminal.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().take(400).map(|c| if c.is_control() { '?' } else { c }).collect()
+    let mut shown: String = text
+        .chars()
+        .take(LONGEST)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
 }

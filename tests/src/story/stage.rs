@@ -53,10 +53,19 @@ pub(super) async fn set(control_plane: &ControlPlane, screen: &Screen) -> anyhow
     let instances = cloud.create_group("workers", &ZONES);
     screen.done("a local AWS: Auto Scaling group `workers` with 4 instances in 2 zones");
     let fleet = Fleet::start(control_plane).await?;
-    screen.step(&format!("4 Nodes are Ready; {HOST} stands for this host"), create_nodes(&fleet, &instances)).await?;
+    screen
+        .step(
+            &format!("4 Nodes are Ready; {HOST} stands for this host"),
+            create_nodes(&fleet, &instances),
+        )
+        .await?;
     let world = World::run(client.clone(), cloud.clone(), fleet.clone());
-    let what = format!("a Deployment of {REPLICAS} pods runs; its PodDisruptionBudget wants all {REPLICAS}");
-    screen.step(&what, fleet.deployment(WORKLOAD, REPLICAS, REPLICAS)).await?;
+    let what = format!(
+        "a Deployment of {REPLICAS} pods runs; its PodDisruptionBudget wants all {REPLICAS}"
+    );
+    screen
+        .step(&what, fleet.deployment(WORKLOAD, REPLICAS, REPLICAS))
+        .await?;
 
     screen.chapter("nodemend, under the service accounts and RBAC of deploy/");
     for manifests in ["deploy/crds", "deploy/rbac"] {
@@ -67,28 +76,64 @@ pub(super) async fn set(control_plane: &ControlPlane, screen: &Screen) -> anyhow
     screen.done("CRDs and RBAC applied; RepairPolicy with short waits, mode: Disabled");
 
     let disk = Ext4::mounted()?;
-    let pod_logs = tempfile::Builder::new().prefix("nodemend-pods-").tempdir().context("make a folder for pod logs")?;
+    let pod_logs = tempfile::Builder::new()
+        .prefix("nodemend-pods-")
+        .tempdir()
+        .context("make a folder for pod logs")?;
     let detector = start_detector(control_plane, &disk, &pod_logs).await?;
     let watching = detector.while_running(all_healthy(&client));
-    screen.step("nodemend-detector watches this kernel; its conditions are True", watching).await?;
+    screen
+        .step(
+            "nodemend-detector watches this kernel; its conditions are True",
+            watching,
+        )
+        .await?;
     let repairer = start_repairer(control_plane, &cloud).await?;
-    screen.step("nodemend-repairer is the leader", repairer.while_running(has_leader(&client))).await?;
+    screen
+        .step(
+            "nodemend-repairer is the leader",
+            repairer.while_running(has_leader(&client)),
+        )
+        .await?;
 
-    let instance = instances.into_iter().next().context("the group has no instance")?;
-    Ok(Stage { detector, repairer, _world: world, _fleet: fleet, cloud, instance, disk, pod_logs, client, records })
+    let instance = instances
+        .into_iter()
+        .next()
+        .context("the group has no instance")?;
+    Ok(Stage {
+        detector,
+        repairer,
+        _world: world,
+        _fleet: fleet,
+        cloud,
+        instance,
+        disk,
+        pod_logs,
+        client,
+        records,
+    })
 }
 
 async fn create_nodes(fleet: &Fleet, instances: &[String]) -> anyhow::Result<()> {
     for (number, (instance, zone)) in (1..).zip(instances.iter().zip(ZONES)) {
-        fleet.create_node(&format!("nodemend-demo-{number}"), instance, zone).await?;
+        fleet
+            .create_node(&format!("nodemend-demo-{number}"), instance, zone)
+            .await?;
     }
     fleet.wait_ready(ZONES.len()).await
 }
 
-async fn start_detector(control_plane: &ControlPlane, disk: &Ext4, pod_logs: &TempDir) -> anyhow::Result<Daemon> {
-    let kubeconfig = control_plane.kubeconfig_for_service_account(NAMESPACE, "nodemend-detector").await?;
+async fn start_detector(
+    control_plane: &ControlPlane,
+    disk: &Ext4,
+    pod_logs: &TempDir,
+) -> anyhow::Result<Daemon> {
+    let kubeconfig = control_plane
+        .kubeconfig_for_service_account(NAMESPACE, "nodemend-detector")
+        .await?;
     let path = |path: &std::path::Path| path.display().to_string();
-    let (kubeconfig, disk, pod_logs) = (path(&kubeconfig), path(disk.path()), path(pod_logs.path()));
+    let (kubeconfig, disk, pod_logs) =
+        (path(&kubeconfig), path(disk.path()), path(pod_logs.path()));
     let args = [
         "run",
         "--node-name",
@@ -109,9 +154,19 @@ async fn start_detector(control_plane: &ControlPlane, disk: &Ext4, pod_logs: &Te
 }
 
 async fn start_repairer(control_plane: &ControlPlane, cloud: &Cloud) -> anyhow::Result<Daemon> {
-    let kubeconfig = control_plane.kubeconfig_for_service_account(NAMESPACE, "nodemend-repairer").await?;
+    let kubeconfig = control_plane
+        .kubeconfig_for_service_account(NAMESPACE, "nodemend-repairer")
+        .await?;
     let kubeconfig = kubeconfig.display().to_string();
-    let args = ["run", "--kubeconfig", &kubeconfig, "--log-format", "json", "--lease-namespace", NAMESPACE];
+    let args = [
+        "run",
+        "--kubeconfig",
+        &kubeconfig,
+        "--log-format",
+        "json",
+        "--lease-namespace",
+        NAMESPACE,
+    ];
     Daemon::start("nodemend-repairer", &args, &cloud.sdk_environment())
 }
 
@@ -119,19 +174,28 @@ async fn all_healthy(client: &Client) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     until(SOON, "the detector's conditions are True", async || {
         let node = nodes.get(HOST).await?;
-        let healthy = |kind: &&str| condition(&node, kind).is_some_and(|condition| condition.status == "True");
-        Ok(CONDITIONS.iter().all(|kind| healthy(kind)).then_some(()))
+        let healthy = |kind: &&str| {
+            condition(&node, kind).is_some_and(|condition| condition.status == "True")
+        };
+        Ok(CONDITIONS.iter().all(healthy).then_some(()))
     })
     .await
 }
 
 async fn has_leader(client: &Client) -> anyhow::Result<()> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    until(SOON, &format!("a lease in {NAMESPACE} is held"), async || {
-        let leases = leases.list(&ListParams::default()).await?.items;
-        let held = leases.into_iter().filter_map(|lease| lease.spec?.holder_identity).any(|holder| !holder.is_empty());
-        Ok(held.then_some(()))
-    })
+    until(
+        SOON,
+        &format!("a lease in {NAMESPACE} is held"),
+        async || {
+            let leases = leases.list(&ListParams::default()).await?.items;
+            let held = leases
+                .into_iter()
+                .filter_map(|lease| lease.spec?.holder_identity)
+                .any(|holder| !holder.is_empty());
+            Ok(held.then_some(()))
+        },
+    )
     .await
 }
 
@@ -139,7 +203,11 @@ impl Stage {
     pub(super) async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), "default");
         let of_the_workload = ListParams::default().labels(&format!("app={WORKLOAD}"));
-        Ok(pods.list(&of_the_workload).await.context("list pods")?.items)
+        Ok(pods
+            .list(&of_the_workload)
+            .await
+            .context("list pods")?
+            .items)
     }
 }
 
@@ -148,6 +216,6 @@ pub(super) fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondit
     conditions.iter().find(|condition| condition.type_ == kind)
 }
 
-pub(super) fn runs_on<'a>(pod: &'a Pod) -> Option<&'a str> {
+pub(super) fn runs_on(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }

@@ -11,7 +11,7 @@ use kube::api::ListParams;
 use serde_json::Value;
 
 use super::latency::Latency;
-use super::screen::{Screen, printable};
+use super::screen::{Screen, printable, short};
 use super::stage::{HOST, SOON, Stage, runs_on};
 use crate::faults::{HungTask, LoopDisk, PodCgroup, fill_socket_buffer};
 
@@ -51,7 +51,10 @@ pub(super) async fn provoke(stage: &mut Stage, screen: &Screen) -> anyhow::Resul
         at: drops.at,
         reason: "PacketsDropped",
         entity: format!("port {}", drops.port),
-        named: vec![format!("local port {}", drops.port), "SOCKET_RCVBUFF".to_owned()],
+        named: vec![
+            format!("local port {}", drops.port),
+            "SOCKET_RCVBUFF".to_owned(),
+        ],
     };
     latencies.push(told(stage, screen, fault).await?);
 
@@ -59,7 +62,9 @@ pub(super) async fn provoke(stage: &mut Stage, screen: &Screen) -> anyhow::Resul
         screen.note(&format!("LEFT OUT: hung task: {reason}"));
         return Ok(latencies);
     }
-    let task = screen.step("a task hangs in the kernel (fsfreeze)", hang()).await?;
+    let task = screen
+        .step("a task hangs in the kernel (fsfreeze)", hang())
+        .await?;
     let fault = Fault {
         what: "hung task",
         at: crate::faults::boot_clock(),
@@ -83,7 +88,10 @@ async fn hang() -> anyhow::Result<HungTask> {
 /// One of the workload's pods, with the folder that kubelet would make for its logs.
 async fn pod_of_this_host(stage: &Stage) -> anyhow::Result<Pod> {
     let pods = stage.pods().await?;
-    let pod = pods.into_iter().find(|pod| runs_on(pod) == Some(HOST)).with_context(|| format!("no pod on {HOST}"))?;
+    let pod = pods
+        .into_iter()
+        .find(|pod| runs_on(pod) == Some(HOST))
+        .with_context(|| format!("no pod on {HOST}"))?;
     let (name, uid) = identity(&pod)?;
     let folder = stage.pod_logs.path().join(format!("default_{name}_{uid}"));
     std::fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
@@ -91,7 +99,11 @@ async fn pod_of_this_host(stage: &Stage) -> anyhow::Result<Pod> {
 }
 
 fn identity(pod: &Pod) -> anyhow::Result<(String, String)> {
-    pod.metadata.name.clone().zip(pod.metadata.uid.clone()).context("read the name and UID of a pod")
+    pod.metadata
+        .name
+        .clone()
+        .zip(pod.metadata.uid.clone())
+        .context("read the name and UID of a pod")
 }
 
 fn oom_kill(pod: &Pod) -> anyhow::Result<Fault> {
@@ -103,26 +115,47 @@ fn oom_kill(pod: &Pod) -> anyhow::Result<Fault> {
         at: killed.at,
         reason: "OOMKilling",
         entity: cgroup.container_id().to_owned(),
-        named: vec![format!("process hog (pid {})", killed.pid), format!("pod default/{name} (UID {uid})")],
+        named: vec![
+            format!("process hog (pid {})", killed.pid),
+            format!("pod default/{name} (UID {uid})"),
+        ],
     })
 }
 
 /// Waits for the Event, shows it, and returns how long it took.
 async fn told(stage: &mut Stage, screen: &Screen, fault: Fault) -> anyhow::Result<Latency> {
-    let Fault { what, at, reason, entity, named } = fault;
+    let Fault {
+        what,
+        at,
+        reason,
+        entity,
+        named,
+    } = fault;
     let is_it = |line: &Value| {
         line["kind"] == "event"
             && line["reason"] == reason
-            && line["entity"].as_str().is_some_and(|text| text == entity || text.contains(&entity))
+            && line["entity"]
+                .as_str()
+                .is_some_and(|text| text == entity || text.contains(&entity))
     };
-    let line = stage.detector.wait_for_log(SOON, is_it).await.with_context(|| format!("{what}: no Event"))?;
-    let latency = Latency::of_log_line(what, at, &line).with_context(|| format!("{what}: no times in {line}"))?;
-    let note = event(stage, reason, &named[0]).await.with_context(|| what.to_owned())?;
+    let line = stage
+        .detector
+        .wait_for_log(SOON, is_it)
+        .await
+        .with_context(|| format!("{what}: no Event"))?;
+    let latency = Latency::of_log_line(what, at, &line)
+        .with_context(|| format!("{what}: no times in {line}"))?;
+    let note = event(stage, reason, &named[0])
+        .await
+        .with_context(|| what.to_owned())?;
     for name in &named {
-        ensure!(note.contains(name), "{what}: the Event does not name `{name}`: {note}");
+        ensure!(
+            note.contains(name),
+            "{what}: the Event does not name `{name}`: {note}"
+        );
     }
-    let took = latency.exported.saturating_sub(latency.provoked).as_secs_f64() * 1e3;
-    screen.done(&format!("{what} ({took:.0} ms) {reason}: {}", printable(&note)));
+    let took = short(latency.exported.saturating_sub(latency.provoked));
+    screen.done(&format!("{what} ({took}) {reason}: {}", printable(&note)));
     Ok(latency)
 }
 
@@ -131,10 +164,19 @@ async fn event(stage: &Stage, reason: &str, names: &str) -> anyhow::Result<Strin
     let nodes: Api<Node> = Api::all(stage.client.clone());
     let uid = nodes.get(HOST).await.context("get the node")?.metadata.uid;
     let events: Api<Event> = Api::namespaced(stage.client.clone(), "default");
-    let events = events.list(&ListParams::default()).await.context("list Events")?.items;
+    let events = events
+        .list(&ListParams::default())
+        .await
+        .context("list Events")?
+        .items;
     events
         .into_iter()
-        .filter(|event| event.regarding.as_ref().is_some_and(|object| object.uid == uid))
+        .filter(|event| {
+            event
+                .regarding
+                .as_ref()
+                .is_some_and(|object| object.uid == uid)
+        })
         .filter(|event| event.reason.as_deref() == Some(reason))
         .filter_map(|event| event.note)
         .find(|note| note.contains(names))
@@ -142,6 +184,10 @@ async fn event(stage: &Stage, reason: &str, names: &str) -> anyhow::Result<Strin
 }
 
 /// Faults take milliseconds to seconds and block.
-async fn blocking<T: Send + 'static>(fault: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(fault).await.context("provoke a fault")?
+async fn blocking<T: Send + 'static>(
+    fault: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(fault)
+        .await
+        .context("provoke a fault")?
 }

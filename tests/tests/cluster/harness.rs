@@ -1,7 +1,10 @@
 //! What every other test stands on: the control plane, the nodes and the cloud behave as the real
 //! ones do, and nothing of them outlives the program that started them.
 
-#![expect(clippy::disallowed_methods, reason = "this runs itself as another process, to see how that ends")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this runs itself as another process, to see how that ends"
+)]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -26,9 +29,16 @@ const ROLE: &str = "--hold-a-control-plane";
 
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
-        suite.trial_alone("harness::four_nodes_a_workload_and_a_replaced_instance", four_nodes),
-        suite.trial_alone("harness::nothing_outlives_a_panic", async || nothing_outlives(How::Panic).await),
-        suite.trial_alone("harness::nothing_outlives_a_sigkill", async || nothing_outlives(How::SigKill).await),
+        suite.trial_alone(
+            "harness::four_nodes_a_workload_and_a_replaced_instance",
+            four_nodes,
+        ),
+        suite.trial_alone("harness::nothing_outlives_a_panic", async || {
+            nothing_outlives(How::Panic).await
+        }),
+        suite.trial_alone("harness::nothing_outlives_a_sigkill", async || {
+            nothing_outlives(How::SigKill).await
+        }),
     ]
 }
 
@@ -39,33 +49,53 @@ async fn four_nodes() -> anyhow::Result<()> {
     let zones = ["us-west-2a", "us-west-2a", "us-west-2b", "us-west-2b"];
     let instances = cloud.create_group("workers", &zones);
     for (index, (instance, zone)) in instances.iter().zip(zones).enumerate() {
-        fleet.create_node(&format!("node-{index}"), instance, zone).await?;
+        fleet
+            .create_node(&format!("node-{index}"), instance, zone)
+            .await?;
     }
     fleet.wait_ready(4).await?;
     fleet.deployment("web", 4, 3).await?;
     let pods: Api<Pod> = Api::namespaced(control_plane.admin(), "default");
-    let used: BTreeSet<_> =
-        pods.list(&ListParams::default()).await?.items.into_iter().filter_map(|pod| pod.spec?.node_name).collect();
+    let used: BTreeSet<_> = pods
+        .list(&ListParams::default())
+        .await?
+        .items
+        .into_iter()
+        .filter_map(|pod| pod.spec?.node_name)
+        .collect();
     ensure!(used.len() == 4, "four pods run on {used:?}");
 
     let nodes: Api<Node> = Api::all(control_plane.admin());
     fleet.lose_node("node-0").await?;
-    until(Duration::from_secs(40), "the lost node is Unknown", async || {
-        let node = nodes.get("node-0").await?;
-        Ok(condition(&node, "Ready").filter(|ready| ready.status == "Unknown").map(drop))
-    })
+    until(
+        Duration::from_secs(40),
+        "the lost node is Unknown",
+        async || {
+            let node = nodes.get("node-0").await?;
+            Ok(condition(&node, "Ready")
+                .filter(|ready| ready.status == "Unknown")
+                .map(drop))
+        },
+    )
     .await?;
     fleet.recover_node("node-0").await?;
     fleet.wait_ready(4).await?;
 
     let _world = World::run(control_plane.admin(), cloud.clone(), fleet.clone());
     terminate(&cloud, &instances[3]).await?;
-    until(SOON, "the node of the terminated instance is gone, a new one is Ready", async || {
-        let list = nodes.list(&ListParams::default()).await?.items;
-        let old = list.iter().any(|node| node.metadata.name.as_deref() == Some("node-3"));
-        let ready = |node: &&Node| condition(node, "Ready").is_some_and(|ready| ready.status == "True");
-        Ok((!old && list.iter().filter(ready).count() == 4).then_some(()))
-    })
+    until(
+        SOON,
+        "the node of the terminated instance is gone, a new one is Ready",
+        async || {
+            let list = nodes.list(&ListParams::default()).await?.items;
+            let old = list
+                .iter()
+                .any(|node| node.metadata.name.as_deref() == Some("node-3"));
+            let ready =
+                |node: &&Node| condition(node, "Ready").is_some_and(|ready| ready.status == "True");
+            Ok((!old && list.iter().filter(ready).count() == 4).then_some(()))
+        },
+    )
     .await
 }
 
@@ -89,7 +119,10 @@ async fn terminate(cloud: &Cloud, instance: &str) -> anyhow::Result<()> {
         Ok(answer)
     })
     .await??;
-    ensure!(answer.starts_with("HTTP/1.1 200") && answer.contains("<ActivityId>"), "{answer}");
+    ensure!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("<ActivityId>"),
+        "{answer}"
+    );
     Ok(())
 }
 
@@ -100,7 +133,10 @@ pub(crate) fn is_holder() -> bool {
 
 /// Starts a control plane and kwok, says so, and panics at a line on standard input.
 pub(crate) fn hold_a_control_plane() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let control_plane = ControlPlane::start().await.unwrap();
         let _fleet = Fleet::start(&control_plane).await.unwrap();
@@ -118,16 +154,23 @@ enum How {
 
 async fn nothing_outlives(how: How) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || {
+        let folder = tempfile::tempdir().context("make a folder")?;
         let mut holder = Command::new(env::current_exe()?)
             .arg(ROLE)
+            .env("TMPDIR", folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .context("start another process of this program")?;
         let mut line = String::new();
-        let stdout = holder.stdout.take().context("read the output of the other process")?;
-        BufReader::new(stdout).read_line(&mut line).context("read the output of the other process")?;
+        let stdout = holder
+            .stdout
+            .take()
+            .context("read the output of the other process")?;
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .context("read the output of the other process")?;
         let children = children_of(holder.id());
         match how {
             How::Panic => drop(holder.stdin.take()),
@@ -139,6 +182,14 @@ async fn nothing_outlives(how: How) -> anyhow::Result<()> {
         for _ in 0..100 {
             let alive: Vec<_> = children.iter().filter(|pid| is_alive(**pid)).collect();
             if alive.is_empty() {
+                let files = fs::read_dir(folder.path())
+                    .context("list a folder")?
+                    .count();
+                // Nobody is left to remove them after a SIGKILL.
+                ensure!(
+                    matches!(how, How::SigKill) || files == 0,
+                    "{files} files are still there"
+                );
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(50));

@@ -1,6 +1,9 @@
 //! Both daemons against a real control plane, under the service accounts that `deploy/` ships.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is a failure with a place")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, a panic is a failure with a place"
+)]
 
 mod detector;
 mod harness;

@@ -30,10 +30,19 @@ pub(crate) struct Suite {
 
 impl Suite {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start tokio")?;
-        let no_binaries = control_plane::binaries().err().map(|error| format!("{error:#}"));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("start tokio")?;
+        let no_binaries = control_plane::binaries()
+            .err()
+            .map(|error| format!("{error:#}"));
         let impossible = faults::unavailable().map(str::to_owned).or(no_binaries);
-        Ok(Self { runtime, cluster: OnceCell::new(), impossible })
+        Ok(Self {
+            runtime,
+            cluster: OnceCell::new(),
+            impossible,
+        })
     }
 
     /// A test on the control plane that all tests share.
@@ -44,7 +53,10 @@ impl Suite {
     {
         let suite = Arc::clone(self);
         self.trial_alone(name, async move || {
-            let cluster = suite.cluster.get_or_try_init(async || Cluster::start().await.map(Arc::new)).await?;
+            let cluster = suite
+                .cluster
+                .get_or_try_init(async || Cluster::start().await.map(Arc::new))
+                .await?;
             test(Arc::clone(cluster)).await
         })
     }
@@ -59,7 +71,10 @@ impl Suite {
             if let Some(reason) = &suite.impossible {
                 return Ok(Completion::ignored_with(reason));
             }
-            suite.runtime.block_on(test()).map_err(|error| format!("{error:#}"))?;
+            suite
+                .runtime
+                .block_on(test())
+                .map_err(|error| format!("{error:#}"))?;
             Ok(Completion::Completed)
         })
     }
@@ -74,10 +89,16 @@ pub(crate) struct Cluster {
 impl Cluster {
     async fn start() -> anyhow::Result<Self> {
         let control_plane = ControlPlane::start().await?;
-        control_plane.apply(&repo().join("deploy/rbac/detector.yaml")).await?;
-        let detector_kubeconfig =
-            control_plane.kubeconfig_for_service_account("nodemend-system", "nodemend-detector").await?;
-        Ok(Self { control_plane, detector_kubeconfig })
+        control_plane
+            .apply(&repo().join("deploy/rbac/detector.yaml"))
+            .await?;
+        let detector_kubeconfig = control_plane
+            .kubeconfig_for_service_account("nodemend-system", "nodemend-detector")
+            .await?;
+        Ok(Self {
+            control_plane,
+            detector_kubeconfig,
+        })
     }
 
     pub(crate) fn nodes(&self) -> Api<Node> {
@@ -86,19 +107,39 @@ impl Cluster {
 
     /// A Node object that nobody keeps alive.
     pub(crate) async fn create_node(&self, name: &str) -> anyhow::Result<Node> {
-        let node = serde_json::from_value(json!({"metadata": {"name": name}})).context("write a Node")?;
-        self.nodes().create(&PostParams::default(), &node).await.with_context(|| format!("create node {name}"))
+        let node =
+            serde_json::from_value(json!({"metadata": {"name": name}})).context("write a Node")?;
+        self.nodes()
+            .create(&PostParams::default(), &node)
+            .await
+            .with_context(|| format!("create node {name}"))
     }
 
-    pub(crate) async fn condition(&self, node: &str, kind: &str) -> anyhow::Result<Option<NodeCondition>> {
-        let node = self.nodes().get(node).await.with_context(|| format!("get node {node}"))?;
+    pub(crate) async fn condition(
+        &self,
+        node: &str,
+        kind: &str,
+    ) -> anyhow::Result<Option<NodeCondition>> {
+        let node = self
+            .nodes()
+            .get(node)
+            .await
+            .with_context(|| format!("get node {node}"))?;
         Ok(condition(&node, kind).cloned())
     }
 
     /// Waits until the condition stands with this status.
-    pub(crate) async fn wait_condition(&self, node: &str, kind: &str, status: &str) -> anyhow::Result<NodeCondition> {
+    pub(crate) async fn wait_condition(
+        &self,
+        node: &str,
+        kind: &str,
+        status: &str,
+    ) -> anyhow::Result<NodeCondition> {
         until(SOON, &format!("{kind}={status} on {node}"), async || {
-            Ok(self.condition(node, kind).await?.filter(|condition| condition.status == status))
+            Ok(self
+                .condition(node, kind)
+                .await?
+                .filter(|condition| condition.status == status))
         })
         .await
     }
@@ -113,7 +154,12 @@ impl Cluster {
         let events: Api<Event> = Api::namespaced(self.control_plane.admin(), "default");
         until(SOON, what, async || {
             let all = events.list(&ListParams::default()).await?.items;
-            let about = |event: &Event| event.regarding.as_ref().is_some_and(|object| object.uid == node.metadata.uid);
+            let about = |event: &Event| {
+                event
+                    .regarding
+                    .as_ref()
+                    .is_some_and(|object| object.uid == node.metadata.uid)
+            };
             Ok(all.into_iter().find(|event| about(event) && matches(event)))
         })
         .await

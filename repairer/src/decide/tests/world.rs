@@ -101,7 +101,9 @@ impl World {
         match step {
             Step::Open(repair) => drop(self.cluster.repairs.insert(repair.metadata.name.clone().unwrap(), *repair)),
             Step::Record { repair, status } => {
-                self.cluster.repairs.get_mut(&repair).unwrap().status = Some(*status);
+                // What is read back is what the API stores, not what was in memory.
+                let stored = serde_json::from_value(serde_json::to_value(*status).unwrap()).unwrap();
+                self.cluster.repairs.get_mut(&repair).unwrap().status = Some(stored);
             }
             Step::Act { repair, act } => {
                 let name = self.cluster.repairs[&repair].spec.node_ref.name.clone();

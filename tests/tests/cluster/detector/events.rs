@@ -24,16 +24,37 @@ pub(super) async fn names_node_and_pod(cluster: Arc<Cluster>) -> anyhow::Result<
     let process = format!("process hog (pid {})", killed.pid);
     let event = cluster
         .wait_event(&node, "an Event of the OOM kill", |event| {
-            event.note.as_deref().is_some_and(|note| note.contains(&process))
+            event
+                .note
+                .as_deref()
+                .is_some_and(|note| note.contains(&process))
         })
         .await?;
     let note = event.note.context("read the note")?;
     let related = event.related.context("the Event is related to no pod")?;
-    ensure!(event.reason.as_deref() == Some("OOMKilling"), "the reason is {:?}", event.reason);
-    ensure!(event.type_.as_deref() == Some("Warning"), "the type is {:?}", event.type_);
-    ensure!(note.contains(&format!("pod default/hungry (UID {uid})")), "{note}");
-    ensure!((related.kind.as_deref(), related.uid.as_deref()) == (Some("Pod"), Some(uid.as_str())), "{related:?}");
-    ensure!(related.name.as_deref() == Some("hungry") && related.namespace.as_deref() == Some("default"), "{related:?}");
+    ensure!(
+        event.reason.as_deref() == Some("OOMKilling"),
+        "the reason is {:?}",
+        event.reason
+    );
+    ensure!(
+        event.type_.as_deref() == Some("Warning"),
+        "the type is {:?}",
+        event.type_
+    );
+    ensure!(
+        note.contains(&format!("pod default/hungry (UID {uid})")),
+        "{note}"
+    );
+    ensure!(
+        (related.kind.as_deref(), related.uid.as_deref()) == (Some("Pod"), Some(uid.as_str())),
+        "{related:?}"
+    );
+    ensure!(
+        related.name.as_deref() == Some("hungry")
+            && related.namespace.as_deref() == Some("default"),
+        "{related:?}"
+    );
     Ok(())
 }
 
@@ -46,26 +67,50 @@ pub(super) async fn unknown_pod(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     let process = format!("process stray (pid {})", killed.pid);
     let event = cluster
         .wait_event(&node, "an Event of the OOM kill", |event| {
-            event.note.as_deref().is_some_and(|note| note.contains(&process))
+            event
+                .note
+                .as_deref()
+                .is_some_and(|note| note.contains(&process))
         })
         .await?;
     let note = event.note.context("read the note")?;
-    ensure!(note.contains(&format!("the pod with UID {uid} (not found on this node)")), "{note}");
-    ensure!(event.related.is_none(), "an Event of an unknown pod is related to {:?}", event.related);
+    ensure!(
+        note.contains(&format!("the pod with UID {uid} (not found on this node)")),
+        "{note}"
+    );
+    ensure!(
+        event.related.is_none(),
+        "an Event of an unknown pod is related to {:?}",
+        event.related
+    );
     Ok(())
 }
 
 pub(super) async fn may_do_nothing_else(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     cluster.create_node("guarded-node").await?;
-    let client =
-        cluster.control_plane.client_for_service_account("nodemend-system", "nodemend-detector").await?;
+    let client = cluster
+        .control_plane
+        .client_for_service_account("nodemend-system", "nodemend-detector")
+        .await?;
     let nodes: Api<Node> = Api::all(client.clone());
     let pods: Api<Pod> = Api::all(client);
     let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
     let refused = [
         ("list nodes", nodes.list(&ListParams::default()).await.err()),
-        ("cordon", nodes.patch("guarded-node", &PatchParams::default(), &cordon).await.err()),
-        ("delete a node", nodes.delete("guarded-node", &DeleteParams::default()).await.err()),
+        (
+            "cordon",
+            nodes
+                .patch("guarded-node", &PatchParams::default(), &cordon)
+                .await
+                .err(),
+        ),
+        (
+            "delete a node",
+            nodes
+                .delete("guarded-node", &DeleteParams::default())
+                .await
+                .err(),
+        ),
         ("list pods", pods.list(&ListParams::default()).await.err()),
     ];
     for (what, error) in refused {
@@ -85,5 +130,7 @@ async fn create_pod(cluster: &Cluster, name: &str, node: &str) -> anyhow::Result
         "spec": {"nodeName": node, "containers": [{"name": "main", "image": "example.test/main:1"}]},
     });
     let pod = serde_json::from_value(pod).context("write a Pod")?;
-    pods.create(&PostParams::default(), &pod).await.with_context(|| format!("create pod {name}"))
+    pods.create(&PostParams::default(), &pod)
+        .await
+        .with_context(|| format!("create pod {name}"))
 }

@@ -25,12 +25,22 @@ pub(super) async fn never_undo_each_other(cluster: Arc<Cluster>) -> anyhow::Resu
     let created = cluster.create_node(NODE).await?;
     let disk = Ext4::mounted()?;
     let critical = disk.path().display().to_string();
-    let version = created.metadata.resource_version.context("read a version")?;
+    let version = created
+        .metadata
+        .resource_version
+        .context("read a version")?;
     let history = tokio::spawn(history(nodes.clone(), version));
     let mut agent = Agent::start(
         &cluster.detector_kubeconfig,
         NODE,
-        &["--critical-mount", &critical, "--heartbeat", "1s", "--fatal-heartbeat", "1s"],
+        &[
+            "--critical-mount",
+            &critical,
+            "--heartbeat",
+            "1s",
+            "--fatal-heartbeat",
+            "1s",
+        ],
     )?;
     agent.wait_ready().await?;
 
@@ -42,14 +52,22 @@ pub(super) async fn never_undo_each_other(cluster: Arc<Cluster>) -> anyhow::Resu
         refused += write_as_kubelet(&nodes, number).await?;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    cluster.wait_condition(NODE, "StorageReady", "False").await?;
+    cluster
+        .wait_condition(NODE, "StorageReady", "False")
+        .await?;
     agent.stop()?;
     // Tells the history where to end.
     let last = Patch::Merge(json!({"metadata": {"labels": {"last": "true"}}}));
-    nodes.patch(NODE, &PatchParams::default(), &last).await.context("label the node")?;
+    nodes
+        .patch(NODE, &PatchParams::default(), &last)
+        .await
+        .context("label the node")?;
     let versions = history.await??;
     check(&versions)?;
-    ensure!(refused == WRITES / 4, "{refused} writes from a stale copy were refused, not each one");
+    ensure!(
+        refused == WRITES / 4,
+        "{refused} writes from a stale copy were refused, not each one"
+    );
     let beats = distinct(&versions, "KernelReady");
     ensure!(beats >= 5, "the detector wrote only {beats} times");
     Ok(())
@@ -82,7 +100,10 @@ async fn write_as_kubelet(nodes: &Api<Node>, number: u64) -> anyhow::Result<u64>
         // The same from a copy that is out of date: it must not get through.
         _ => {
             let touch = json!({"metadata": {"annotations": {"touched": number.to_string()}}});
-            nodes.patch(NODE, &PatchParams::default(), &Patch::Merge(touch)).await.context("touch the node")?;
+            nodes
+                .patch(NODE, &PatchParams::default(), &Patch::Merge(touch))
+                .await
+                .context("touch the node")?;
             let replaced = replace(nodes, &mut node, number).await?;
             Ok(u64::from(!replaced))
         }
@@ -90,11 +111,19 @@ async fn write_as_kubelet(nodes: &Api<Node>, number: u64) -> anyhow::Result<u64>
 }
 
 async fn replace(nodes: &Api<Node>, node: &mut Node, number: u64) -> anyhow::Result<bool> {
-    let theirs: Vec<NodeCondition> = serde_json::from_value(json!(conditions(number))).context("write conditions")?;
-    let all = node.status.get_or_insert_default().conditions.get_or_insert_default();
+    let theirs: Vec<NodeCondition> =
+        serde_json::from_value(json!(conditions(number))).context("write conditions")?;
+    let all = node
+        .status
+        .get_or_insert_default()
+        .conditions
+        .get_or_insert_default();
     all.retain(|condition| !KUBELETS.contains(&condition.type_.as_str()));
     all.extend(theirs);
-    match nodes.replace_status(NODE, &PostParams::default(), node).await {
+    match nodes
+        .replace_status(NODE, &PostParams::default(), node)
+        .await
+    {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error).context("update the node's status"),
@@ -118,11 +147,20 @@ fn conditions(number: u64) -> Vec<serde_json::Value> {
 /// Every version of the node's object, up to the one with the label `last`.
 async fn history(nodes: Api<Node>, version: String) -> anyhow::Result<Vec<Node>> {
     let watch = WatchParams::default().fields(&format!("metadata.name={NODE}"));
-    let mut events = std::pin::pin!(nodes.watch(&watch, &version).await.context("watch the node")?);
+    let mut events = std::pin::pin!(
+        nodes
+            .watch(&watch, &version)
+            .await
+            .context("watch the node")?
+    );
     let mut versions = Vec::new();
     while let Some(event) = events.next().await {
         if let WatchEvent::Modified(node) = event.context("watch the node")? {
-            let last = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key("last"));
+            let last = node
+                .metadata
+                .labels
+                .as_ref()
+                .is_some_and(|labels| labels.contains_key("last"));
             versions.push(node);
             if last {
                 return Ok(versions);
@@ -137,17 +175,34 @@ fn check(versions: &[Node]) -> anyhow::Result<()> {
     for pair in versions.windows(2) {
         let [before, after] = pair else { continue };
         for kind in KUBELETS.iter().chain(&OURS) {
-            let Some(old) = condition(before, kind) else { continue };
+            let Some(old) = condition(before, kind) else {
+                continue;
+            };
             let new = condition(after, kind).with_context(|| format!("{kind} was removed"))?;
             if KUBELETS.contains(kind) {
-                ensure!(number(new) >= number(old), "{kind} went back from `{}` to `{}`", old.message(), new.message());
+                ensure!(
+                    number(new) >= number(old),
+                    "{kind} went back from `{}` to `{}`",
+                    old.message(),
+                    new.message()
+                );
                 continue;
             }
-            ensure!(new.last_heartbeat_time >= old.last_heartbeat_time, "{kind} went back in time");
+            ensure!(
+                new.last_heartbeat_time >= old.last_heartbeat_time,
+                "{kind} went back in time"
+            );
             if new.status == old.status {
-                ensure!(new.last_transition_time == old.last_transition_time, "{kind} has a new transition time");
+                ensure!(
+                    new.last_transition_time == old.last_transition_time,
+                    "{kind} has a new transition time"
+                );
             } else {
-                ensure!((*kind, new.status.as_str()) == ("StorageReady", "False"), "{kind} became {}", new.status);
+                ensure!(
+                    (*kind, new.status.as_str()) == ("StorageReady", "False"),
+                    "{kind} became {}",
+                    new.status
+                );
             }
         }
     }
@@ -170,8 +225,10 @@ fn number(condition: &NodeCondition) -> Option<u64> {
 }
 
 fn distinct(versions: &[Node], kind: &str) -> usize {
-    let mut times: Vec<_> =
-        versions.iter().filter_map(|node| condition(node, kind)?.last_heartbeat_time.clone()).collect();
+    let mut times: Vec<_> = versions
+        .iter()
+        .filter_map(|node| condition(node, kind)?.last_heartbeat_time.clone())
+        .collect();
     times.dedup();
     times.len()
 }

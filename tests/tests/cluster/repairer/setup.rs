@@ -1,6 +1,5 @@
 //! What a person has to mend is named with its remedy.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,12 +43,12 @@ pub(crate) async fn missing() -> anyhow::Result<()> {
     control_plane.apply(&repo().join("deploy/rbac/repairer.yaml")).await?;
     let account = control_plane.kubeconfig_for_service_account("nodemend-system", "nodemend-repairer").await?;
     let mut no_crds = repairer(&account, "a", &cloud)?;
-    no_crds.wait_for_log(SOON, says("kubectl apply -f deploy/crds")).await?;
+    no_crds.wait_for_log(SOON, says("apply deploy/crds")).await?;
     no_crds.kill();
 
     let stranger = control_plane.kubeconfig_for_service_account("default", "default").await?;
     let mut no_rbac = repairer(&stranger, "b", &cloud)?;
-    no_rbac.wait_for_log(SOON, says("leases.coordination.k8s.io")).await?;
+    no_rbac.wait_for_log(SOON, says("use the service account nodemend-repairer")).await?;
     Ok(())
 }
 
@@ -57,12 +56,10 @@ pub(crate) async fn late() -> anyhow::Result<()> {
     let cloud = Cloud::start().await?;
     let control_plane = ControlPlane::start().await?;
     control_plane.apply(&repo().join("deploy/crds")).await?;
+    control_plane.apply(&repo().join("deploy/rbac/repairer.yaml")).await?;
+    let account = control_plane.kubeconfig_for_service_account("nodemend-system", "nodemend-repairer").await?;
     let mut link = Link::new(&control_plane)?;
-    let kubeconfig = control_plane.kubeconfig_via(
-        &format!("https://{}", link.address()),
-        control_plane.admin_kubeconfig(),
-    )?;
-    ensure!(fs::metadata(&kubeconfig).is_ok());
+    let kubeconfig = control_plane.kubeconfig_through(&link, &account)?;
     let mut daemon = repairer(&kubeconfig, "a", &cloud)?;
     daemon.wait_for_log(SOON, says("the lease could not be taken")).await?;
     link.up()?;

@@ -1,0 +1,103 @@
+//! `nodemend-bench`: how soon the detector says what the kernel saw, and what it costs;
+//! `cargo xtask bench` builds and starts it.
+
+mod drops;
+mod idle;
+mod latency;
+mod report;
+mod stage;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::{Parser, ValueEnum};
+use nodemend_tests::faults;
+
+use crate::report::Report;
+use crate::stage::Stage;
+
+/// Measures the detector on this kernel, against a real control plane on loopback.
+///
+/// Needs root: it kills processes in memory cgroups, turns file systems on loop devices read-only
+/// and drops packets on loopback, and undoes all of it. A busy machine makes the numbers worse.
+#[derive(Parser)]
+#[command(name = "nodemend-bench", version)]
+struct Args {
+    /// OOM kills for fault-to-finding
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=250))]
+    faults: u32,
+    /// File systems turned read-only for fault-to-condition; each needs a fresh detector, about a second
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    conditions: u32,
+    /// Seconds for which the idle detector is watched
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    idle_seconds: u64,
+    /// Packets dropped in each round for the cost of a kfree_skb event
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1000..=1_000_000))]
+    packets: u32,
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(report) => {
+            match args.output {
+                Format::Table => print!("{}", report.table()),
+                Format::Json => println!("{}", report.json()),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<Report> {
+    if let Some(reason) = faults::unavailable() {
+        return Err(anyhow!(reason));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start tokio")?;
+    runtime.block_on(async {
+        tokio::select! {
+            report = measure(args) => report,
+            interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
+                Ok(()) => anyhow!("interrupted"),
+                Err(error) => anyhow!(error).context("listen for Ctrl-C"),
+            }),
+        }
+    })
+}
+
+async fn measure(args: &Args) -> anyhow::Result<Report> {
+    eprintln!("starting a control plane");
+    let stage = Stage::set().await?;
+    eprintln!("{} OOM kills", args.faults);
+    let findings = latency::oom_kills(&stage, args.faults).await?;
+    eprintln!("{} file systems turned read-only", args.conditions);
+    let (conditions_found, conditions) = latency::read_only(&stage, args.conditions).await?;
+    eprintln!("{} s of nothing", args.idle_seconds);
+    let idle = idle::watch(&stage, Duration::from_secs(args.idle_seconds)).await?;
+    eprintln!("rounds of {} dropped packets", args.packets);
+    let drops = drops::cost(&stage, args.packets).await?;
+    Ok(Report {
+        findings,
+        conditions_found,
+        conditions,
+        idle,
+        drops,
+    })
+}
