@@ -51,48 +51,98 @@ pub async fn record(
     status: NodeRepairStatus,
 ) -> anyhow::Result<Written<NodeRepair>> {
     let api: Api<NodeRepair> = Api::all(client.clone());
-    let object = NodeRepair { status: Some(status), ..seen.clone() };
-    guarded(api.replace_status(name, &PostParams::default(), &object).await)
-        .with_context(|| format!("store the status of NodeRepair {name}"))
+    let object = NodeRepair {
+        status: Some(status),
+        ..seen.clone()
+    };
+    guarded(
+        api.replace_status(name, &PostParams::default(), &object)
+            .await,
+    )
+    .with_context(|| format!("store the status of NodeRepair {name}"))
 }
 
-pub async fn record_policy(client: &Client, name: &str, status: &RepairPolicyStatus) -> anyhow::Result<()> {
+pub async fn record_policy(
+    client: &Client,
+    name: &str,
+    status: &RepairPolicyStatus,
+) -> anyhow::Result<()> {
     let api: Api<RepairPolicy> = Api::all(client.clone());
     let patch = Patch::Merge(json!({"status": status}));
-    guarded(api.patch_status(name, &PatchParams::default(), &patch).await)
-        .with_context(|| format!("store the status of RepairPolicy {name}"))?;
+    guarded(
+        api.patch_status(name, &PatchParams::default(), &patch)
+            .await,
+    )
+    .with_context(|| format!("store the status of RepairPolicy {name}"))?;
     Ok(())
 }
 
 /// Unschedulable and our taint in one write, over exactly the node that was decided about.
-pub async fn cordon(client: &Client, node: &NodeView, now: Timestamp) -> anyhow::Result<Written<Node>> {
-    let mut taints: Vec<_> = node.taints.iter().filter(|taint| taint.key != TAINT).cloned().collect();
+pub async fn cordon(
+    client: &Client,
+    node: &NodeView,
+    now: Timestamp,
+) -> anyhow::Result<Written<Node>> {
+    let mut taints: Vec<_> = node
+        .taints
+        .iter()
+        .filter(|taint| taint.key != TAINT)
+        .cloned()
+        .collect();
     taints.push(Taint {
         key: TAINT.to_owned(),
         value: None,
         effect: "NoSchedule".to_owned(),
         time_added: Some(Time(now)),
     });
-    patch(client, node, json!({"unschedulable": true, "taints": taints})).await.context("cordon the node")
+    patch(
+        client,
+        node,
+        json!({"unschedulable": true, "taints": taints}),
+    )
+    .await
+    .context("cordon the node")
 }
 
 /// Undoes our cordon: the taint, and the unschedulable that we set ourselves.
-pub async fn uncordon(client: &Client, node: &NodeView, found_cordoned: bool) -> anyhow::Result<Written<Node>> {
-    let taints: Vec<_> = node.taints.iter().filter(|taint| taint.key != TAINT).cloned().collect();
-    patch(client, node, json!({"unschedulable": found_cordoned, "taints": taints})).await.context("un-cordon the node")
+pub async fn uncordon(
+    client: &Client,
+    node: &NodeView,
+    found_cordoned: bool,
+) -> anyhow::Result<Written<Node>> {
+    let taints: Vec<_> = node
+        .taints
+        .iter()
+        .filter(|taint| taint.key != TAINT)
+        .cloned()
+        .collect();
+    patch(
+        client,
+        node,
+        json!({"unschedulable": found_cordoned, "taints": taints}),
+    )
+    .await
+    .context("un-cordon the node")
 }
 
 async fn patch(client: &Client, node: &NodeView, spec: Value) -> anyhow::Result<Written<Node>> {
     let api: Api<Node> = Api::all(client.clone());
     let patch = json!({"metadata": {"uid": node.uid, "resourceVersion": node.resource_version}, "spec": spec});
-    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     guarded(api.patch(&node.name, &params, &Patch::Merge(patch)).await)
 }
 
 pub async fn pods_on(client: &Client, node: &str) -> anyhow::Result<Vec<PodView>> {
     let api: Api<Pod> = Api::all(client.clone());
     let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    let pods = api.list(&params).await.map_err(explain).with_context(|| format!("list the pods of node {node}"))?;
+    let pods = api
+        .list(&params)
+        .await
+        .map_err(explain)
+        .with_context(|| format!("list the pods of node {node}"))?;
     Ok(pods.items.iter().filter_map(PodView::read).collect())
 }
 
@@ -106,8 +156,9 @@ pub async fn evict(client: &Client, pod: &PodView) -> anyhow::Result<Eviction> {
         "deleteOptions": {"preconditions": {"uid": pod.uid}},
     });
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
-    let answer: kube::Result<Value> =
-        api.create_subresource("eviction", &pod.name, &PostParams::default(), &body).await;
+    let answer: kube::Result<Value> = api
+        .create_subresource("eviction", &pod.name, &PostParams::default(), &body)
+        .await;
     match answer {
         Ok(_) => Ok(Eviction::Done),
         Err(kube::Error::Api(status)) => Ok(drain::refused(&status)),

@@ -35,11 +35,20 @@ pub struct Aws {
 /// What a call that changes something came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    Accepted { request_id: Option<String>, message: Option<String> },
+    Accepted {
+        request_id: Option<String>,
+        message: Option<String>,
+    },
     /// AWS said no, and will again.
-    Refused { request_id: Option<String>, message: String },
+    Refused {
+        request_id: Option<String>,
+        message: String,
+    },
     /// AWS did not act, but may if asked later.
-    Throttled { request_id: Option<String>, message: String },
+    Throttled {
+        request_id: Option<String>,
+        message: String,
+    },
     /// No answer, or none that tells: it may have acted.
     Unknown { message: String },
 }
@@ -51,7 +60,10 @@ impl Aws {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(READ_ATTEMPT).operation_timeout(READ).build();
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(READ_ATTEMPT)
+            .operation_timeout(READ)
+            .build();
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http)
             .timeout_config(timeouts)
@@ -59,7 +71,9 @@ impl Aws {
             .load()
             .await;
         ensure!(
-            config.region().is_some_and(|region| !region.as_ref().is_empty()),
+            config
+                .region()
+                .is_some_and(|region| !region.as_ref().is_empty()),
             "no AWS region: set AWS_REGION, or let the pod reach the instance metadata service"
         );
         Ok(Self {
@@ -69,12 +83,22 @@ impl Aws {
     }
 
     /// What AWS says of these instances. One that it does not know any more is gone.
-    pub async fn describe(&self, ids: &BTreeSet<String>) -> anyhow::Result<BTreeMap<String, InstanceView>> {
+    pub async fn describe(
+        &self,
+        ids: &BTreeSet<String>,
+    ) -> anyhow::Result<BTreeMap<String, InstanceView>> {
         let ids: Vec<_> = ids.iter().cloned().collect();
         let mut found = BTreeMap::new();
         for chunk in ids.chunks(MOST_IDS) {
             for id in chunk {
-                found.insert(id.clone(), InstanceView { group: None, lifecycle: None, state: InstanceState::Gone });
+                found.insert(
+                    id.clone(),
+                    InstanceView {
+                        group: None,
+                        lifecycle: None,
+                        state: InstanceState::Gone,
+                    },
+                );
             }
             self.add_states(chunk, &mut found).await?;
             self.add_groups(chunk, &mut found).await?;
@@ -82,13 +106,30 @@ impl Aws {
         Ok(found)
     }
 
-    async fn add_states(&self, ids: &[String], found: &mut BTreeMap<String, InstanceView>) -> anyhow::Result<()> {
+    async fn add_states(
+        &self,
+        ids: &[String],
+        found: &mut BTreeMap<String, InstanceView>,
+    ) -> anyhow::Result<()> {
         // By filter: one unknown id among `InstanceIds` fails the whole call.
-        let filter = Filter::builder().name("instance-id").set_values(Some(ids.to_vec())).build();
-        let mut pages = self.ec2.describe_instances().filters(filter).into_paginator().send();
+        let filter = Filter::builder()
+            .name("instance-id")
+            .set_values(Some(ids.to_vec()))
+            .build();
+        let mut pages = self
+            .ec2
+            .describe_instances()
+            .filters(filter)
+            .into_paginator()
+            .send();
         while let Some(page) = pages.next().await {
             let page = page.map_err(explain).context("ec2 DescribeInstances")?;
-            let instances = page.reservations.into_iter().flatten().filter_map(|r| r.instances).flatten();
+            let instances = page
+                .reservations
+                .into_iter()
+                .flatten()
+                .filter_map(|r| r.instances)
+                .flatten();
             for instance in instances {
                 let state = match instance.state.and_then(|state| state.name) {
                     Some(InstanceStateName::ShuttingDown) => InstanceState::Going,
@@ -103,11 +144,20 @@ impl Aws {
         Ok(())
     }
 
-    async fn add_groups(&self, ids: &[String], found: &mut BTreeMap<String, InstanceView>) -> anyhow::Result<()> {
-        let call = self.autoscaling.describe_auto_scaling_instances().set_instance_ids(Some(ids.to_vec()));
+    async fn add_groups(
+        &self,
+        ids: &[String],
+        found: &mut BTreeMap<String, InstanceView>,
+    ) -> anyhow::Result<()> {
+        let call = self
+            .autoscaling
+            .describe_auto_scaling_instances()
+            .set_instance_ids(Some(ids.to_vec()));
         let mut pages = call.into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(explain).context("autoscaling DescribeAutoScalingInstances")?;
+            let page = page
+                .map_err(explain)
+                .context("autoscaling DescribeAutoScalingInstances")?;
             for member in page.auto_scaling_instances.into_iter().flatten() {
                 if let Some(view) = member.instance_id.and_then(|id| found.get_mut(&id)) {
                     view.group = member.auto_scaling_group_name;
@@ -122,7 +172,11 @@ impl Aws {
     pub async fn terminate(&self, clearance: Clearance, _term: Term) -> Outcome {
         let once = aws_sdk_autoscaling::config::Config::builder()
             .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(MUTATION).build());
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .operation_attempt_timeout(MUTATION)
+                    .build(),
+            );
         let answer = self
             .autoscaling
             .terminate_instance_in_auto_scaling_group()
@@ -152,7 +206,10 @@ where
         let message = DisplayErrorContext(error).to_string();
         return match error {
             // It was never sent.
-            SdkError::ConstructionFailure(_) => Outcome::Refused { request_id: None, message },
+            SdkError::ConstructionFailure(_) => Outcome::Refused {
+                request_id: None,
+                message,
+            },
             _ => Outcome::Unknown { message },
         };
     };
@@ -160,13 +217,27 @@ where
     let request_id = answer.request_id().map(str::to_owned);
     let code = answer.code().unwrap_or("no error code");
     let message = format!("{code}: {}", answer.message().unwrap_or("no message"));
-    let later = ["Throttling", "RequestLimitExceeded", "ResourceContention", "ScalingActivityInProgress"];
+    let later = [
+        "Throttling",
+        "RequestLimitExceeded",
+        "ResourceContention",
+        "ScalingActivityInProgress",
+    ];
     if later.iter().any(|known| code.starts_with(known)) {
-        Outcome::Throttled { request_id, message }
-    } else if code == "no error code" || code.starts_with("Internal") || code.starts_with("ServiceUnavailable") {
+        Outcome::Throttled {
+            request_id,
+            message,
+        }
+    } else if code == "no error code"
+        || code.starts_with("Internal")
+        || code.starts_with("ServiceUnavailable")
+    {
         Outcome::Unknown { message }
     } else {
-        Outcome::Refused { request_id, message }
+        Outcome::Refused {
+            request_id,
+            message,
+        }
     }
 }
 

@@ -54,15 +54,21 @@ impl NodeView {
     pub fn read(node: &core::Node) -> Option<Self> {
         let spec = node.spec.as_ref();
         let status = node.status.as_ref();
-        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let conditions = status
+            .and_then(|status| status.conditions.as_deref())
+            .unwrap_or_default();
         Some(Self {
             name: node.metadata.name.clone()?,
             uid: node.metadata.uid.clone()?,
             resource_version: node.metadata.resource_version.clone()?,
             labels: node.metadata.labels.clone().unwrap_or_default(),
-            provider_id: spec.and_then(|spec| spec.provider_id.clone()).unwrap_or_default(),
+            provider_id: spec
+                .and_then(|spec| spec.provider_id.clone())
+                .unwrap_or_default(),
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
-            taints: spec.and_then(|spec| spec.taints.clone()).unwrap_or_default(),
+            taints: spec
+                .and_then(|spec| spec.taints.clone())
+                .unwrap_or_default(),
             conditions: conditions.iter().map(ConditionView::read).collect(),
             created: node.metadata.creation_timestamp.as_ref()?.0,
             deleting: node.metadata.deletion_timestamp.is_some(),
@@ -70,11 +76,14 @@ impl NodeView {
     }
 
     pub fn condition(&self, kind: &str) -> Option<&ConditionView> {
-        self.conditions.iter().find(|condition| condition.kind == kind)
+        self.conditions
+            .iter()
+            .find(|condition| condition.kind == kind)
     }
 
     pub fn is_ready(&self) -> bool {
-        self.condition("Ready").is_some_and(|condition| condition.status == "True")
+        self.condition("Ready")
+            .is_some_and(|condition| condition.status == "True")
     }
 
     /// Our cordon is both: a person who takes either away has taken the node back.
@@ -110,7 +119,9 @@ pub struct InstanceId(String);
 /// Why a `providerID` names no EC2 instance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderIdError {
-    #[error("spec.providerID is empty: the cloud controller manager or kubelet (--provider-id) must set it")]
+    #[error(
+        "spec.providerID is empty: the cloud controller manager or kubelet (--provider-id) must set it"
+    )]
     Empty,
     #[error("spec.providerID `{0}` is not aws:///ZONE/i-...: only EC2 instances are repaired")]
     Foreign(String),
@@ -123,13 +134,21 @@ impl InstanceId {
             return Err(ProviderIdError::Empty);
         }
         let foreign = || ProviderIdError::Foreign(provider_id.chars().take(80).collect());
-        let (zone, id) =
-            provider_id.strip_prefix("aws:///").and_then(|rest| rest.split_once('/')).ok_or_else(foreign)?;
+        let (zone, id) = provider_id
+            .strip_prefix("aws:///")
+            .and_then(|rest| rest.split_once('/'))
+            .ok_or_else(foreign)?;
         let hex = id.strip_prefix("i-").ok_or_else(foreign)?;
         let well_formed = !zone.is_empty()
             && matches!(hex.len(), 8 | 17)
-            && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if well_formed { Ok(Self(id.to_owned())) } else { Err(foreign()) }
+            && hex
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if well_formed {
+            Ok(Self(id.to_owned()))
+        } else {
+            Err(foreign())
+        }
     }
 
     pub fn as_str(&self) -> &str {
@@ -168,7 +187,9 @@ impl InstanceView {
         let lifecycle = self.lifecycle.as_deref().unwrap_or_default();
         match self.state {
             InstanceState::Going | InstanceState::Gone => true,
-            InstanceState::There => lifecycle.starts_with("Terminating") || lifecycle == "Terminated",
+            InstanceState::There => {
+                lifecycle.starts_with("Terminating") || lifecycle == "Terminated"
+            }
         }
     }
 }
@@ -182,12 +203,18 @@ impl Cluster {
 
     /// The Node of a repair: the same name *and* UID.
     pub fn node_of(&self, repair: &NodeRepair) -> Option<&NodeView> {
-        self.nodes.get(&repair.spec.node_ref.name).filter(|node| node.uid == repair.spec.node_ref.uid)
+        self.nodes
+            .get(&repair.spec.node_ref.name)
+            .filter(|node| node.uid == repair.spec.node_ref.uid)
     }
 
     pub fn open_repair(&self, node_uid: &str) -> Option<(&String, &NodeRepair)> {
         self.repairs.iter().find(|(_, repair)| {
-            repair.spec.node_ref.uid == node_uid && !repair.status.as_ref().is_some_and(|status| status.is_finished())
+            repair.spec.node_ref.uid == node_uid
+                && !repair
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| status.is_finished())
         })
     }
 }
@@ -198,8 +225,18 @@ mod tests {
 
     #[test]
     fn an_instance_id_is_read_from_the_provider_id() {
-        assert_eq!(InstanceId::parse("aws:///us-west-2a/i-0123456789abcdef0").unwrap().as_str(), "i-0123456789abcdef0");
-        assert_eq!(InstanceId::parse("aws:///us-west-2a/i-01234567").unwrap().as_str(), "i-01234567");
+        assert_eq!(
+            InstanceId::parse("aws:///us-west-2a/i-0123456789abcdef0")
+                .unwrap()
+                .as_str(),
+            "i-0123456789abcdef0"
+        );
+        assert_eq!(
+            InstanceId::parse("aws:///us-west-2a/i-01234567")
+                .unwrap()
+                .as_str(),
+            "i-01234567"
+        );
     }
 
     #[test]

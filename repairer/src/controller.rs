@@ -67,7 +67,9 @@ impl Controller {
             self.episodes.observe(&cluster, now);
             let plan = decide::decide(&cluster, &self.episodes, now);
 
-            let until_due = plan.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+            let until_due = plan
+                .wake_at
+                .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
             let soon = (!plan.steps.is_empty()).then_some(AFTER_A_STEP);
             let ask_again = (!all_asked).then_some(BETWEEN_QUESTIONS);
             self.carry_out(&cluster, plan).await;
@@ -92,14 +94,23 @@ impl Controller {
             .filter(|status| matches!(status.phase, Phase::Replacing | Phase::Verifying))
             .filter_map(|status| status.instance_id.clone());
         let in_repair: BTreeSet<_> = in_repair.collect();
-        let nodes = cluster.nodes.values().filter_map(|node| Some(node.instance().ok()?.to_string()));
+        let nodes = cluster
+            .nodes
+            .values()
+            .filter_map(|node| Some(node.instance().ok()?.to_string()));
         let all: BTreeSet<_> = nodes.chain(in_repair.iter().cloned()).collect();
         self.instances.retain(|id, _| all.contains(id));
 
-        let ask_all = self.asked_all.is_none_or(|at| at.elapsed() >= MEMBERSHIP_AGE);
-        let ask: BTreeSet<_> =
-            all.into_iter().filter(|id| ask_all || in_repair.contains(id) || !self.instances.contains_key(id)).collect();
-        let too_soon = self.asked.is_some_and(|at| at.elapsed() < BETWEEN_QUESTIONS);
+        let ask_all = self
+            .asked_all
+            .is_none_or(|at| at.elapsed() >= MEMBERSHIP_AGE);
+        let ask: BTreeSet<_> = all
+            .into_iter()
+            .filter(|id| ask_all || in_repair.contains(id) || !self.instances.contains_key(id))
+            .collect();
+        let too_soon = self
+            .asked
+            .is_some_and(|at| at.elapsed() < BETWEEN_QUESTIONS);
         let mut done = ask.is_empty();
         if !ask.is_empty() && !too_soon {
             self.asked = Some(Instant::now());
@@ -112,7 +123,10 @@ impl Controller {
                     done = true;
                 }
                 Err(error) => {
-                    warn!(error = format!("{error:#}"), "AWS did not describe the instances: nothing is decided about them");
+                    warn!(
+                        error = format!("{error:#}"),
+                        "AWS did not describe the instances: nothing is decided about them"
+                    );
                     self.instances.retain(|id, _| !ask.contains(id));
                 }
             }
@@ -127,7 +141,9 @@ impl Controller {
             let phase = repair.status.as_ref().map(|status| status.phase);
             matches!(phase, Some(Phase::Draining | Phase::Replacing))
         });
-        let nodes: BTreeSet<_> = drained.filter_map(|repair| Some(cluster.node_of(repair)?.name.clone())).collect();
+        let nodes: BTreeSet<_> = drained
+            .filter_map(|repair| Some(cluster.node_of(repair)?.name.clone()))
+            .collect();
         for node in nodes {
             match act::pods_on(&self.client, &node).await {
                 Ok(pods) => drop(cluster.pods.insert(node, pods)),
@@ -139,11 +155,18 @@ impl Controller {
     async fn carry_out(&self, cluster: &Cluster, plan: Plan) {
         for policy in &cluster.policies {
             let name = policy.metadata.name.as_deref().unwrap_or_default();
-            let wanted = plan.policies.get(name).filter(|wanted| policy.status.as_ref() != Some(wanted));
+            let wanted = plan
+                .policies
+                .get(name)
+                .filter(|wanted| policy.status.as_ref() != Some(wanted));
             if let Some(wanted) = wanted
                 && let Err(error) = act::record_policy(&self.client, name, wanted).await
             {
-                warn!(policy = name, error = format!("{error:#}"), "its status is out of date");
+                warn!(
+                    policy = name,
+                    error = format!("{error:#}"),
+                    "its status is out of date"
+                );
             }
         }
         let pass = Pass {
@@ -153,6 +176,8 @@ impl Controller {
             cluster,
             episodes: &self.episodes,
         };
-        futures::stream::iter(plan.steps).for_each_concurrent(CONCURRENCY, |step| pass.carry_out(step)).await;
+        futures::stream::iter(plan.steps)
+            .for_each_concurrent(CONCURRENCY, |step| pass.carry_out(step))
+            .await;
     }
 }

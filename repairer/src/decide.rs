@@ -8,7 +8,8 @@ use kube::api::ObjectMeta;
 
 use crate::api::policy::{RepairAction, RepairPolicy, RepairPolicyStatus};
 use crate::api::repair::{
-    EpisodeReason, NODE_UID_LABEL, NodeRef, NodeRepair, NodeRepairSpec, NodeRepairStatus, Outcome, Phase, PolicyRef,
+    EpisodeReason, NODE_UID_LABEL, NodeRef, NodeRepair, NodeRepairSpec, NodeRepairStatus, Outcome,
+    Phase, PolicyRef,
 };
 use crate::cluster::{Cluster, NodeView};
 use crate::drain::PodView;
@@ -43,7 +44,10 @@ pub enum Step {
     /// Create this NodeRepair.
     Open(Box<NodeRepair>),
     /// Store this status; nothing else.
-    Record { repair: String, status: Box<NodeRepairStatus> },
+    Record {
+        repair: String,
+        status: Box<NodeRepairStatus>,
+    },
     /// The stored status allows this side effect.
     Act { repair: String, act: Act },
 }
@@ -83,14 +87,34 @@ pub fn clearance(
 
 /// Those furthest first, so that they keep their places; then the oldest.
 fn under_way(cluster: &Cluster) -> Vec<(&String, &NodeRepair)> {
-    let began = |repair: &NodeRepair| repair.status.as_ref().and_then(|s| s.reasons.first()).map(|r| r.since.0);
-    let mut repairs: Vec<_> = cluster.repairs.iter().filter(|(_, repair)| !is_finished(repair)).collect();
-    repairs.sort_by_key(|(name, repair)| (std::cmp::Reverse(phase(repair)), began(repair), (*name).clone()));
+    let began = |repair: &NodeRepair| {
+        repair
+            .status
+            .as_ref()
+            .and_then(|s| s.reasons.first())
+            .map(|r| r.since.0)
+    };
+    let mut repairs: Vec<_> = cluster
+        .repairs
+        .iter()
+        .filter(|(_, repair)| !is_finished(repair))
+        .collect();
+    repairs.sort_by_key(|(name, repair)| {
+        (
+            std::cmp::Reverse(phase(repair)),
+            began(repair),
+            (*name).clone(),
+        )
+    });
     repairs
 }
 
 fn phase(repair: &NodeRepair) -> Phase {
-    repair.status.as_ref().map(|status| status.phase).unwrap_or_default()
+    repair
+        .status
+        .as_ref()
+        .map(|status| status.phase)
+        .unwrap_or_default()
 }
 
 fn is_finished(repair: &NodeRepair) -> bool {
@@ -114,16 +138,31 @@ impl<'a> Planner<'a> {
         let mut in_progress: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         let mut claims = BTreeMap::new();
         for (name, repair) in &cluster.repairs {
-            let Some(status) = &repair.status else { continue };
+            let Some(status) = &repair.status else {
+                continue;
+            };
             if takes_a_place(status) {
-                in_progress.entry(policy_name(cluster, repair)).or_default().insert(name.clone());
+                in_progress
+                    .entry(policy_name(cluster, repair))
+                    .or_default()
+                    .insert(name.clone());
             }
             if let Some(replacement) = &status.replacement {
-                claims.entry(replacement.node_uid.clone()).or_insert_with(|| name.clone());
+                claims
+                    .entry(replacement.node_uid.clone())
+                    .or_insert_with(|| name.clone());
             }
         }
         let tally = Tally::count(cluster, episodes, now);
-        Self { cluster, episodes, now, tally, in_progress, claims, plan: Plan::default() }
+        Self {
+            cluster,
+            episodes,
+            now,
+            tally,
+            in_progress,
+            claims,
+            plan: Plan::default(),
+        }
     }
 
     /// Asks to be woken at `at`, if that is to come.
@@ -138,34 +177,57 @@ impl<'a> Planner<'a> {
         if self.cluster.open_repair(&node.uid).is_some() {
             return;
         }
-        let Choice::One(policy) = rule::policy_for(node, &self.cluster.policies) else { return };
-        let unhealthy: Vec<_> =
-            self.episodes.of(&node.uid).into_iter().filter(|episode| episode.recovered.is_none()).collect();
-        let Some(first) = unhealthy.first() else { return };
+        let Choice::One(policy) = rule::policy_for(node, &self.cluster.policies) else {
+            return;
+        };
+        let unhealthy: Vec<_> = self
+            .episodes
+            .of(&node.uid)
+            .into_iter()
+            .filter(|episode| episode.recovered.is_none())
+            .collect();
+        let Some(first) = unhealthy.first() else {
+            return;
+        };
         let due = first.since + record_after(policy);
         if due > self.now {
             self.wake(due);
         } else if !self.is_settled(node, &unhealthy) {
-            self.plan.steps.push(Step::Open(Box::new(new_repair(node, policy, first))));
+            self.plan
+                .steps
+                .push(Step::Open(Box::new(new_repair(node, policy, first))));
         }
     }
 
     /// A person, or our own failure, has ended the repair of just this: it is not begun again.
     fn is_settled(&self, node: &NodeView, unhealthy: &[&Episode]) -> bool {
-        self.cluster.repairs.values().filter(|repair| repair.spec.node_ref.uid == node.uid).any(|repair| {
-            let Some(status) = &repair.status else { return false };
-            let final_word = match status.outcome {
-                Some(Outcome::Cancelled | Outcome::Failed) => true,
-                Some(Outcome::Succeeded | Outcome::Recovered) | None => false,
-            };
-            let Some(finished) = status.timeline.last().map(|entry| entry.at.0) else { return false };
-            final_word
-                && unhealthy.iter().all(|episode| {
-                    let known = status.reasons.iter().any(|reason| reason.condition == episode.condition);
-                    let transition = node.condition(&episode.condition).and_then(|condition| condition.transition);
-                    known && transition.is_none_or(|at| at <= finished)
-                })
-        })
+        self.cluster
+            .repairs
+            .values()
+            .filter(|repair| repair.spec.node_ref.uid == node.uid)
+            .any(|repair| {
+                let Some(status) = &repair.status else {
+                    return false;
+                };
+                let final_word = match status.outcome {
+                    Some(Outcome::Cancelled | Outcome::Failed) => true,
+                    Some(Outcome::Succeeded | Outcome::Recovered) | None => false,
+                };
+                let Some(finished) = status.timeline.last().map(|entry| entry.at.0) else {
+                    return false;
+                };
+                final_word
+                    && unhealthy.iter().all(|episode| {
+                        let known = status
+                            .reasons
+                            .iter()
+                            .any(|reason| reason.condition == episode.condition);
+                        let transition = node
+                            .condition(&episode.condition)
+                            .and_then(|condition| condition.transition);
+                        known && transition.is_none_or(|at| at <= finished)
+                    })
+            })
     }
 }
 
@@ -173,18 +235,28 @@ impl<'a> Planner<'a> {
 /// place to another.
 fn takes_a_place(status: &NodeRepairStatus) -> bool {
     match status.phase {
-        Phase::Draining => status.hold.as_ref().is_none_or(|hold| hold.gate != crate::api::repair::Gate::Drain),
+        Phase::Draining => status
+            .hold
+            .as_ref()
+            .is_none_or(|hold| hold.gate != crate::api::repair::Gate::Drain),
         Phase::Replacing | Phase::Verifying => true,
-        Phase::Watching | Phase::Cordoning | Phase::Waiting | Phase::Uncordoning | Phase::Finished => false,
+        Phase::Watching
+        | Phase::Cordoning
+        | Phase::Waiting
+        | Phase::Uncordoning
+        | Phase::Finished => false,
     }
 }
 
 /// The policy that counts for a repair: the node's present one, or the one it began under.
 fn policy_name(cluster: &Cluster, repair: &NodeRepair) -> String {
-    let present = cluster.node_of(repair).and_then(|node| match rule::policy_for(node, &cluster.policies) {
-        Choice::One(policy) => policy.metadata.name.clone(),
-        Choice::None | Choice::Tie(_) => None,
-    });
+    let present =
+        cluster
+            .node_of(repair)
+            .and_then(|node| match rule::policy_for(node, &cluster.policies) {
+                Choice::One(policy) => policy.metadata.name.clone(),
+                Choice::None | Choice::Tie(_) => None,
+            });
     present.unwrap_or_else(|| repair.spec.policy_ref.name.clone())
 }
 
@@ -202,7 +274,10 @@ fn new_repair(node: &NodeView, policy: &RepairPolicy, first: &Episode) -> NodeRe
         first.since.as_second()
     );
     let spec = NodeRepairSpec {
-        node_ref: NodeRef { name: node.name.clone(), uid: node.uid.clone() },
+        node_ref: NodeRef {
+            name: node.name.clone(),
+            uid: node.uid.clone(),
+        },
         provider_id: short(&node.provider_id, 512),
         policy_ref: PolicyRef {
             name: policy.metadata.name.clone().unwrap_or_default(),
@@ -212,7 +287,10 @@ fn new_repair(node: &NodeView, policy: &RepairPolicy, first: &Episode) -> NodeRe
     };
     let labels = BTreeMap::from([(NODE_UID_LABEL.to_owned(), node.uid.clone())]);
     NodeRepair {
-        metadata: ObjectMeta { labels: Some(labels), ..NodeRepair::new(&name, spec.clone()).metadata },
+        metadata: ObjectMeta {
+            labels: Some(labels),
+            ..NodeRepair::new(&name, spec.clone()).metadata
+        },
         spec,
         status: None,
     }

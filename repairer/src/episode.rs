@@ -32,8 +32,12 @@ impl Episodes {
     /// The open episodes of a node, oldest first.
     pub fn of(&self, node_uid: &str) -> Vec<&Episode> {
         let from = (node_uid.to_owned(), String::new());
-        let mut episodes: Vec<_> =
-            self.open.range(from..).take_while(|((uid, _), _)| uid == node_uid).map(|(_, episode)| episode).collect();
+        let mut episodes: Vec<_> = self
+            .open
+            .range(from..)
+            .take_while(|((uid, _), _)| uid == node_uid)
+            .map(|(_, episode)| episode)
+            .collect();
         episodes.sort_by_key(|episode| episode.since);
         episodes
     }
@@ -45,7 +49,11 @@ impl Episodes {
         for node in cluster.nodes.values() {
             let Choice::One(policy) = rule::policy_for(node, &cluster.policies) else {
                 // Nobody to ask what is unhealthy: what was known stays.
-                there.extend(self.of(&node.uid).iter().map(|e| (node.uid.clone(), e.condition.clone())));
+                there.extend(
+                    self.of(&node.uid)
+                        .iter()
+                        .map(|e| (node.uid.clone(), e.condition.clone())),
+                );
                 continue;
             };
             for condition in &node.conditions {
@@ -72,7 +80,9 @@ impl Episodes {
                     }
                     (Some(episode), false) => {
                         let since = *episode.recovered.get_or_insert(now);
-                        if now.duration_since(since).unsigned_abs() >= policy.spec.cordon.recovery_soak.0 {
+                        if now.duration_since(since).unsigned_abs()
+                            >= policy.spec.cordon.recovery_soak.0
+                        {
                             self.open.remove(&key);
                             continue;
                         }
@@ -93,7 +103,9 @@ impl Episodes {
                 self.partitions.entry(name).or_insert(partition.since);
                 continue;
             }
-            let Some(began) = self.partitions.remove(&name) else { continue };
+            let Some(began) = self.partitions.remove(&name) else {
+                continue;
+            };
             for node in selected(cluster, &name) {
                 for ((uid, _), episode) in &mut self.open {
                     if *uid == node.uid && episode.since >= began {
@@ -108,7 +120,11 @@ impl Episodes {
 /// When a repair that is under way says that it began.
 fn stored_since(cluster: &Cluster, node_uid: &str, kind: &str) -> Option<Timestamp> {
     let status = cluster.open_repair(node_uid)?.1.status.as_ref()?;
-    status.reasons.iter().find(|reason| reason.condition == kind).map(|reason| reason.since.0)
+    status
+        .reasons
+        .iter()
+        .find(|reason| reason.condition == kind)
+        .map(|reason| reason.since.0)
 }
 
 /// Many nodes whose kubelets fell silent together.
@@ -121,7 +137,11 @@ pub struct Partition {
 
 /// Looks for a time window in which too many of a policy's nodes became `Ready=Unknown`. The
 /// node controller of the control plane writes that status, so its transition time can be trusted.
-pub fn partition(cluster: &Cluster, policy_name: &str, policy: &RepairPolicySpec) -> Option<Partition> {
+pub fn partition(
+    cluster: &Cluster,
+    policy_name: &str,
+    policy: &RepairPolicySpec,
+) -> Option<Partition> {
     let nodes: Vec<_> = selected(cluster, policy_name).collect();
     let mut silent: Vec<_> = nodes
         .iter()
@@ -132,23 +152,33 @@ pub fn partition(cluster: &Cluster, policy_name: &str, policy: &RepairPolicySpec
     silent.sort_unstable();
     let limits = &policy.partition;
     let enough = |count: usize| {
-        count >= limits.min_nodes as usize && count * 100 >= limits.percentage as usize * nodes.len()
+        count >= limits.min_nodes as usize
+            && count * 100 >= limits.percentage as usize * nodes.len()
     };
     silent.iter().enumerate().find_map(|(first, &since)| {
         let together = silent[first..]
             .iter()
             .take_while(|&&at| at.duration_since(since).unsigned_abs() <= limits.window.0)
             .count();
-        enough(together).then_some(Partition { since, silent: together, nodes: nodes.len() })
+        enough(together).then_some(Partition {
+            since,
+            silent: together,
+            nodes: nodes.len(),
+        })
     })
 }
 
 /// The nodes that fall under a policy.
-pub fn selected<'a>(cluster: &'a Cluster, policy_name: &'a str) -> impl Iterator<Item = &'a NodeView> {
-    cluster.nodes.values().filter(move |node| match rule::policy_for(node, &cluster.policies) {
-        Choice::One(policy) => policy.metadata.name.as_deref() == Some(policy_name),
-        Choice::None | Choice::Tie(_) => false,
-    })
+pub fn selected<'a>(
+    cluster: &'a Cluster,
+    policy_name: &'a str,
+) -> impl Iterator<Item = &'a NodeView> {
+    cluster.nodes.values().filter(
+        move |node| match rule::policy_for(node, &cluster.policies) {
+            Choice::One(policy) => policy.metadata.name.as_deref() == Some(policy_name),
+            Choice::None | Choice::Tie(_) => false,
+        },
+    )
 }
 
 #[cfg(test)]
@@ -157,7 +187,11 @@ mod tests {
     use crate::decide::fixture::{self, at, sick_cluster};
 
     fn since(episodes: &Episodes) -> Vec<(String, Timestamp, Option<Timestamp>)> {
-        episodes.open.values().map(|e| (e.condition.clone(), e.since, e.recovered)).collect()
+        episodes
+            .open
+            .values()
+            .map(|e| (e.condition.clone(), e.since, e.recovered))
+            .collect()
     }
 
     fn set_status(cluster: &mut Cluster, status: &str) {
@@ -170,7 +204,10 @@ mod tests {
         let mut episodes = Episodes::default();
         episodes.observe(&cluster, at(1000));
         episodes.observe(&cluster, at(1100));
-        assert_eq!(since(&episodes), [("StorageReady".to_owned(), at(1000), None)]);
+        assert_eq!(
+            since(&episodes),
+            [("StorageReady".to_owned(), at(1000), None)]
+        );
     }
 
     #[test]
@@ -183,7 +220,10 @@ mod tests {
         episodes.observe(&cluster, at(1100));
         set_status(&mut cluster, "False");
         episodes.observe(&cluster, at(1110));
-        assert_eq!(since(&episodes), [("StorageReady".to_owned(), at(1110), None)]);
+        assert_eq!(
+            since(&episodes),
+            [("StorageReady".to_owned(), at(1110), None)]
+        );
         set_status(&mut cluster, "True");
         episodes.observe(&cluster, at(1200));
         episodes.observe(&cluster, at(1200 + 300));
@@ -193,7 +233,12 @@ mod tests {
     #[test]
     fn a_new_process_takes_the_time_from_the_repair() {
         let mut cluster = sick_cluster();
-        fixture::add_repair(&mut cluster, "node-0", crate::api::repair::Phase::Watching, 500);
+        fixture::add_repair(
+            &mut cluster,
+            "node-0",
+            crate::api::repair::Phase::Watching,
+            500,
+        );
         let mut episodes = Episodes::default();
         episodes.observe(&cluster, at(1000));
         assert_eq!(since(&episodes)[0].1, at(500));
@@ -212,7 +257,10 @@ mod tests {
     #[test]
     fn a_partition_restarts_the_waits_that_began_in_it() {
         let mut cluster = sick_cluster();
-        cluster.policies[0].spec.rules.push(fixture::ready_rule(1800));
+        cluster.policies[0]
+            .spec
+            .rules
+            .push(fixture::ready_rule(1800));
         let mut episodes = Episodes::default();
         episodes.observe(&cluster, at(900));
         for name in ["node-1", "node-2", "node-3", "node-4"] {
@@ -224,7 +272,15 @@ mod tests {
             fixture::set_condition(&mut cluster, name, "Ready", "True");
         }
         episodes.observe(&cluster, at(1500));
-        assert_eq!(episodes.of("uid-node-4")[0].since, at(1500), "began in the partition");
-        assert_eq!(episodes.of("uid-node-0")[0].since, at(900), "began before it");
+        assert_eq!(
+            episodes.of("uid-node-4")[0].since,
+            at(1500),
+            "began in the partition"
+        );
+        assert_eq!(
+            episodes.of("uid-node-0")[0].since,
+            at(900),
+            "began before it"
+        );
     }
 }

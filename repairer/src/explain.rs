@@ -4,7 +4,9 @@ use anyhow::anyhow;
 
 /// kube's own text of an answer is a page of its fields.
 pub fn explain(error: kube::Error) -> anyhow::Error {
-    let kube::Error::Api(status) = error else { return error.into() };
+    let kube::Error::Api(status) = error else {
+        return error.into();
+    };
     let said = format!("{} ({})", status.message, status.code);
     match remedy(status.code) {
         Some(remedy) => anyhow!("{said}: {remedy}"),
@@ -16,7 +18,9 @@ pub fn explain(error: kube::Error) -> anyhow::Error {
 pub fn remedy(code: u16) -> Option<&'static str> {
     match code {
         401 => Some("the token is not known; is the service account still there?"),
-        403 => Some("apply deploy/rbac/repairer.yaml and use the service account nodemend-repairer"),
+        403 => {
+            Some("apply deploy/rbac/repairer.yaml and use the service account nodemend-repairer")
+        }
         404 => Some("apply deploy/crds and deploy/rbac/repairer.yaml"),
         _ => None,
     }
@@ -33,6 +37,9 @@ mod tests {
         }))
         .unwrap();
         let error = explain(kube::Error::Api(status.boxed())).to_string();
-        assert!(error.starts_with("leases is forbidden (403): apply deploy/rbac/repairer.yaml"), "{error}");
+        assert!(
+            error.starts_with("leases is forbidden (403): apply deploy/rbac/repairer.yaml"),
+            "{error}"
+        );
     }
 }

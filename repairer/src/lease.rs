@@ -45,10 +45,21 @@ pub fn evaluate(seen: Option<&Seen>, me: &str, now: Duration) -> Claim {
 }
 
 /// Takes in the lease as it was just read.
-pub fn observe(before: Option<Seen>, holder: &str, version: &str, duration: Duration, now: Duration) -> Seen {
+pub fn observe(
+    before: Option<Seen>,
+    holder: &str,
+    version: &str,
+    duration: Duration,
+    now: Duration,
+) -> Seen {
     match before {
         Some(seen) if seen.version == version => seen,
-        Some(_) | None => Seen { holder: holder.to_owned(), version: version.to_owned(), duration, at: now },
+        Some(_) | None => Seen {
+            holder: holder.to_owned(),
+            version: version.to_owned(),
+            duration,
+            at: now,
+        },
     }
 }
 

@@ -38,7 +38,10 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(args) => {
             logging::start(args.log_format);
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start tokio")?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("start tokio")?;
             runtime.block_on(run(args))
         }
         Command::Crds => {
@@ -75,25 +78,32 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => info!(signal = "SIGTERM", "stopping"),
         _ = interrupt.recv() => info!(signal = "SIGINT", "stopping"),
     }
-    lease.release().await.context("let go of the lease; another replica begins when it has expired")?;
+    lease
+        .release()
+        .await
+        .context("let go of the lease; another replica begins when it has expired")?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn connect(args: &RunArgs) -> anyhow::Result<(Client, Aws)> {
     let mut config = match &args.kubeconfig {
         Some(path) => {
-            let file =
-                Kubeconfig::read_from(path).with_context(|| format!("read the kubeconfig {}", path.display()))?;
+            let file = Kubeconfig::read_from(path)
+                .with_context(|| format!("read the kubeconfig {}", path.display()))?;
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
                 .with_context(|| format!("use the kubeconfig {}", path.display()))?
         }
-        None => Config::incluster().context("read the pod's service account (outside of a pod, give --kubeconfig)")?,
+        None => Config::incluster()
+            .context("read the pod's service account (outside of a pod, give --kubeconfig)")?,
     };
     // An eviction that a budget refuses is answered with 429: that is a decision, not a failure to
     // be slept on and sent again. What does fail is decided again.
     config.default_retry = false;
-    Ok((Client::try_from(config).context("make a Kubernetes client")?, Aws::connect().await?))
+    Ok((
+        Client::try_from(config).context("make a Kubernetes client")?,
+        Aws::connect().await?,
+    ))
 }
 
 /// Unlike that of any other process.

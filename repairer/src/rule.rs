@@ -3,7 +3,9 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 
-use crate::api::policy::{ConditionStatus, Mode, RepairAction, RepairPolicy, RepairPolicySpec, RepairRule};
+use crate::api::policy::{
+    ConditionStatus, Mode, RepairAction, RepairPolicy, RepairPolicySpec, RepairRule,
+};
 use crate::cluster::{ConditionView, NodeView};
 
 /// The policy that a node falls under.
@@ -16,18 +18,38 @@ pub enum Choice<'a> {
 
 /// The highest priority wins; a Disabled policy counts only where no enabled one selects the node.
 pub fn policy_for<'a>(node: &NodeView, policies: &'a [RepairPolicy]) -> Choice<'a> {
-    let selecting: Vec<_> = policies.iter().filter(|policy| selects(&policy.spec.selector, node)).collect();
-    let enabled: Vec<_> = selecting.iter().copied().filter(|policy| policy.spec.mode != Mode::Disabled).collect();
-    let candidates = if enabled.is_empty() { selecting } else { enabled };
-    let Some(highest) = candidates.iter().map(|policy| policy.spec.priority).max() else { return Choice::None };
-    let mut best = candidates.into_iter().filter(|policy| policy.spec.priority == highest);
+    let selecting: Vec<_> = policies
+        .iter()
+        .filter(|policy| selects(&policy.spec.selector, node))
+        .collect();
+    let enabled: Vec<_> = selecting
+        .iter()
+        .copied()
+        .filter(|policy| policy.spec.mode != Mode::Disabled)
+        .collect();
+    let candidates = if enabled.is_empty() {
+        selecting
+    } else {
+        enabled
+    };
+    let Some(highest) = candidates.iter().map(|policy| policy.spec.priority).max() else {
+        return Choice::None;
+    };
+    let mut best = candidates
+        .into_iter()
+        .filter(|policy| policy.spec.priority == highest);
     let (first, rest) = (best.next(), best);
     let mut names: Vec<_> = first.into_iter().chain(rest).collect();
     match names.as_slice() {
         [one] => Choice::One(one),
         _ => {
             names.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-            Choice::Tie(names.iter().filter_map(|policy| policy.metadata.name.clone()).collect())
+            Choice::Tie(
+                names
+                    .iter()
+                    .filter_map(|policy| policy.metadata.name.clone())
+                    .collect(),
+            )
         }
     }
 }
@@ -38,11 +60,17 @@ fn selects(selector: &LabelSelector, node: &NodeView) -> bool {
 }
 
 /// The rule for a condition as it is now; `None` when it is healthy or nobody's business.
-pub fn matching<'a>(policy: &'a RepairPolicySpec, condition: &ConditionView) -> Option<&'a RepairRule> {
+pub fn matching<'a>(
+    policy: &'a RepairPolicySpec,
+    condition: &ConditionView,
+) -> Option<&'a RepairRule> {
     policy
         .rules
         .iter()
-        .filter(|rule| rule.node_monitoring_condition == condition.kind && is_unhealthy(rule, &condition.status))
+        .filter(|rule| {
+            rule.node_monitoring_condition == condition.kind
+                && is_unhealthy(rule, &condition.status)
+        })
         .filter_map(|rule| Some((specificity(rule, &condition.reason)?, rule)))
         // Of equally specific ones the one that does less.
         .max_by_key(|(specificity, rule)| (*specificity, !acts(rule), rule.min_repair_wait_time))
@@ -69,7 +97,9 @@ fn is_unhealthy(rule: &RepairRule, status: &str) -> bool {
 /// None: not this reason. A whole name is more than any beginning, a longer beginning more than
 /// a shorter one, and any of them more than no reason at all.
 fn specificity(rule: &RepairRule, reason: &str) -> Option<usize> {
-    let Some(pattern) = &rule.node_unhealthy_reason else { return Some(0) };
+    let Some(pattern) = &rule.node_unhealthy_reason else {
+        return Some(0);
+    };
     match pattern.strip_suffix('*') {
         Some(beginning) => reason.starts_with(beginning).then(|| 1 + beginning.len()),
         None => (pattern == reason).then_some(usize::MAX),
@@ -83,11 +113,18 @@ mod tests {
 
     fn rule(kind: &str, reason: Option<&str>, action: RepairAction) -> RepairRule {
         let reason = reason.map(str::to_owned);
-        RepairRule { node_unhealthy_reason: reason, repair_actions: vec![action], ..fixture::rule(kind, 600) }
+        RepairRule {
+            node_unhealthy_reason: reason,
+            repair_actions: vec![action],
+            ..fixture::rule(kind, 600)
+        }
     }
 
     fn unhealthy(kind: &str, reason: &str) -> ConditionView {
-        ConditionView { reason: reason.to_owned(), ..fixture::condition(kind, "False", 0) }
+        ConditionView {
+            reason: reason.to_owned(),
+            ..fixture::condition(kind, "False", 0)
+        }
     }
 
     #[test]
@@ -101,7 +138,12 @@ mod tests {
         ];
         for _ in 0..3 {
             policy.rules.rotate_left(1);
-            let of = |reason| matching(&policy, &unhealthy(kind, reason)).unwrap().node_unhealthy_reason.as_deref();
+            let of = |reason| {
+                matching(&policy, &unhealthy(kind, reason))
+                    .unwrap()
+                    .node_unhealthy_reason
+                    .as_deref()
+            };
             assert_eq!(of("NvidiaXID79Error"), None);
             assert_eq!(of("DCGMError"), Some("DCGM*"));
             assert_eq!(of("DCGMFatal"), Some("DCGMFatal"));
@@ -111,16 +153,23 @@ mod tests {
     #[test]
     fn of_two_equal_rules_the_one_that_does_nothing_wins() {
         let mut policy = fixture::policy("p").spec;
-        policy.rules =
-            vec![rule("KernelReady", None, RepairAction::Replace), rule("KernelReady", None, RepairAction::NoAction)];
-        assert!(!acts(matching(&policy, &unhealthy("KernelReady", "x")).unwrap()));
+        policy.rules = vec![
+            rule("KernelReady", None, RepairAction::Replace),
+            rule("KernelReady", None, RepairAction::NoAction),
+        ];
+        assert!(!acts(
+            matching(&policy, &unhealthy("KernelReady", "x")).unwrap()
+        ));
     }
 
     #[test]
     fn unknown_is_unhealthy_only_where_the_rule_says_so() {
         let mut policy = fixture::policy("p").spec;
         policy.rules = vec![fixture::rule("KernelReady", 600)];
-        let unknown = ConditionView { status: "Unknown".to_owned(), ..unhealthy("KernelReady", "") };
+        let unknown = ConditionView {
+            status: "Unknown".to_owned(),
+            ..unhealthy("KernelReady", "")
+        };
         assert!(matching(&policy, &unknown).is_none());
         policy.rules[0].status = Some(vec![ConditionStatus::False, ConditionStatus::Unknown]);
         assert!(matching(&policy, &unknown).is_some());

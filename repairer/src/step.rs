@@ -37,7 +37,11 @@ impl Pass<'_> {
         };
         match timeout(TIMEOUT, self.step(step)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(repair = name, error = format!("{error:#}"), "a step failed; it is decided again"),
+            Ok(Err(error)) => warn!(
+                repair = name,
+                error = format!("{error:#}"),
+                "a step failed; it is decided again"
+            ),
             Err(_elapsed) => warn!(repair = name, "a step did not end; it is decided again"),
         }
     }
@@ -45,7 +49,11 @@ impl Pass<'_> {
     async fn step(&self, step: Step) -> anyhow::Result<()> {
         match step {
             Step::Open(repair) => {
-                info!(node = repair.spec.node_ref.name, repair = repair.metadata.name, "unhealthy");
+                info!(
+                    node = repair.spec.node_ref.name,
+                    repair = repair.metadata.name,
+                    "unhealthy"
+                );
                 act::create(self.client, &repair).await
             }
             Step::Record { repair, status } => self.record(&repair, *status).await,
@@ -54,7 +62,10 @@ impl Pass<'_> {
     }
 
     fn repair(&self, name: &str) -> anyhow::Result<&NodeRepair> {
-        self.cluster.repairs.get(name).with_context(|| format!("find NodeRepair {name}"))
+        self.cluster
+            .repairs
+            .get(name)
+            .with_context(|| format!("find NodeRepair {name}"))
     }
 
     async fn record(&self, name: &str, status: NodeRepairStatus) -> anyhow::Result<()> {
@@ -68,13 +79,19 @@ impl Pass<'_> {
 
     async fn act(&self, name: &str, act: Act) -> anyhow::Result<()> {
         let repair = self.repair(name)?;
-        let node = self.cluster.node_of(repair).context("find the Node of the repair")?;
+        let node = self
+            .cluster
+            .node_of(repair)
+            .context("find the Node of the repair")?;
         match act {
             Act::Cordon => {
                 act::cordon(self.client, node, clock::now()).await?;
             }
             Act::Uncordon => {
-                let found_cordoned = repair.status.as_ref().is_some_and(|status| status.found_cordoned);
+                let found_cordoned = repair
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| status.found_cordoned);
                 act::uncordon(self.client, node, found_cordoned).await?;
             }
             Act::Evict(pods) => self.evict(name, repair, &pods).await?,
@@ -88,7 +105,10 @@ impl Pass<'_> {
         for pod in pods {
             match act::evict(self.client, pod).await? {
                 Eviction::Done => info!(repair = name, pod = pod.label(), "evicted"),
-                Eviction::Blocked(why) | Eviction::Later(why) => blocked.push(Blocked { pod: pod.label(), why }),
+                Eviction::Blocked(why) | Eviction::Later(why) => blocked.push(Blocked {
+                    pod: pod.label(),
+                    why,
+                }),
             }
         }
         let stored = repair.status.clone().unwrap_or_default();
@@ -101,10 +121,17 @@ impl Pass<'_> {
     }
 
     /// Intent, a second look, the fence, the call, its end: in this order.
-    async fn replace(&self, name: &str, repair: &NodeRepair, clearance: Clearance) -> anyhow::Result<()> {
+    async fn replace(
+        &self,
+        name: &str,
+        repair: &NodeRepair,
+        clearance: Clearance,
+    ) -> anyhow::Result<()> {
         let mut status = repair.status.clone().unwrap_or_default();
         status.begin_attempt(&clearance, clock::now());
-        let Written::Done(stored) = act::record(self.client, name, repair, status).await? else { return Ok(()) };
+        let Written::Done(stored) = act::record(self.client, name, repair, status).await? else {
+            return Ok(());
+        };
 
         let outcome = match self.second_look(name).await {
             Ok(clearance) => match self.leadership.term() {
@@ -117,22 +144,45 @@ impl Pass<'_> {
             },
             Err(error) => {
                 let message = format!("{error:#}");
-                return self.end_attempt(name, &stored, AttemptResult::Withheld, None, message).await;
+                return self
+                    .end_attempt(name, &stored, AttemptResult::Withheld, None, message)
+                    .await;
             }
         };
         match outcome {
-            Outcome::Accepted { request_id, message } => {
+            Outcome::Accepted {
+                request_id,
+                message,
+            } => {
                 let message = message.unwrap_or_else(|| "no activity was returned".to_owned());
-                self.end_attempt(name, &stored, AttemptResult::Accepted, request_id, message).await
+                self.end_attempt(name, &stored, AttemptResult::Accepted, request_id, message)
+                    .await
             }
-            Outcome::Refused { request_id, message } => {
-                self.end_attempt(name, &stored, AttemptResult::Refused, request_id, message).await
+            Outcome::Refused {
+                request_id,
+                message,
+            } => {
+                self.end_attempt(name, &stored, AttemptResult::Refused, request_id, message)
+                    .await
             }
-            Outcome::Throttled { request_id, message } => {
-                self.end_attempt(name, &stored, AttemptResult::NotApplied, request_id, message).await
+            Outcome::Throttled {
+                request_id,
+                message,
+            } => {
+                self.end_attempt(
+                    name,
+                    &stored,
+                    AttemptResult::NotApplied,
+                    request_id,
+                    message,
+                )
+                .await
             }
             Outcome::Unknown { message } => {
-                warn!(repair = name, message, "AWS may or may not have acted: the instance will tell");
+                warn!(
+                    repair = name,
+                    message, "AWS may or may not have acted: the instance will tell"
+                );
                 Ok(())
             }
         }
@@ -141,12 +191,20 @@ impl Pass<'_> {
     /// All gates again, on what the API server and AWS say now.
     async fn second_look(&self, name: &str) -> anyhow::Result<Clearance> {
         let mut cluster = store::list(self.client).await?;
-        let repair = cluster.repairs.get(name).context("the NodeRepair is gone")?;
+        let repair = cluster
+            .repairs
+            .get(name)
+            .context("the NodeRepair is gone")?;
         let node = cluster.node_of(repair).context("the Node is gone")?.clone();
-        cluster.pods.insert(node.name.clone(), act::pods_on(self.client, &node.name).await?);
+        cluster.pods.insert(
+            node.name.clone(),
+            act::pods_on(self.client, &node.name).await?,
+        );
         cluster.instances.clone_from(&self.cluster.instances);
         let instance = node.instance()?.to_string();
-        cluster.instances.extend(self.aws.describe(&[instance].into()).await?);
+        cluster
+            .instances
+            .extend(self.aws.describe(&[instance].into()).await?);
         let now = clock::now();
         // What this list shows for the first time counts as seen now.
         let mut episodes = self.episodes.clone();
@@ -175,7 +233,11 @@ fn log(name: &str, seen: &NodeRepair, status: &NodeRepairStatus) {
     let before = seen.status.clone().unwrap_or_default();
     let node = &seen.spec.node_ref.name;
     if before.phase != status.phase {
-        let last = status.timeline.last().map(|entry| entry.event.as_str()).unwrap_or_default();
+        let last = status
+            .timeline
+            .last()
+            .map(|entry| entry.event.as_str())
+            .unwrap_or_default();
         info!(repair = name, node, phase = ?status.phase, outcome = ?status.outcome, last, "phase");
     }
     if let Some(hold) = &status.hold

@@ -46,14 +46,24 @@ impl Stores {
     /// Waits for the first whole list of each.
     pub async fn ready(&self) -> anyhow::Result<()> {
         self.nodes.wait_until_ready().await.context("watch nodes")?;
-        self.repairs.wait_until_ready().await.context("watch noderepairs")?;
-        self.policies.wait_until_ready().await.context("watch repairpolicies")?;
+        self.repairs
+            .wait_until_ready()
+            .await
+            .context("watch noderepairs")?;
+        self.policies
+            .wait_until_ready()
+            .await
+            .context("watch repairpolicies")?;
         Ok(())
     }
 
     /// What is known now; AWS and pods are for others to add.
     pub fn cluster(&self) -> Cluster {
-        cluster(&self.nodes.state(), &self.repairs.state(), &self.policies.state())
+        cluster(
+            &self.nodes.state(),
+            &self.repairs.state(),
+            &self.policies.state(),
+        )
     }
 }
 
@@ -64,8 +74,16 @@ pub async fn list(client: &Client) -> anyhow::Result<Cluster> {
         K: Resource<Scope = kube::core::ClusterResourceScope> + Clone + DeserializeOwned + Debug,
         K::DynamicType: Default,
     {
-        let list = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
-        Ok(list.map_err(explain).with_context(|| format!("list {what}"))?.items.into_iter().map(Arc::new).collect())
+        let list = Api::<K>::all(client.clone())
+            .list(&ListParams::default())
+            .await;
+        Ok(list
+            .map_err(explain)
+            .with_context(|| format!("list {what}"))?
+            .items
+            .into_iter()
+            .map(Arc::new)
+            .collect())
     }
     Ok(cluster(
         &all(client, "nodes").await?,
@@ -84,10 +102,16 @@ fn cluster(
         cluster.nodes.insert(node.name.clone(), node);
     }
     let unreadable = &mut cluster.unreadable;
-    let repairs: BTreeMap<_, _> =
-        repairs.iter().filter_map(|object| read("NodeRepair", object, unreadable)).map(|r| (r.name_any(), r)).collect();
+    let repairs: BTreeMap<_, _> = repairs
+        .iter()
+        .filter_map(|object| read("NodeRepair", object, unreadable))
+        .map(|r| (r.name_any(), r))
+        .collect();
     cluster.repairs = repairs;
-    cluster.policies = policies.iter().filter_map(|object| read("RepairPolicy", object, unreadable)).collect();
+    cluster.policies = policies
+        .iter()
+        .filter_map(|object| read("RepairPolicy", object, unreadable))
+        .collect();
     cluster.policies.sort_by_key(ResourceExt::name_any);
     cluster
 }
@@ -97,7 +121,10 @@ fn read<K: Clone>(kind: &str, object: &Guarded<K>, unreadable: &mut Vec<String>)
         Ok(object) => Some(object.clone()),
         Err(error) => {
             let name = error.metadata.name.as_deref().unwrap_or_default();
-            unreadable.push(format!("{kind} {name} cannot be read: {}; mend or delete it", error.error));
+            unreadable.push(format!(
+                "{kind} {name} cannot be read: {}; mend or delete it",
+                error.error
+            ));
             None
         }
     }

@@ -3,13 +3,13 @@
 
 mod apply;
 mod kubeconfig;
+mod programs;
 
-use std::env;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
@@ -21,6 +21,9 @@ use crate::link::Link;
 use crate::pki::Pki;
 use crate::process::Server;
 use crate::wait::until;
+
+pub use programs::all_there;
+pub(crate) use programs::program;
 
 /// From exec to "up" takes about 4 s; on a busy machine several times that.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
@@ -47,11 +50,10 @@ struct Servers {
 impl ControlPlane {
     /// Starts one. A port that another process took in between is a reason to try once more.
     pub async fn start() -> anyhow::Result<Self> {
-        let bin = binaries()?;
-        match Self::start_once(&bin).await {
+        match Self::start_once().await {
             Ok(control_plane) => Ok(control_plane),
             Err(error) if format!("{error:#}").contains("address already in use") => {
-                Self::start_once(&bin).await
+                Self::start_once().await
             }
             Err(error) => Err(error),
         }
@@ -83,7 +85,7 @@ impl ControlPlane {
         })
     }
 
-    async fn start_once(bin: &Path) -> anyhow::Result<Self> {
+    async fn start_once() -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("nodemend-").context("make a temporary folder")?;
         let pki = Pki::create(&dir.path().join("pki"))?;
         let tokens = kubeconfig::Tokens::create(dir.path())?;
@@ -95,7 +97,7 @@ impl ControlPlane {
         let controller_kubeconfig =
             write("controller-manager.kubeconfig", &tokens.controller_manager)?;
         let scheduler_kubeconfig = write("scheduler.kubeconfig", &tokens.scheduler)?;
-        let start = |name, args: &[String]| Server::start(bin, name, args, dir.path());
+        let start = |name, args: &[String]| Server::start(name, args, dir.path());
 
         let mut servers = Servers {
             etcd: start("etcd", &etcd_args(dir.path(), etcd_port, peer_port))?,
@@ -268,32 +270,6 @@ impl Servers {
         };
         waited.with_context(|| self.apiserver.last_lines())
     }
-}
-
-/// The folder of the programs: what `cargo xtask` built, or what `KUBEBUILDER_ASSETS` names if it
-/// has all of them.
-pub fn binaries() -> anyhow::Result<PathBuf> {
-    let needed = [
-        "etcd",
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kube-scheduler",
-        "kubectl",
-        "kwok",
-    ];
-    let candidates = [
-        env::var_os("NODEMEND_CONTROL_PLANE_BIN"),
-        env::var_os("KUBEBUILDER_ASSETS"),
-    ];
-    for dir in candidates.into_iter().flatten().map(PathBuf::from) {
-        if needed.iter().all(|name| dir.join(name).is_file()) {
-            return Ok(dir);
-        }
-    }
-    bail!(
-        "find {}: `cargo xtask control-plane` builds them; set NODEMEND_CONTROL_PLANE_BIN to the folder that it prints",
-        needed.join(", ")
-    )
 }
 
 fn file_name(path: &Path) -> anyhow::Result<String> {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::cloud::{Cloud, InstanceState, Seen};
-use crate::control_plane::{self, ControlPlane};
+use crate::control_plane::ControlPlane;
 use crate::process::Server;
 use crate::wait::until;
 
@@ -54,12 +54,7 @@ impl Fleet {
             "--node-lease-duration-seconds=8".to_owned(),
             "--server-address=127.0.0.1:0".to_owned(),
         ];
-        let kwok = Server::start(
-            &control_plane::binaries()?,
-            "kwok",
-            &args,
-            control_plane.folder(),
-        )?;
+        let kwok = Server::start("kwok", &args, control_plane.folder())?;
         Ok(Self {
             client: control_plane.admin(),
             _kwok: Arc::new(kwok),

@@ -16,6 +16,8 @@ use std::{io, thread};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal};
 
+use crate::control_plane::program;
+
 type Job = (Command, mpsc::Sender<io::Result<Child>>);
 
 /// Starts `command` in its own process group, to be killed by the kernel when this process ends.
@@ -101,15 +103,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(
-        bin: &Path,
-        name: &'static str,
-        args: &[String],
-        logs: &Path,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn start(name: &'static str, args: &[String], logs: &Path) -> anyhow::Result<Self> {
         let log = logs.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let mut command = Command::new(bin.join(name));
+        let mut command = Command::new(program(name)?);
         command
             .args(args)
             .current_dir(logs)

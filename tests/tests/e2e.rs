@@ -41,7 +41,7 @@ where
         if let Some(reason) = faults::unavailable() {
             return Ok(Completion::ignored_with(reason));
         }
-        if let Err(error) = control_plane::binaries() {
+        if let Err(error) = control_plane::all_there() {
             return Ok(Completion::ignored_with(format!("{error:#}")));
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()

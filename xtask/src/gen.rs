@@ -12,7 +12,10 @@ pub(crate) fn run(repo: &Path, check: bool) -> anyhow::Result<()> {
     bpf::build(repo)?;
     let executables = build::workspace(repo)?;
     let crds = output(build::binary(&executables, "nodemend-repairer")?, &["crds"])?;
-    let reasons = output(build::binary(&executables, "nodemend-detector")?, &["reasons", "-o", "markdown"])?;
+    let reasons = output(
+        build::binary(&executables, "nodemend-detector")?,
+        &["reasons", "-o", "markdown"],
+    )?;
 
     let mut files = crd_files(&crds)?;
     files.push((PathBuf::from("docs/reasons.md"), reasons));
@@ -30,7 +33,10 @@ pub(crate) fn run(repo: &Path, check: bool) -> anyhow::Result<()> {
         }
     }
     if !stale.is_empty() {
-        bail!("out of date: {}; run `cargo xtask gen` and commit the result", stale.join(", "));
+        bail!(
+            "out of date: {}; run `cargo xtask gen` and commit the result",
+            stale.join(", ")
+        );
     }
     Ok(())
 }
@@ -45,7 +51,10 @@ fn crd_files(documents: &str) -> anyhow::Result<Vec<(PathBuf, String)>> {
                 .lines()
                 .find_map(|line| line.strip_prefix("  name: ")?.strip_suffix(".nodemend.dev"))
                 .context("a CRD has no metadata.name in the group nodemend.dev")?;
-            Ok((Path::new("deploy/crds").join(format!("{name}.yaml")), document.to_owned()))
+            Ok((
+                Path::new("deploy/crds").join(format!("{name}.yaml")),
+                document.to_owned(),
+            ))
         })
         .collect::<anyhow::Result<_>>()?;
     if files.is_empty() {
@@ -55,9 +64,18 @@ fn crd_files(documents: &str) -> anyhow::Result<Vec<(PathBuf, String)>> {
 }
 
 fn output(program: &Path, args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program).args(args).output().with_context(|| format!("run {}", program.display()))?;
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .with_context(|| format!("run {}", program.display()))?;
     if !output.status.success() {
-        bail!("{} {}: {}", program.display(), args.join(" "), String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{} {}: {}",
+            program.display(),
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
-    String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", program.display()))
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("{} printed no UTF-8", program.display()))
 }

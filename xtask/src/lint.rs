@@ -10,12 +10,25 @@ use crate::{bpf, build, cache};
 const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run(repo: &Path) -> anyhow::Result<()> {
-    step("formatting", Command::new("cargo").current_dir(repo).args(["fmt", "--all", "--check"]))?;
+    step(
+        "formatting",
+        Command::new("cargo")
+            .current_dir(repo)
+            .args(["fmt", "--all", "--check"]),
+    )?;
     step(
         "clippy, host",
         Command::new("cargo").current_dir(repo).args([
-            "clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--profile", build::PROFILE, "--",
-            "-D", "warnings",
+            "clippy",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--profile",
+            build::PROFILE,
+            "--",
+            "-D",
+            "warnings",
         ]),
     )?;
     eprintln!("clippy, BPF");
@@ -24,7 +37,9 @@ pub(crate) fn run(repo: &Path) -> anyhow::Result<()> {
     step(
         "licences, bans and sources",
         // Advisories need a database from a git host; these three need only the crates.
-        Command::new(deny).current_dir(repo).args(["--locked", "check", "bans", "licenses", "sources"]),
+        Command::new(deny)
+            .current_dir(repo)
+            .args(["--locked", "check", "bans", "licenses", "sources"]),
     )
 }
 

@@ -5,8 +5,21 @@ use std::path::{Path, PathBuf};
 
 /// I/O, clocks and logging: what decides takes inputs and `now`, and returns a decision.
 const FORBIDDEN_IN_PURE: &[&str] = &[
-    "use tokio", "tokio::", "kube::Client", "kube::Api", "kube::client", "aws_", "std::fs", "std::env", "std::net",
-    "std::process", "tracing::", "Instant::now", "Timestamp::now", "SystemTime", "thread::",
+    "use tokio",
+    "tokio::",
+    "kube::Client",
+    "kube::Api",
+    "kube::client",
+    "aws_",
+    "std::fs",
+    "std::env",
+    "std::net",
+    "std::process",
+    "tracing::",
+    "Instant::now",
+    "Timestamp::now",
+    "SystemTime",
+    "thread::",
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -22,7 +35,14 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 
 fn all_sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for member in ["detector-ebpf/src", "detector/src", "repairer/src", "xtask/src", "tests/src", "tests/tests"] {
+    for member in [
+        "detector-ebpf/src",
+        "detector/src",
+        "repairer/src",
+        "xtask/src",
+        "tests/src",
+        "tests/tests",
+    ] {
         sources(&crate::repo().join(member), &mut found);
     }
     found
@@ -39,19 +59,33 @@ fn pure_files_do_no_io_and_read_no_clock() {
         pure += 1;
         // Tests below the code may do what they like.
         let code = text.split("#[cfg(test)]").next().unwrap();
-        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for line in code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+        {
             for word in FORBIDDEN_IN_PURE {
-                assert!(!line.contains(word), "{}: PURE, but has `{word}`: {line}", path.display());
+                assert!(
+                    !line.contains(word),
+                    "{}: PURE, but has `{word}`: {line}",
+                    path.display()
+                );
             }
         }
     }
-    assert!(pure > 5, "only {pure} PURE files found: the marker `//! PURE.` is the first line of each");
+    assert!(
+        pure > 5,
+        "only {pure} PURE files found: the marker `//! PURE.` is the first line of each"
+    );
 }
 
 #[test]
 fn every_file_says_what_it_is_for() {
     for path in all_sources() {
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("//! "), "{}: begin with a `//!` line that says what the file is for", path.display());
+        assert!(
+            text.starts_with("//! "),
+            "{}: begin with a `//!` line that says what the file is for",
+            path.display()
+        );
     }
 }

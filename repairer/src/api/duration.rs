@@ -74,7 +74,11 @@ impl From<Wait> for String {
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.0.as_secs();
-        let parts = [(total / 3600, "h"), (total / 60 % 60, "m"), (total % 60, "s")];
+        let parts = [
+            (total / 3600, "h"),
+            (total / 60 % 60, "m"),
+            (total % 60, "s"),
+        ];
         let mut written = false;
         for (number, unit) in parts {
             if number > 0 {

@@ -1,5 +1,10 @@
 //! The `RepairPolicy` CRD: which nodes may be repaired, when, and how many.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the keys of one printcolumn are not those of another"
+)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Rule as Cel;
 use kube::{CustomResource, KubeSchema};
@@ -26,7 +31,11 @@ use super::duration::Wait;
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
     printcolumn(name = "Unhealthy", type_ = "integer", json_path = ".status.unhealthy"),
     printcolumn(name = "InRepair", type_ = "integer", json_path = ".status.inRepair"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RepairPolicySpec {
@@ -195,7 +204,10 @@ pub struct Verify {
 #[serde(rename_all = "camelCase")]
 pub struct RepairRule {
     /// Type of the NodeCondition, for example `StorageReady`.
-    #[schemars(length(min = 1, max = 316), pattern(r"^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 316),
+        pattern(r"^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$")
+    )]
     pub node_monitoring_condition: String,
     /// Only for this reason of the condition; a `*` at the end matches any continuation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -280,13 +292,22 @@ const fn twenty_minutes() -> Wait {
 
 impl Default for Cordon {
     fn default() -> Self {
-        Self { when: CordonWhen::default(), after: thirty_seconds(), recovery_soak: five_minutes() }
+        Self {
+            when: CordonWhen::default(),
+            after: thirty_seconds(),
+            recovery_soak: five_minutes(),
+        }
     }
 }
 
 impl Default for UnhealthyThreshold {
     fn default() -> Self {
-        Self { percentage: Some(20), count: None, min_nodes: five(), comparison: Comparison::default() }
+        Self {
+            percentage: Some(20),
+            count: None,
+            min_nodes: five(),
+            comparison: Comparison::default(),
+        }
     }
 }
 
@@ -298,18 +319,28 @@ impl Default for Parallel {
 
 impl Default for Partition {
     fn default() -> Self {
-        Self { percentage: thirty_three(), min_nodes: three(), window: one_minute() }
+        Self {
+            percentage: thirty_three(),
+            min_nodes: three(),
+            window: one_minute(),
+        }
     }
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { timeout: fifteen_minutes(), local_volumes: LocalVolumes::default() }
+        Self {
+            timeout: fifteen_minutes(),
+            local_volumes: LocalVolumes::default(),
+        }
     }
 }
 
 impl Default for Verify {
     fn default() -> Self {
-        Self { replace_deadline: twenty_minutes(), soak: five_minutes() }
+        Self {
+            replace_deadline: twenty_minutes(),
+            soak: five_minutes(),
+        }
     }
 }

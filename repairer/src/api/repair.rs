@@ -1,6 +1,11 @@
 //! The `NodeRepair` CRD: one object for each episode of a node. It is the state machine, the audit
 //! record and the memory of the repairer.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the keys of one printcolumn are not those of another"
+)]
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::core::Rule as Cel;
@@ -30,16 +35,44 @@ const MESSAGE_LIMIT: usize = 1024;
     doc = "The repair of one sick node, from the first sight of the fault to its outcome.",
     derive = "PartialEq",
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeRef.name"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reasons[0].reason"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.reasons[0].reason"
+    ),
     printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Gate", type_ = "string", json_path = ".status.hold.gate"),
     printcolumn(name = "Outcome", type_ = "string", json_path = ".status.outcome"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policyRef.name", priority = 1),
-    printcolumn(name = "Group", type_ = "string", json_path = ".status.group", priority = 1),
-    printcolumn(name = "Instance", type_ = "string", json_path = ".status.instanceId", priority = 1),
-    printcolumn(name = "Replacement", type_ = "string", json_path = ".status.replacement.nodeName", priority = 1)
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Policy",
+        type_ = "string",
+        json_path = ".spec.policyRef.name",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Group",
+        type_ = "string",
+        json_path = ".status.group",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Instance",
+        type_ = "string",
+        json_path = ".status.instanceId",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Replacement",
+        type_ = "string",
+        json_path = ".status.replacement.nodeName",
+        priority = 1
+    )
 )]
 #[x_kube(validation = Cel::new("self == oldSelf").message("the spec of a NodeRepair cannot be changed"))]
 #[serde(rename_all = "camelCase")]
@@ -105,7 +138,20 @@ pub struct NodeRepairStatus {
 }
 
 /// Where the repair is. Each phase is an intent: it is stored before what it names is done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Deserialize,
+    Serialize,
+    JsonSchema,
+)]
 pub enum Phase {
     /// Seen; nothing has been touched.
     #[default]
@@ -145,7 +191,9 @@ pub struct Hold {
 }
 
 /// In the order in which they are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 pub enum Gate {
     /// An object of ours cannot be read, so what it says is unknown.
     Unreadable,
@@ -241,16 +289,29 @@ impl NodeRepairStatus {
 
     pub fn note(&mut self, now: Timestamp, event: impl Into<String>) {
         let event: String = event.into().chars().take(MESSAGE_LIMIT).collect();
-        self.timeline.push(Entry { at: MicroTime(now), event });
+        self.timeline.push(Entry {
+            at: MicroTime(now),
+            event,
+        });
         if self.timeline.len() > MOST_ENTRIES {
             self.timeline.remove(1);
         }
     }
 
     /// Sets one of the conditions `Cordoned`, `Drained`, `ActionTaken`, `Verified`, `Finished`.
-    pub fn set_condition(&mut self, kind: &str, status: bool, reason: &str, message: &str, now: Timestamp) {
+    pub fn set_condition(
+        &mut self,
+        kind: &str,
+        status: bool,
+        reason: &str,
+        message: &str,
+        now: Timestamp,
+    ) {
         let status = if status { "True" } else { "False" };
-        let unchanged = self.conditions.iter().find(|c| c.type_ == kind && c.status == status);
+        let unchanged = self
+            .conditions
+            .iter()
+            .find(|c| c.type_ == kind && c.status == status);
         let since = unchanged.map_or(now, |condition| condition.last_transition_time.0);
         self.conditions.retain(|condition| condition.type_ != kind);
         self.conditions.push(Condition {

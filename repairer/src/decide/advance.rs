@@ -10,7 +10,8 @@ use super::gate::{Held, Stage, Subject};
 use super::{Act, Planner, Step, reasons, takes_a_place};
 use crate::api::policy::{CordonWhen, RepairPolicySpec, Verify};
 use crate::api::repair::{
-    Attempt, AttemptResult, Blocked, DrainStatus, Gate, Hold, NodeRepair, NodeRepairStatus, Outcome, Phase, Replacement,
+    Attempt, AttemptResult, Blocked, DrainStatus, Gate, Hold, NodeRepair, NodeRepairStatus,
+    Outcome, Phase, Replacement,
 };
 use crate::cluster::{InstanceView, NodeView};
 use crate::drain::{PodView, Treatment};
@@ -51,7 +52,13 @@ impl Planner<'_> {
             Choice::None | Choice::Tie(_) => None,
         });
         let is_over = node.is_some_and(|node| self.episodes.of(&node.uid).is_empty());
-        let case = Case { name, repair, node, policy, is_over };
+        let case = Case {
+            name,
+            repair,
+            node,
+            policy,
+            is_over,
+        };
         self.wake_when_over(&case);
 
         let stored = repair.status.clone().unwrap_or_default();
@@ -69,7 +76,10 @@ impl Planner<'_> {
         self.keep_place(&case, &status);
         let repair = name.to_owned();
         if repair_is_new(&case) || status != stored {
-            self.plan.steps.push(Step::Record { repair, status: Box::new(status) });
+            self.plan.steps.push(Step::Record {
+                repair,
+                status: Box::new(status),
+            });
         } else if let Some(act) = act {
             self.plan.steps.push(Step::Act { repair, act });
         }
@@ -77,8 +87,15 @@ impl Planner<'_> {
 
     /// A recovery is over, or not, at the end of its soak.
     fn wake_when_over(&mut self, case: &Case<'_>) {
-        let (Some(node), Some(policy)) = (case.node, case.policy) else { return };
-        for recovered in self.episodes.of(&node.uid).iter().filter_map(|episode| episode.recovered) {
+        let (Some(node), Some(policy)) = (case.node, case.policy) else {
+            return;
+        };
+        for recovered in self
+            .episodes
+            .of(&node.uid)
+            .iter()
+            .filter_map(|episode| episode.recovered)
+        {
             self.wake(recovered + policy.cordon.recovery_soak.0);
         }
     }
@@ -98,7 +115,10 @@ impl Planner<'_> {
             status.group = Some(group.to_owned());
         }
         if repair_is_new(case) {
-            let seen: Vec<_> = episodes.iter().map(|e| format!("{} ({})", e.condition, e.reason)).collect();
+            let seen: Vec<_> = episodes
+                .iter()
+                .map(|e| format!("{} ({})", e.condition, e.reason))
+                .collect();
             status.note(self.now, format!("unhealthy: {}", seen.join(", ")));
         }
         status
@@ -106,7 +126,10 @@ impl Planner<'_> {
 
     /// The places of a policy are given within one pass, too.
     fn keep_place(&mut self, case: &Case<'_>, status: &NodeRepairStatus) {
-        let places = self.in_progress.entry(super::policy_name(self.cluster, case.repair)).or_default();
+        let places = self
+            .in_progress
+            .entry(super::policy_name(self.cluster, case.repair))
+            .or_default();
         if takes_a_place(status) {
             places.insert(case.name.to_owned());
         } else {
@@ -119,10 +142,19 @@ impl Planner<'_> {
             return finish(status, Outcome::Cancelled, "the Node is gone", self.now);
         };
         if case.is_over {
-            return finish(status, Outcome::Recovered, "healthy again before anything was done", self.now);
+            return finish(
+                status,
+                Outcome::Recovered,
+                "healthy again before anything was done",
+                self.now,
+            );
         }
         let early = self.early_cordon(case, node);
-        let stage = if early.is_some_and(|due| due <= self.now) { Stage::Cordon } else { Stage::Start };
+        let stage = if early.is_some_and(|due| due <= self.now) {
+            Stage::Cordon
+        } else {
+            Stage::Start
+        };
         if let Some(due) = early {
             self.wake(due);
         }
@@ -143,7 +175,9 @@ impl Planner<'_> {
             CordonWhen::Immediately => {}
         }
         let episodes = self.episodes.of(&node.uid);
-        let mut open = episodes.iter().filter(|e| e.recovered.is_none() && e.condition != "Ready");
+        let mut open = episodes
+            .iter()
+            .filter(|e| e.recovered.is_none() && e.condition != "Ready");
         open.next().map(|first| first.since + cordon.after.0)
     }
 
@@ -157,7 +191,13 @@ impl Planner<'_> {
         }
         if node.has_our_cordon() {
             status.phase = Phase::Waiting;
-            status.set_condition("Cordoned", true, "Cordoned", "unschedulable, with our taint", self.now);
+            status.set_condition(
+                "Cordoned",
+                true,
+                "Cordoned",
+                "unschedulable, with our taint",
+                self.now,
+            );
             status.note(self.now, "cordoned");
             return None;
         }
@@ -188,34 +228,77 @@ impl Planner<'_> {
         let timeout = case.policy?.drain.timeout;
         // Not listed in this pass: nothing is known, so nothing is done.
         let pods = self.cluster.pods.get(&node.name)?;
-        let treated: Vec<_> = pods.iter().map(|pod| (pod, pod.treatment(local_volumes))).collect();
-        let remaining: Vec<_> = treated.iter().filter(|(_, t)| *t != Treatment::Leave).map(|(pod, _)| *pod).collect();
+        let treated: Vec<_> = pods
+            .iter()
+            .map(|pod| (pod, pod.treatment(local_volumes)))
+            .collect();
+        let remaining: Vec<_> = treated
+            .iter()
+            .filter(|(_, t)| *t != Treatment::Leave)
+            .map(|(pod, _)| *pod)
+            .collect();
         if remaining.is_empty() {
             release(status);
             status.phase = Phase::Replacing;
             status.drain = None;
-            status.set_condition("Drained", true, "Drained", "no pod is left that has to leave", self.now);
+            status.set_condition(
+                "Drained",
+                true,
+                "Drained",
+                "no pod is left that has to leave",
+                self.now,
+            );
             status.note(self.now, "drained");
             return None;
         }
-        let with = |wanted| treated.iter().filter(move |(_, t)| *t == wanted).map(|(pod, _)| *pod);
+        let with = |wanted| {
+            treated
+                .iter()
+                .filter(move |(_, t)| *t == wanted)
+                .map(|(pod, _)| *pod)
+        };
         let evict: Vec<_> = with(Treatment::Evict).cloned().collect();
         let local = with(Treatment::HoldForLocalVolume).map(|pod| Blocked {
             pod: pod.label(),
             why: "its emptyDir volume would be lost (drain.localVolumes: Hold)".to_owned(),
         });
-        let drain = status.drain.get_or_insert_with(|| DrainStatus::begin(self.now));
+        let drain = status
+            .drain
+            .get_or_insert_with(|| DrainStatus::begin(self.now));
         drain.remaining = u32::try_from(remaining.len()).unwrap_or(u32::MAX);
         // What the last evictions said stays, as long as it is about pods that are still to be evicted.
-        let said = drain.blocked.iter().filter(|entry| evict.iter().any(|pod| pod.label() == entry.pod)).cloned();
+        let said = drain
+            .blocked
+            .iter()
+            .filter(|entry| evict.iter().any(|pod| pod.label() == entry.pod))
+            .cloned();
         drain.blocked = local.chain(said).take(MOST_BLOCKED).collect();
         let only_local = evict.is_empty() && with(Treatment::Await).next().is_none();
         let late = drain.since.0 + timeout.0;
         if only_local || late <= self.now {
-            let what = if only_local { "waits for a person".to_owned() } else { format!("took longer than {timeout}") };
-            let blocked: Vec<_> = drain.blocked.iter().map(|entry| format!("{}: {}", entry.pod, entry.why)).collect();
-            let message = format!("the drain {what}; {} pods are left: {}", drain.remaining, blocked.join("; "));
-            self.hold(status, Held { gate: Gate::Drain, message, behind: Vec::new() });
+            let what = if only_local {
+                "waits for a person".to_owned()
+            } else {
+                format!("took longer than {timeout}")
+            };
+            let blocked: Vec<_> = drain
+                .blocked
+                .iter()
+                .map(|entry| format!("{}: {}", entry.pod, entry.why))
+                .collect();
+            let message = format!(
+                "the drain {what}; {} pods are left: {}",
+                drain.remaining,
+                blocked.join("; ")
+            );
+            self.hold(
+                status,
+                Held {
+                    gate: Gate::Drain,
+                    message,
+                    behind: Vec::new(),
+                },
+            );
         } else {
             release(status);
             self.wake(late);
@@ -225,8 +308,15 @@ impl Planner<'_> {
 
     fn replacing(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
         self.wake(self.now + CLOUD_POLL);
-        let instance = status.instance_id.as_deref().and_then(|id| self.cluster.instances.get(id));
-        match status.attempts.last().map(|attempt| (attempt.started.0, attempt.result)) {
+        let instance = status
+            .instance_id
+            .as_deref()
+            .and_then(|id| self.cluster.instances.get(id));
+        match status
+            .attempts
+            .last()
+            .map(|attempt| (attempt.started.0, attempt.result))
+        {
             Some((started, None)) => {
                 self.settle(started, instance, status);
                 return None;
@@ -235,11 +325,25 @@ impl Planner<'_> {
                 status.phase = Phase::Verifying;
                 return None;
             }
-            Some((started, Some(AttemptResult::Refused | AttemptResult::NotApplied | AttemptResult::Withheld))) => {
-                let refused = status.attempts.iter().filter(|a| a.result == Some(AttemptResult::Refused)).count();
+            Some((
+                started,
+                Some(AttemptResult::Refused | AttemptResult::NotApplied | AttemptResult::Withheld),
+            )) => {
+                let refused = status
+                    .attempts
+                    .iter()
+                    .filter(|a| a.result == Some(AttemptResult::Refused))
+                    .count();
                 if refused >= MOST_REFUSALS || status.attempts.len() >= MOST_ATTEMPTS {
-                    let last = status.attempts.last().and_then(|attempt| attempt.message.clone()).unwrap_or_default();
-                    let message = format!("gave up after {} attempts; the last: {last}", status.attempts.len());
+                    let last = status
+                        .attempts
+                        .last()
+                        .and_then(|attempt| attempt.message.clone())
+                        .unwrap_or_default();
+                    let message = format!(
+                        "gave up after {} attempts; the last: {last}",
+                        status.attempts.len()
+                    );
                     return finish(status, Outcome::Failed, &message, self.now);
                 }
                 if started + RETRY > self.now {
@@ -253,7 +357,9 @@ impl Planner<'_> {
         let local_volumes = case.policy.map(|policy| policy.drain.local_volumes);
         let pods = self.cluster.pods.get(&node.name)?;
         if let Some(local_volumes) = local_volumes
-            && pods.iter().any(|pod| pod.treatment(local_volumes) != Treatment::Leave)
+            && pods
+                .iter()
+                .any(|pod| pod.treatment(local_volumes) != Treatment::Leave)
         {
             // Bound just before the cordon, or tolerating it.
             status.phase = Phase::Draining;
@@ -273,10 +379,20 @@ impl Planner<'_> {
     }
 
     /// A call whose end was never learned: look, never repeat.
-    fn settle(&mut self, started: Timestamp, instance: Option<&InstanceView>, status: &mut NodeRepairStatus) {
+    fn settle(
+        &mut self,
+        started: Timestamp,
+        instance: Option<&InstanceView>,
+        status: &mut NodeRepairStatus,
+    ) {
         let Some(instance) = instance else { return };
         if instance.is_ending() {
-            status.end_attempt(AttemptResult::Accepted, None, Some("seen by the state of the instance".to_owned()), self.now);
+            status.end_attempt(
+                AttemptResult::Accepted,
+                None,
+                Some("seen by the state of the instance".to_owned()),
+                self.now,
+            );
             status.phase = Phase::Verifying;
         } else if started + SETTLE <= self.now {
             let message = "the instance shows no sign of the call".to_owned();
@@ -288,29 +404,44 @@ impl Planner<'_> {
 
     fn verifying(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
         self.wake(self.now + CLOUD_POLL);
-        let began = status.attempts.last().map_or(self.now, |attempt| attempt.started.0);
+        let began = status
+            .attempts
+            .last()
+            .map_or(self.now, |attempt| attempt.started.0);
         let verify = self.verify_limits(case);
         let deadline = began + verify.replace_deadline.0;
-        let instance = status.instance_id.as_deref().and_then(|id| self.cluster.instances.get(id));
+        let instance = status
+            .instance_id
+            .as_deref()
+            .and_then(|id| self.cluster.instances.get(id));
         let gone = instance.is_some_and(|instance| instance.is_ending());
         let found = self.replacement(case, status, began);
         if found.as_ref().map(|r| &r.node_uid) != status.replacement.as_ref().map(|r| &r.node_uid)
             && let Some(found) = &found
         {
-            status.note(self.now, format!("{} ({}) is Ready", found.node_name, found.instance_id));
+            status.note(
+                self.now,
+                format!("{} ({}) is Ready", found.node_name, found.instance_id),
+            );
         }
         status.replacement = found;
         if let Some(replacement) = status.replacement.clone() {
             let verified = replacement.since.0 + verify.soak.0;
             if gone && verified <= self.now {
-                let message = format!("{} has been healthy for {}", replacement.node_name, verify.soak);
+                let message = format!(
+                    "{} has been healthy for {}",
+                    replacement.node_name, verify.soak
+                );
                 status.set_condition("Verified", true, "Verified", &message, self.now);
                 return finish(status, Outcome::Succeeded, &message, self.now);
             }
             self.wake(verified);
         }
         if deadline <= self.now {
-            let message = format!("no healthy replacement {} after the call", verify.replace_deadline);
+            let message = format!(
+                "no healthy replacement {} after the call",
+                verify.replace_deadline
+            );
             return finish(status, Outcome::Failed, &message, self.now);
         }
         self.wake(deadline);
@@ -321,27 +452,50 @@ impl Planner<'_> {
     fn verify_limits(&self, case: &Case<'_>) -> Verify {
         let by_name = || {
             let wanted = &case.repair.spec.policy_ref.name;
-            self.cluster.policies.iter().find(|policy| policy.metadata.name.as_ref() == Some(wanted)).map(|p| &p.spec)
+            self.cluster
+                .policies
+                .iter()
+                .find(|policy| policy.metadata.name.as_ref() == Some(wanted))
+                .map(|p| &p.spec)
         };
-        case.policy.or_else(by_name).map(|policy| policy.verify.clone()).unwrap_or_default()
+        case.policy
+            .or_else(by_name)
+            .map(|policy| policy.verify.clone())
+            .unwrap_or_default()
     }
 
     /// A Ready, healthy node of the group that came after the call and that no other repair claims.
-    fn replacement(&mut self, case: &Case<'_>, status: &NodeRepairStatus, began: Timestamp) -> Option<Replacement> {
+    fn replacement(
+        &mut self,
+        case: &Case<'_>,
+        status: &NodeRepairStatus,
+        began: Timestamp,
+    ) -> Option<Replacement> {
         let group = status.group.as_deref()?;
-        let claimed = |uid: &str| self.claims.get(uid).is_some_and(|repair| repair != case.name);
-        let healthy = |node: &NodeView| node.is_ready() && !node.deleting && self.episodes.of(&node.uid).is_empty();
+        let claimed = |uid: &str| {
+            self.claims
+                .get(uid)
+                .is_some_and(|repair| repair != case.name)
+        };
+        let healthy = |node: &NodeView| {
+            node.is_ready() && !node.deleting && self.episodes.of(&node.uid).is_empty()
+        };
         let mut nodes: Vec<_> = self
             .cluster
             .nodes
             .values()
-            .filter(|node| node.uid != case.repair.spec.node_ref.uid && healthy(node) && !claimed(&node.uid))
+            .filter(|node| {
+                node.uid != case.repair.spec.node_ref.uid && healthy(node) && !claimed(&node.uid)
+            })
             // Creation times are whole seconds.
             .filter(|node| node.created.as_second() >= began.as_second())
             .filter(|node| self.cluster.group_of(node) == Some(group))
             .collect();
         nodes.sort_by_key(|node| {
-            let known = status.replacement.as_ref().is_some_and(|known| known.node_uid == node.uid);
+            let known = status
+                .replacement
+                .as_ref()
+                .is_some_and(|known| known.node_uid == node.uid);
             (!known, node.created, node.name.clone())
         });
         let node = nodes.first()?;
@@ -362,17 +516,37 @@ impl Planner<'_> {
         match case.node {
             Some(node) if node.has_our_taint() => Some(Act::Uncordon),
             Some(_) => {
-                status.set_condition("Cordoned", false, "Uncordoned", "our taint is gone", self.now);
-                finish(status, Outcome::Recovered, "healthy again; un-cordoned", self.now)
+                status.set_condition(
+                    "Cordoned",
+                    false,
+                    "Uncordoned",
+                    "our taint is gone",
+                    self.now,
+                );
+                finish(
+                    status,
+                    Outcome::Recovered,
+                    "healthy again; un-cordoned",
+                    self.now,
+                )
             }
             None => finish(status, Outcome::Cancelled, "the Node is gone", self.now),
         }
     }
 
     /// The node, unless there is nothing left to repair, or somebody has taken it back.
-    fn still_ours<'c>(&mut self, case: &Case<'c>, status: &mut NodeRepairStatus) -> Option<&'c NodeView> {
+    fn still_ours<'c>(
+        &mut self,
+        case: &Case<'c>,
+        status: &mut NodeRepairStatus,
+    ) -> Option<&'c NodeView> {
         let Some(node) = case.node else {
-            return finish(status, Outcome::Cancelled, "the Node went away before we touched its instance", self.now);
+            return finish(
+                status,
+                Outcome::Cancelled,
+                "the Node went away before we touched its instance",
+                self.now,
+            );
         };
         if case.is_over {
             release(status);
@@ -388,12 +562,26 @@ impl Planner<'_> {
     }
 
     /// Asks the gates, and says in the status what they answer.
-    fn is_held(&mut self, stage: Stage, case: &Case<'_>, node: &NodeView, status: &mut NodeRepairStatus) -> bool {
-        let subject = Subject { node, repair: case.name, episodes: self.episodes.of(&node.uid) };
+    fn is_held(
+        &mut self,
+        stage: Stage,
+        case: &Case<'_>,
+        node: &NodeView,
+        status: &mut NodeRepairStatus,
+    ) -> bool {
+        let subject = Subject {
+            node,
+            repair: case.name,
+            episodes: self.episodes.of(&node.uid),
+        };
         match self.gates(stage, &subject) {
             Ok(()) => {
                 // The drain's own hold is the drain's to release: until then it keeps its age.
-                if status.hold.as_ref().is_some_and(|hold| hold.gate != Gate::Drain) {
+                if status
+                    .hold
+                    .as_ref()
+                    .is_some_and(|hold| hold.gate != Gate::Drain)
+                {
                     release(status);
                 }
                 false
@@ -411,13 +599,21 @@ impl Planner<'_> {
             Some(hold) if hold.gate == held.gate => hold.since.clone(),
             Some(_) | None => MicroTime(self.now),
         };
-        status.hold = Some(Hold { gate: held.gate, since, message: held.message, behind: held.behind });
+        status.hold = Some(Hold {
+            gate: held.gate,
+            since,
+            message: held.message,
+            behind: held.behind,
+        });
     }
 }
 
 /// Created, but its first status was never stored.
 fn repair_is_new(case: &Case<'_>) -> bool {
-    case.repair.status.as_ref().is_none_or(|status| status.timeline.is_empty())
+    case.repair
+        .status
+        .as_ref()
+        .is_none_or(|status| status.timeline.is_empty())
 }
 
 fn release(status: &mut NodeRepairStatus) {
@@ -425,7 +621,12 @@ fn release(status: &mut NodeRepairStatus) {
 }
 
 /// Always `None`, for use as the last word of a phase.
-fn finish<T>(status: &mut NodeRepairStatus, outcome: Outcome, message: &str, now: Timestamp) -> Option<T> {
+fn finish<T>(
+    status: &mut NodeRepairStatus,
+    outcome: Outcome,
+    message: &str,
+    now: Timestamp,
+) -> Option<T> {
     status.phase = Phase::Finished;
     status.outcome = Some(outcome);
     status.hold = None;
@@ -438,9 +639,24 @@ fn finish<T>(status: &mut NodeRepairStatus, outcome: Outcome, message: &str, now
 impl NodeRepairStatus {
     /// The intent; stored before the call is made.
     pub fn begin_attempt(&mut self, clearance: &super::Clearance, now: Timestamp) {
-        let message = Some(format!("TerminateInstanceInAutoScalingGroup {}", clearance.instance()));
-        self.attempts.push(Attempt { started: MicroTime(now), result: None, request_id: None, message });
-        self.note(now, format!("terminating {} of {}", clearance.instance(), clearance.group()));
+        let message = Some(format!(
+            "TerminateInstanceInAutoScalingGroup {}",
+            clearance.instance()
+        ));
+        self.attempts.push(Attempt {
+            started: MicroTime(now),
+            result: None,
+            request_id: None,
+            message,
+        });
+        self.note(
+            now,
+            format!(
+                "terminating {} of {}",
+                clearance.instance(),
+                clearance.group()
+            ),
+        );
     }
 
     /// What became of the attempt that was begun last.
@@ -451,7 +667,10 @@ impl NodeRepairStatus {
         message: Option<String>,
         now: Timestamp,
     ) {
-        let said = message.clone().map(|message| format!(": {message}")).unwrap_or_default();
+        let said = message
+            .clone()
+            .map(|message| format!(": {message}"))
+            .unwrap_or_default();
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.result = Some(result);
             attempt.request_id = request_id;
@@ -459,7 +678,13 @@ impl NodeRepairStatus {
         }
         match result {
             AttemptResult::Accepted => {
-                self.set_condition("ActionTaken", true, "Replace", "AWS terminates the instance", now);
+                self.set_condition(
+                    "ActionTaken",
+                    true,
+                    "Replace",
+                    "AWS terminates the instance",
+                    now,
+                );
                 self.phase = Phase::Verifying;
                 self.note(now, format!("AWS accepted the termination{said}"));
             }
@@ -472,7 +697,9 @@ impl NodeRepairStatus {
     /// What the API server said about pods of the drain; those that it let go are not in `blocked`.
     pub fn set_blocked(&mut self, asked: &[PodView], blocked: Vec<Blocked>) {
         if let Some(drain) = &mut self.drain {
-            drain.blocked.retain(|entry| asked.iter().all(|pod| pod.label() != entry.pod));
+            drain
+                .blocked
+                .retain(|entry| asked.iter().all(|pod| pod.label() != entry.pod));
             drain.blocked.extend(blocked);
             drain.blocked.truncate(MOST_BLOCKED);
         }
@@ -481,6 +708,10 @@ impl NodeRepairStatus {
 
 impl DrainStatus {
     fn begin(now: Timestamp) -> Self {
-        Self { since: MicroTime(now), remaining: 0, blocked: Vec::new() }
+        Self {
+            since: MicroTime(now),
+            remaining: 0,
+            blocked: Vec::new(),
+        }
     }
 }

@@ -9,10 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::api::TAINT;
 use crate::api::duration::Wait;
-use crate::api::policy::{ConditionStatus, Mode, RepairAction, RepairPolicy, RepairPolicySpec, RepairRule};
+use crate::api::policy::{
+    ConditionStatus, Mode, RepairAction, RepairPolicy, RepairPolicySpec, RepairRule,
+};
 use crate::api::repair::{
-    Attempt, AttemptResult, DrainStatus, EpisodeReason, NodeRef, NodeRepair, NodeRepairSpec, NodeRepairStatus, Phase,
-    PolicyRef,
+    Attempt, AttemptResult, DrainStatus, EpisodeReason, NodeRef, NodeRepair, NodeRepairSpec,
+    NodeRepairStatus, Phase, PolicyRef,
 };
 use crate::cluster::{Cluster, ConditionView, InstanceState, InstanceView, NodeView};
 use crate::drain::{Owner, PodView};
@@ -67,7 +69,10 @@ pub fn rule(kind: &str, wait: u64) -> RepairRule {
 }
 
 pub fn ready_rule(wait: u64) -> RepairRule {
-    RepairRule { status: Some(vec![ConditionStatus::False, ConditionStatus::Unknown]), ..rule("Ready", wait) }
+    RepairRule {
+        status: Some(vec![ConditionStatus::False, ConditionStatus::Unknown]),
+        ..rule("Ready", wait)
+    }
 }
 
 /// Every node; storage faults are repaired after 30 minutes; all other fields as the schema has them.
@@ -100,7 +105,10 @@ pub fn pod(name: &str) -> PodView {
 
 /// `node-0` ... `node-{count - 1}`, all well.
 pub fn cluster(count: usize) -> Cluster {
-    let mut cluster = Cluster { policies: vec![policy("workers")], ..Cluster::default() };
+    let mut cluster = Cluster {
+        policies: vec![policy("workers")],
+        ..Cluster::default()
+    };
     for index in 0..count {
         let node = node(&format!("node-{index}"), index);
         let id = node.instance().unwrap().to_string();
@@ -131,7 +139,12 @@ pub fn make_sick(cluster: &mut Cluster, name: &str) {
         reason: "FilesystemReadOnly".to_owned(),
         ..condition("StorageReady", "False", SICK_SINCE)
     };
-    cluster.nodes.get_mut(name).unwrap().conditions.push(storage);
+    cluster
+        .nodes
+        .get_mut(name)
+        .unwrap()
+        .conditions
+        .push(storage);
 }
 
 pub fn set_condition(cluster: &mut Cluster, name: &str, kind: &str, status: &str) {
@@ -150,13 +163,22 @@ pub fn episodes_since(cluster: &Cluster, second: i64) -> Episodes {
 /// A repair in a phase, with the node and the record as that phase leaves them.
 pub fn add_repair(cluster: &mut Cluster, node: &str, phase: Phase, since: i64) -> String {
     let view = cluster.nodes.get_mut(node).unwrap();
-    if matches!(phase, Phase::Waiting | Phase::Draining | Phase::Replacing | Phase::Verifying | Phase::Uncordoning) {
+    if matches!(
+        phase,
+        Phase::Waiting | Phase::Draining | Phase::Replacing | Phase::Verifying | Phase::Uncordoning
+    ) {
         cordon(view);
     }
     let spec = NodeRepairSpec {
-        node_ref: NodeRef { name: node.to_owned(), uid: view.uid.clone() },
+        node_ref: NodeRef {
+            name: node.to_owned(),
+            uid: view.uid.clone(),
+        },
         provider_id: view.provider_id.clone(),
-        policy_ref: PolicyRef { name: "workers".to_owned(), uid: "uid-workers".to_owned() },
+        policy_ref: PolicyRef {
+            name: "workers".to_owned(),
+            uid: "uid-workers".to_owned(),
+        },
         action: RepairAction::Replace,
     };
     let mut status = NodeRepairStatus {
@@ -172,7 +194,11 @@ pub fn add_repair(cluster: &mut Cluster, node: &str, phase: Phase, since: i64) -
     };
     status.note(at(since), "unhealthy");
     if phase == Phase::Draining {
-        status.drain = Some(DrainStatus { since: MicroTime(at(since + 1800)), remaining: 1, blocked: Vec::new() });
+        status.drain = Some(DrainStatus {
+            since: MicroTime(at(since + 1800)),
+            remaining: 1,
+            blocked: Vec::new(),
+        });
     }
     if phase == Phase::Verifying {
         status.attempts.push(Attempt {

@@ -75,21 +75,39 @@ impl Planner<'_> {
         let mut unmet = unmet.into_iter();
         match unmet.next() {
             None => Ok(()),
-            Some((gate, message)) => Err(Held { gate, message, behind: unmet.map(|(gate, _)| gate).collect() }),
+            Some((gate, message)) => Err(Held {
+                gate,
+                message,
+                behind: unmet.map(|(gate, _)| gate).collect(),
+            }),
         }
     }
 
     /// Mints the proof, for a repair whose node still is the one that it began with.
     pub(super) fn clearance(&mut self, repair: &str) -> Result<Clearance, Held> {
-        let not_ours = |message: &str| Held { gate: Gate::NotOurs, message: message.to_owned(), behind: Vec::new() };
+        let not_ours = |message: &str| Held {
+            gate: Gate::NotOurs,
+            message: message.to_owned(),
+            behind: Vec::new(),
+        };
         let cluster = self.cluster;
-        let Some(object) = cluster.repairs.get(repair) else { return Err(not_ours("its NodeRepair is gone")) };
-        let Some(node) = cluster.node_of(object) else { return Err(not_ours("its Node is gone or another one")) };
-        let subject = Subject { node, repair, episodes: self.episodes.of(&node.uid) };
+        let Some(object) = cluster.repairs.get(repair) else {
+            return Err(not_ours("its NodeRepair is gone"));
+        };
+        let Some(node) = cluster.node_of(object) else {
+            return Err(not_ours("its Node is gone or another one"));
+        };
+        let subject = Subject {
+            node,
+            repair,
+            episodes: self.episodes.of(&node.uid),
+        };
         self.gates(Stage::Destroy, &subject)?;
         let (instance, group) = self.ownership(node).map_err(|message| not_ours(&message))?;
         if InstanceId::parse(&object.spec.provider_id).ok().as_ref() != Some(&instance) {
-            return Err(not_ours("the Node's spec.providerID is not the one that the repair began with"));
+            return Err(not_ours(
+                "the Node's spec.providerID is not the one that the repair began with",
+            ));
         }
         Ok(Clearance { instance, group })
     }
@@ -105,12 +123,18 @@ impl Planner<'_> {
         let policy = match rule::policy_for(subject.node, &self.cluster.policies) {
             Choice::One(policy) => Some(policy),
             Choice::None => {
-                ask(Gate::PolicyConflict, Some("no RepairPolicy selects the node any more".to_owned()));
+                ask(
+                    Gate::PolicyConflict,
+                    Some("no RepairPolicy selects the node any more".to_owned()),
+                );
                 None
             }
             Choice::Tie(names) => {
                 let names = names.join(", ");
-                ask(Gate::PolicyConflict, Some(format!("{names} select the node with the same priority")));
+                ask(
+                    Gate::PolicyConflict,
+                    Some(format!("{names} select the node with the same priority")),
+                );
                 None
             }
         };
@@ -118,17 +142,24 @@ impl Planner<'_> {
             ask(Gate::Disabled, disabled(policy));
             ask(Gate::Paused, paused(policy));
             ask(Gate::Partition, self.partitioned(policy));
-            ask(Gate::UnhealthyThreshold, self.too_many_unhealthy(policy, subject.node));
+            ask(
+                Gate::UnhealthyThreshold,
+                self.too_many_unhealthy(policy, subject.node),
+            );
             ask(Gate::LastNode, self.last_node(policy, subject.node));
             let ripeness = ripeness(policy, subject);
             ask(Gate::SignalStale, self.stale(stage, subject, &ripeness));
             match stage {
                 Stage::Cordon => {}
-                Stage::Start | Stage::Continue | Stage::Destroy => ask(Gate::WaitTime, self.too_early(&ripeness)),
+                Stage::Start | Stage::Continue | Stage::Destroy => {
+                    ask(Gate::WaitTime, self.too_early(&ripeness))
+                }
             }
             match stage {
                 Stage::Cordon | Stage::Continue => {}
-                Stage::Start | Stage::Destroy => ask(Gate::ParallelLimit, self.no_place(policy, subject.repair)),
+                Stage::Start | Stage::Destroy => {
+                    ask(Gate::ParallelLimit, self.no_place(policy, subject.repair))
+                }
             }
         }
         found.sort_by_key(|(gate, _)| *gate);
@@ -139,26 +170,37 @@ impl Planner<'_> {
     fn ownership(&self, node: &NodeView) -> Result<(InstanceId, String), String> {
         let foreign = [
             ("karpenter.sh/nodepool", "Karpenter"),
-            ("eks.amazonaws.com/compute-type", "EKS (Fargate, hybrid or Auto Mode)"),
+            (
+                "eks.amazonaws.com/compute-type",
+                "EKS (Fargate, hybrid or Auto Mode)",
+            ),
         ];
-        if let Some((label, owner)) = foreign.iter().find(|(label, _)| node.labels.contains_key(*label)) {
-            return Err(format!("the node belongs to {owner}, says its label {label}"));
+        if let Some((label, owner)) = foreign
+            .iter()
+            .find(|(label, _)| node.labels.contains_key(*label))
+        {
+            return Err(format!(
+                "the node belongs to {owner}, says its label {label}"
+            ));
         }
         let instance = node.instance().map_err(|error| error.to_string())?;
         let view = self
             .cluster
             .instances
             .get(instance.as_str())
-            .ok_or_else(|| format!("AWS has not said yet to which Auto Scaling group {instance} belongs"))?;
-        let group = view
-            .group
-            .clone()
-            .ok_or_else(|| format!("{instance} is in no Auto Scaling group: nothing would replace it"))?;
+            .ok_or_else(|| {
+                format!("AWS has not said yet to which Auto Scaling group {instance} belongs")
+            })?;
+        let group = view.group.clone().ok_or_else(|| {
+            format!("{instance} is in no Auto Scaling group: nothing would replace it")
+        })?;
         match view.lifecycle.as_deref() {
             Some("InService") => Ok((instance, group)),
             other => {
                 let lifecycle = other.unwrap_or("unknown");
-                Err(format!("{instance} is {lifecycle} in its Auto Scaling group {group}, not InService"))
+                Err(format!(
+                    "{instance} is {lifecycle} in its Auto Scaling group {group}, not InService"
+                ))
             }
         }
     }
@@ -177,10 +219,15 @@ impl Planner<'_> {
 
     fn too_many_unhealthy(&self, policy: &RepairPolicy, node: &NodeView) -> Unmet {
         let name = self.cluster.group_of(node)?;
-        let group = self.tally.group(policy.metadata.name.as_deref().unwrap_or_default(), name)?;
+        let group = self
+            .tally
+            .group(policy.metadata.name.as_deref().unwrap_or_default(), name)?;
         let threshold = &policy.spec.unhealthy_threshold;
         let limit = exceeded(threshold, group.unhealthy, group.nodes)?;
-        Some(format!("{} of {} nodes of {name} are unhealthy: {limit}", group.unhealthy, group.nodes))
+        Some(format!(
+            "{} of {} nodes of {name} are unhealthy: {limit}",
+            group.unhealthy, group.nodes
+        ))
     }
 
     fn last_node(&self, policy: &RepairPolicy, node: &NodeView) -> Unmet {
@@ -189,25 +236,43 @@ impl Planner<'_> {
             LastNode::Hold => {}
         }
         let name = self.cluster.group_of(node)?;
-        let group = self.tally.group(policy.metadata.name.as_deref().unwrap_or_default(), name)?;
-        let others = group.serving.iter().filter(|&other| *other != node.name).count();
+        let group = self
+            .tally
+            .group(policy.metadata.name.as_deref().unwrap_or_default(), name)?;
+        let others = group
+            .serving
+            .iter()
+            .filter(|&other| *other != node.name)
+            .count();
         // A node that does not serve any more is no loss.
         (node.is_ready() && others == 0).then(|| format!("no other node of {name} serves"))
     }
 
     fn no_place(&self, policy: &RepairPolicy, repair: &str) -> Unmet {
         let name = policy.metadata.name.as_deref().unwrap_or_default();
-        let others: Vec<_> = self.in_progress.get(name)?.iter().filter(|&other| other != repair).cloned().collect();
+        let others: Vec<_> = self
+            .in_progress
+            .get(name)?
+            .iter()
+            .filter(|&other| other != repair)
+            .cloned()
+            .collect();
         let count = policy.spec.parallel.count as usize;
-        (others.len() >= count)
-            .then(|| format!("{} of {count} places are taken: {}", others.len(), others.join(", ")))
+        (others.len() >= count).then(|| {
+            format!(
+                "{} of {count} places are taken: {}",
+                others.len(),
+                others.join(", ")
+            )
+        })
     }
 
     fn too_early(&mut self, ripeness: &Ripeness<'_>) -> Unmet {
         match ripeness {
-            Ripeness::Recovering { condition, since } => {
-                Some(format!("{condition} is healthy again since {}; waiting whether it stays so", second(*since)))
-            }
+            Ripeness::Recovering { condition, since } => Some(format!(
+                "{condition} is healthy again since {}; waiting whether it stays so",
+                second(*since)
+            )),
             Ripeness::At { episode, wait, at } if *at > self.now => {
                 self.wake(*at);
                 Some(format!(
@@ -218,20 +283,30 @@ impl Planner<'_> {
                 ))
             }
             Ripeness::At { .. } => None,
-            Ripeness::Nothing => Some("no condition of the node is unhealthy by the policy's rules".to_owned()),
+            Ripeness::Nothing => {
+                Some("no condition of the node is unhealthy by the policy's rules".to_owned())
+            }
         }
     }
 
     /// A condition that its writer has stopped confirming says nothing about now.
     fn stale(&self, stage: Stage, subject: &Subject<'_>, ripeness: &Ripeness<'_>) -> Unmet {
-        let Ripeness::At { episode, at, .. } = ripeness else { return None };
+        let Ripeness::At { episode, at, .. } = ripeness else {
+            return None;
+        };
         // Written by kubelet or, when that is silent, by the control plane itself.
         if episode.condition == "Ready" {
             return None;
         }
-        let heartbeat = subject.node.condition(&episode.condition).and_then(|condition| condition.heartbeat);
+        let heartbeat = subject
+            .node
+            .condition(&episode.condition)
+            .and_then(|condition| condition.heartbeat);
         let Some(heartbeat) = heartbeat else {
-            return Some(format!("{} has no lastHeartbeatTime: is it still true?", episode.condition));
+            return Some(format!(
+                "{} has no lastHeartbeatTime: is it still true?",
+                episode.condition
+            ));
         };
         if self.now.duration_since(heartbeat).as_secs() > SIGNAL_LIFE.as_secs().cast_signed() {
             let life = Wait(SIGNAL_LIFE);
@@ -247,8 +322,13 @@ impl Planner<'_> {
             Stage::Cordon => false,
             Stage::Start | Stage::Continue | Stage::Destroy => *at <= self.now,
         };
-        (asked && !confirmed)
-            .then(|| format!("{} has not been confirmed since its wait ended at {}", episode.condition, second(*at)))
+        (asked && !confirmed).then(|| {
+            format!(
+                "{} has not been confirmed since its wait ended at {}",
+                episode.condition,
+                second(*at)
+            )
+        })
     }
 }
 
@@ -256,12 +336,22 @@ impl Planner<'_> {
 enum Ripeness<'a> {
     Nothing,
     /// All are healthy again, for now.
-    Recovering { condition: String, since: Timestamp },
-    At { episode: &'a Episode, wait: Wait, at: Timestamp },
+    Recovering {
+        condition: String,
+        since: Timestamp,
+    },
+    At {
+        episode: &'a Episode,
+        wait: Wait,
+        at: Timestamp,
+    },
 }
 
 fn ripeness<'a>(policy: &RepairPolicy, subject: &Subject<'a>) -> Ripeness<'a> {
-    let open = subject.episodes.iter().filter(|episode| episode.recovered.is_none());
+    let open = subject
+        .episodes
+        .iter()
+        .filter(|episode| episode.recovered.is_none());
     let first = open
         .filter_map(|episode| {
             let rule = rule::matching(&policy.spec, subject.node.condition(&episode.condition)?)?;
@@ -275,7 +365,10 @@ fn ripeness<'a>(policy: &RepairPolicy, subject: &Subject<'a>) -> Ripeness<'a> {
             .episodes
             .iter()
             .find_map(|episode| {
-                Some(Ripeness::Recovering { condition: episode.condition.clone(), since: episode.recovered? })
+                Some(Ripeness::Recovering {
+                    condition: episode.condition.clone(),
+                    since: episode.recovered?,
+                })
             })
             .unwrap_or(Ripeness::Nothing),
     }
@@ -285,13 +378,18 @@ fn disabled(policy: &RepairPolicy) -> Unmet {
     let name = policy.metadata.name.as_deref().unwrap_or_default();
     match policy.spec.mode {
         Mode::Enforce => None,
-        Mode::Disabled => Some(format!("RepairPolicy {name} is Disabled; enable it with spec.mode: Enforce")),
+        Mode::Disabled => Some(format!(
+            "RepairPolicy {name} is Disabled; enable it with spec.mode: Enforce"
+        )),
     }
 }
 
 fn paused(policy: &RepairPolicy) -> Unmet {
     let name = policy.metadata.name.as_deref().unwrap_or_default();
-    policy.spec.paused.then(|| format!("RepairPolicy {name} is paused (spec.paused)"))
+    policy
+        .spec
+        .paused
+        .then(|| format!("RepairPolicy {name} is paused (spec.paused)"))
 }
 
 /// Whatever the label's value, short of `false`: who sets it means it.
@@ -301,8 +399,13 @@ fn excluded(node: &NodeView) -> Unmet {
 }
 
 fn control_plane(node: &NodeView) -> Unmet {
-    let labels = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
-    let label = labels.into_iter().find(|label| node.labels.contains_key(*label))?;
+    let labels = [
+        "node-role.kubernetes.io/control-plane",
+        "node-role.kubernetes.io/master",
+    ];
+    let label = labels
+        .into_iter()
+        .find(|label| node.labels.contains_key(*label))?;
     Some(format!("the node has the label {label}"))
 }
 
@@ -324,7 +427,8 @@ fn exceeded(threshold: &UnhealthyThreshold, unhealthy: usize, nodes: usize) -> O
         return over(unhealthy, count as usize).then(|| format!("repair stops at {word} {count}"));
     }
     let percentage = threshold.percentage.unwrap_or(DEFAULT_PERCENTAGE);
-    over(unhealthy * 100, percentage as usize * nodes).then(|| format!("repair stops at {word} {percentage} %"))
+    over(unhealthy * 100, percentage as usize * nodes)
+        .then(|| format!("repair stops at {word} {percentage} %"))
 }
 
 fn second(at: Timestamp) -> String {

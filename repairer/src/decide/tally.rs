@@ -34,15 +34,20 @@ impl Tally {
     pub(super) fn count(cluster: &Cluster, episodes: &Episodes, now: Timestamp) -> Self {
         let mut tally = Self::default();
         for node in cluster.nodes.values() {
-            let Choice::One(policy) = rule::policy_for(node, &cluster.policies) else { continue };
+            let Choice::One(policy) = rule::policy_for(node, &cluster.policies) else {
+                continue;
+            };
             let name = policy.metadata.name.clone().unwrap_or_default();
             let in_repair = cluster.open_repair(&node.uid).is_some();
             let unhealthy = in_repair || is_unhealthy(node, policy, episodes, now);
             let status = tally.policies.entry(name.clone()).or_default();
             status.nodes += 1;
             status.unhealthy += u32::from(unhealthy);
-            let Some(group) = cluster.group_of(node) else { continue };
-            let joining = !node.is_ready() && now.duration_since(node.created).unsigned_abs() < JOINING;
+            let Some(group) = cluster.group_of(node) else {
+                continue;
+            };
+            let joining =
+                !node.is_ready() && now.duration_since(node.created).unsigned_abs() < JOINING;
             if !in_repair && (joining || node.deleting) {
                 continue;
             }
@@ -59,12 +64,19 @@ impl Tally {
     }
 
     fn add_repairs(&mut self, cluster: &Cluster) {
-        for repair in cluster.repairs.values().filter(|repair| !is_finished(repair)) {
+        for repair in cluster
+            .repairs
+            .values()
+            .filter(|repair| !is_finished(repair))
+        {
             let name = policy_name(cluster, repair);
             self.policies.entry(name.clone()).or_default().in_repair += 1;
             // Its node is gone but not replaced yet: the group is still short of one.
             if cluster.node_of(repair).is_none()
-                && let Some(group) = repair.status.as_ref().and_then(|status| status.group.clone())
+                && let Some(group) = repair
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.group.clone())
             {
                 let group = self.groups.entry((name, group)).or_default();
                 group.nodes += 1;
@@ -77,19 +89,37 @@ impl Tally {
         self.groups.get(&(policy.to_owned(), group.to_owned()))
     }
 
-    pub(super) fn policy_statuses(&self, cluster: &Cluster) -> BTreeMap<String, RepairPolicyStatus> {
+    pub(super) fn policy_statuses(
+        &self,
+        cluster: &Cluster,
+    ) -> BTreeMap<String, RepairPolicyStatus> {
         let status = |policy: &RepairPolicy| {
             let name = policy.metadata.name.clone()?;
             let counted = self.policies.get(&name).cloned().unwrap_or_default();
             let observed_generation = policy.metadata.generation.unwrap_or_default();
-            Some((name, RepairPolicyStatus { observed_generation, ..counted }))
+            Some((
+                name,
+                RepairPolicyStatus {
+                    observed_generation,
+                    ..counted
+                },
+            ))
         };
         cluster.policies.iter().filter_map(status).collect()
     }
 }
 
 /// An episode that is too young to be recorded is too young to count.
-fn is_unhealthy(node: &NodeView, policy: &RepairPolicy, episodes: &Episodes, now: Timestamp) -> bool {
-    let old_enough = |since: Timestamp| now.duration_since(since).unsigned_abs() >= record_after(policy);
-    episodes.of(&node.uid).iter().any(|episode| episode.recovered.is_none() && old_enough(episode.since))
+fn is_unhealthy(
+    node: &NodeView,
+    policy: &RepairPolicy,
+    episodes: &Episodes,
+    now: Timestamp,
+) -> bool {
+    let old_enough =
+        |since: Timestamp| now.duration_since(since).unsigned_abs() >= record_after(policy);
+    episodes
+        .of(&node.uid)
+        .iter()
+        .any(|episode| episode.recovered.is_none() && old_enough(episode.since))
 }

@@ -38,7 +38,13 @@ fn in_phase(phase: Phase) -> Cluster {
 }
 
 fn repair(cluster: &mut Cluster) -> &mut NodeRepairStatus {
-    cluster.repairs.get_mut("node-0-repair").unwrap().status.as_mut().unwrap()
+    cluster
+        .repairs
+        .get_mut("node-0-repair")
+        .unwrap()
+        .status
+        .as_mut()
+        .unwrap()
 }
 
 fn node(cluster: &mut Cluster) -> &mut NodeView {
@@ -59,14 +65,19 @@ fn a_healthy_cluster_needs_nothing() {
 #[test]
 fn a_young_episode_is_waited_for_exactly() {
     let plan = plan(&sick_cluster(), SICK_SINCE + 10);
-    assert_eq!((plan.steps.len(), plan.wake_at), (0, Some(at(SICK_SINCE + 30))));
+    assert_eq!(
+        (plan.steps.len(), plan.wake_at),
+        (0, Some(at(SICK_SINCE + 30)))
+    );
 }
 
 #[test]
 fn an_episode_as_old_as_its_cordon_is_recorded() {
     let cluster = sick_cluster();
     let plan = plan(&cluster, SICK_SINCE + 30);
-    let [Step::Open(repair)] = plan.steps.as_slice() else { panic!("{:?}", plan.steps) };
+    let [Step::Open(repair)] = plan.steps.as_slice() else {
+        panic!("{:?}", plan.steps)
+    };
     assert_eq!(repair.spec.node_ref.uid, "uid-node-0");
     assert_eq!(repair.spec.provider_id, fixture::provider_id(0));
 }
@@ -74,7 +85,10 @@ fn an_episode_as_old_as_its_cordon_is_recorded() {
 #[test]
 fn the_same_episode_gets_the_same_name_from_every_process() {
     let cluster = sick_cluster();
-    let (first, second) = (plan(&cluster, SICK_SINCE + 30), plan(&cluster, SICK_SINCE + 45));
+    let (first, second) = (
+        plan(&cluster, SICK_SINCE + 30),
+        plan(&cluster, SICK_SINCE + 45),
+    );
     assert_eq!(first.steps, second.steps);
 }
 
@@ -95,7 +109,10 @@ fn a_node_is_cordoned_long_before_it_is_repaired() {
 #[test]
 fn a_node_that_is_not_ready_is_not_cordoned_before_its_repair() {
     let mut cluster = fixture::cluster(10);
-    cluster.policies[0].spec.rules.push(fixture::ready_rule(1800));
+    cluster.policies[0]
+        .spec
+        .rules
+        .push(fixture::ready_rule(1800));
     fixture::set_condition(&mut cluster, "node-0", "Ready", "Unknown");
     fixture::add_repair(&mut cluster, "node-0", Phase::Watching, SICK_SINCE);
     repair(&mut cluster).reasons[0].condition = "Ready".to_owned();
@@ -108,7 +125,10 @@ fn the_cordon_is_done_after_it_was_stored_and_until_it_is_seen() {
     let mut cluster = in_phase(Phase::Cordoning);
     assert_eq!(*acted(&plan(&cluster, SICK_SINCE + 31)), Act::Cordon);
     fixture::cordon(node(&mut cluster));
-    assert_eq!(recorded(&plan(&cluster, SICK_SINCE + 32)).phase, Phase::Waiting);
+    assert_eq!(
+        recorded(&plan(&cluster, SICK_SINCE + 32)).phase,
+        Phase::Waiting
+    );
 }
 
 #[test]
@@ -130,8 +150,13 @@ fn the_drain_starts_when_the_wait_is_over() {
 #[test]
 fn pods_that_have_to_leave_are_evicted() {
     let mut cluster = in_phase(Phase::Draining);
-    cluster.pods.insert("node-0".to_owned(), vec![fixture::pod("web")]);
-    assert_eq!(*acted(&plan(&cluster, RIPE)), Act::Evict(vec![fixture::pod("web")]));
+    cluster
+        .pods
+        .insert("node-0".to_owned(), vec![fixture::pod("web")]);
+    assert_eq!(
+        *acted(&plan(&cluster, RIPE)),
+        Act::Evict(vec![fixture::pod("web")])
+    );
 }
 
 #[test]
@@ -150,7 +175,9 @@ fn an_empty_node_is_drained() {
 #[test]
 fn a_drain_past_its_timeout_is_held_and_goes_on_trying() {
     let mut cluster = in_phase(Phase::Draining);
-    cluster.pods.insert("node-0".to_owned(), vec![fixture::pod("web")]);
+    cluster
+        .pods
+        .insert("node-0".to_owned(), vec![fixture::pod("web")]);
     let late = RIPE + 15 * 60;
     for condition in &mut node(&mut cluster).conditions {
         condition.heartbeat = Some(at(late));
@@ -164,7 +191,10 @@ fn a_drain_past_its_timeout_is_held_and_goes_on_trying() {
 #[test]
 fn local_data_holds_the_drain() {
     let mut cluster = in_phase(Phase::Draining);
-    let pod = PodView { local_volume: true, ..fixture::pod("db") };
+    let pod = PodView {
+        local_volume: true,
+        ..fixture::pod("db")
+    };
     cluster.pods.insert("node-0".to_owned(), vec![pod]);
     let hold = recorded(&plan(&cluster, RIPE)).hold.clone().unwrap();
     assert_eq!(hold.gate, Gate::Drain);
@@ -176,14 +206,21 @@ fn a_drained_node_is_replaced_with_a_clearance_for_its_instance() {
     let mut cluster = in_phase(Phase::Replacing);
     cluster.pods.insert("node-0".to_owned(), Vec::new());
     let plan = plan(&cluster, RIPE);
-    let Act::Replace(clearance) = acted(&plan) else { panic!("{:?}", plan.steps) };
-    assert_eq!((clearance.instance().as_str(), clearance.group()), ("i-00000000000000000", GROUP));
+    let Act::Replace(clearance) = acted(&plan) else {
+        panic!("{:?}", plan.steps)
+    };
+    assert_eq!(
+        (clearance.instance().as_str(), clearance.group()),
+        ("i-00000000000000000", GROUP)
+    );
 }
 
 #[test]
 fn a_pod_that_came_after_the_drain_is_drained_too() {
     let mut cluster = in_phase(Phase::Replacing);
-    cluster.pods.insert("node-0".to_owned(), vec![fixture::pod("late")]);
+    cluster
+        .pods
+        .insert("node-0".to_owned(), vec![fixture::pod("late")]);
     assert_eq!(recorded(&plan(&cluster, RIPE)).phase, Phase::Draining);
 }
 
@@ -191,21 +228,41 @@ fn a_pod_that_came_after_the_drain_is_drained_too() {
 fn an_attempt_whose_end_is_unknown_is_settled_by_looking() {
     let mut cluster = in_phase(Phase::Replacing);
     cluster.pods.insert("node-0".to_owned(), Vec::new());
-    let clearance = clearance(&cluster, &episodes_since(&cluster, SICK_SINCE), "node-0-repair", at(RIPE)).unwrap();
+    let clearance = clearance(
+        &cluster,
+        &episodes_since(&cluster, SICK_SINCE),
+        "node-0-repair",
+        at(RIPE),
+    )
+    .unwrap();
     repair(&mut cluster).begin_attempt(&clearance, at(RIPE));
 
-    assert_eq!(plan(&cluster, RIPE + 19).steps, [], "not repeated, not given up");
+    assert_eq!(
+        plan(&cluster, RIPE + 19).steps,
+        [],
+        "not repeated, not given up"
+    );
     let status = plan(&cluster, RIPE + 20);
-    assert_eq!(recorded(&status).attempts[0].result, Some(AttemptResult::NotApplied));
+    assert_eq!(
+        recorded(&status).attempts[0].result,
+        Some(AttemptResult::NotApplied)
+    );
 
     instance(&mut cluster).lifecycle = Some("Terminating:Wait".to_owned());
     let status = plan(&cluster, RIPE + 5);
-    assert_eq!(recorded(&status).attempts[0].result, Some(AttemptResult::Accepted));
+    assert_eq!(
+        recorded(&status).attempts[0].result,
+        Some(AttemptResult::Accepted)
+    );
     assert_eq!(recorded(&status).phase, Phase::Verifying);
 
     let id = node(&mut cluster).instance().unwrap();
     cluster.instances.remove(id.as_str());
-    assert_eq!(plan(&cluster, RIPE + 60).steps, [], "AWS says nothing: nothing is known");
+    assert_eq!(
+        plan(&cluster, RIPE + 60).steps,
+        [],
+        "AWS says nothing: nothing is known"
+    );
 }
 
 #[test]
@@ -222,7 +279,16 @@ fn three_refusals_are_enough() {
     }
     let status = recorded(&plan(&cluster, RIPE + 200)).clone();
     assert_eq!(status.outcome, Some(Outcome::Failed));
-    assert!(status.timeline.last().unwrap().event.contains("AccessDenied"), "{:?}", status.timeline);
+    assert!(
+        status
+            .timeline
+            .last()
+            .unwrap()
+            .event
+            .contains("AccessDenied"),
+        "{:?}",
+        status.timeline
+    );
 }
 
 /// `node-0` is terminated; `node-new` of the group is Ready.
@@ -230,8 +296,13 @@ fn replaced() -> Cluster {
     let mut cluster = in_phase(Phase::Verifying);
     instance(&mut cluster).state = crate::cluster::InstanceState::Gone;
     cluster.nodes.remove("node-0");
-    let new = NodeView { created: at(RIPE + 60), ..fixture::node("node-new", 99) };
-    cluster.instances.insert(new.instance().unwrap().to_string(), fixture::in_service());
+    let new = NodeView {
+        created: at(RIPE + 60),
+        ..fixture::node("node-new", 99)
+    };
+    cluster
+        .instances
+        .insert(new.instance().unwrap().to_string(), fixture::in_service());
     cluster.nodes.insert("node-new".to_owned(), new);
     cluster
 }
@@ -244,7 +315,10 @@ fn a_replacement_is_verified_by_its_soak() {
     *repair(&mut cluster) = status;
     let waiting = plan(&cluster, RIPE + 101);
     assert_eq!(waiting.steps, []);
-    assert_eq!(recorded(&plan(&cluster, RIPE + 400)).outcome, Some(Outcome::Succeeded));
+    assert_eq!(
+        recorded(&plan(&cluster, RIPE + 400)).outcome,
+        Some(Outcome::Succeeded)
+    );
 }
 
 #[test]
@@ -264,9 +338,19 @@ fn one_replacement_serves_one_repair() {
         instance_id: "i-00000000000000063".to_owned(),
         since: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(at(RIPE + 70)),
     };
-    cluster.repairs.get_mut(&other).unwrap().status.as_mut().unwrap().replacement = Some(claim);
+    cluster
+        .repairs
+        .get_mut(&other)
+        .unwrap()
+        .status
+        .as_mut()
+        .unwrap()
+        .replacement = Some(claim);
     let plan = plan(&cluster, RIPE + 100);
-    let ours = plan.steps.iter().find(|s| matches!(s, Step::Record { repair, .. } if repair == "node-0-repair"));
+    let ours = plan
+        .steps
+        .iter()
+        .find(|s| matches!(s, Step::Record { repair, .. } if repair == "node-0-repair"));
     assert!(ours.is_none(), "{ours:?}");
 }
 
@@ -274,12 +358,20 @@ fn one_replacement_serves_one_repair() {
 fn no_replacement_in_time_is_a_failure() {
     let mut cluster = replaced();
     cluster.nodes.remove("node-new");
-    assert_eq!(recorded(&plan(&cluster, RIPE + 1200)).outcome, Some(Outcome::Failed));
+    assert_eq!(
+        recorded(&plan(&cluster, RIPE + 1200)).outcome,
+        Some(Outcome::Failed)
+    );
 }
 
 #[test]
 fn a_recovered_node_is_given_back() {
-    for phase in [Phase::Cordoning, Phase::Waiting, Phase::Draining, Phase::Replacing] {
+    for phase in [
+        Phase::Cordoning,
+        Phase::Waiting,
+        Phase::Draining,
+        Phase::Replacing,
+    ] {
         let mut cluster = in_phase(phase);
         fixture::set_condition(&mut cluster, "node-0", "StorageReady", "True");
         cluster.pods.insert("node-0".to_owned(), Vec::new());
@@ -295,7 +387,10 @@ fn the_end_of_a_recovery_is_waited_for_exactly() {
     let mut cluster = in_phase(Phase::Waiting);
     fixture::set_condition(&mut cluster, "node-0", "StorageReady", "True");
     let episodes = episodes_since(&cluster, RIPE);
-    assert_eq!(decide(&cluster, &episodes, at(RIPE + 1)).wake_at, Some(at(RIPE + 300)));
+    assert_eq!(
+        decide(&cluster, &episodes, at(RIPE + 1)).wake_at,
+        Some(at(RIPE + 300))
+    );
 }
 
 #[test]
@@ -303,7 +398,10 @@ fn only_our_taint_is_undone() {
     let mut cluster = in_phase(Phase::Uncordoning);
     assert_eq!(*acted(&plan(&cluster, RIPE)), Act::Uncordon);
     node(&mut cluster).taints.clear();
-    assert_eq!(recorded(&plan(&cluster, RIPE)).outcome, Some(Outcome::Recovered));
+    assert_eq!(
+        recorded(&plan(&cluster, RIPE)).outcome,
+        Some(Outcome::Recovered)
+    );
 }
 
 #[test]
@@ -320,10 +418,20 @@ fn a_person_who_uncordons_a_node_has_it_back() {
 
 #[test]
 fn a_node_that_went_away_by_itself_cancels_its_repair() {
-    for phase in [Phase::Watching, Phase::Cordoning, Phase::Waiting, Phase::Draining, Phase::Replacing] {
+    for phase in [
+        Phase::Watching,
+        Phase::Cordoning,
+        Phase::Waiting,
+        Phase::Draining,
+        Phase::Replacing,
+    ] {
         let mut cluster = in_phase(phase);
         cluster.nodes.remove("node-0");
-        assert_eq!(recorded(&plan(&cluster, RIPE)).outcome, Some(Outcome::Cancelled), "{phase:?}");
+        assert_eq!(
+            recorded(&plan(&cluster, RIPE)).outcome,
+            Some(Outcome::Cancelled),
+            "{phase:?}"
+        );
     }
 }
 
@@ -331,7 +439,9 @@ fn a_node_that_went_away_by_itself_cancels_its_repair() {
 fn a_new_node_with_the_old_name_is_not_the_node_of_the_repair() {
     let mut cluster = in_phase(Phase::Draining);
     node(&mut cluster).uid = "uid-of-another".to_owned();
-    cluster.pods.insert("node-0".to_owned(), vec![fixture::pod("web")]);
+    cluster
+        .pods
+        .insert("node-0".to_owned(), vec![fixture::pod("web")]);
     let plan = decide(&cluster, &Episodes::default(), at(RIPE));
     assert_eq!(recorded(&plan).outcome, Some(Outcome::Cancelled));
 }
@@ -347,5 +457,13 @@ fn a_repair_without_a_status_is_begun_and_nothing_more() {
 fn the_policy_says_how_many_nodes_it_has_and_how_they_are() {
     let cluster = in_phase(Phase::Waiting);
     let status = plan(&cluster, RIPE).policies["workers"].clone();
-    assert_eq!((status.nodes, status.unhealthy, status.in_repair, status.observed_generation), (10, 1, 1, 1));
+    assert_eq!(
+        (
+            status.nodes,
+            status.unhealthy,
+            status.in_repair,
+            status.observed_generation
+        ),
+        (10, 1, 1, 1)
+    );
 }

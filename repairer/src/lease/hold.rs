@@ -38,7 +38,10 @@ pub struct Term(());
 
 impl Leadership {
     pub fn term(&self) -> Option<Term> {
-        self.0.borrow().is_some_and(|until| Instant::now() < until).then_some(Term(()))
+        self.0
+            .borrow()
+            .is_some_and(|until| Instant::now() < until)
+            .then_some(Term(()))
     }
 }
 
@@ -46,7 +49,16 @@ impl Lease {
     pub fn new(client: Client, namespace: &str, me: String) -> (Self, Leadership) {
         let (until, receiver) = watch::channel(None);
         let api = Api::namespaced(client, namespace);
-        (Self { api, me, started: Instant::now(), seen: None, until }, Leadership(receiver))
+        (
+            Self {
+                api,
+                me,
+                started: Instant::now(),
+                seen: None,
+                until,
+            },
+            Leadership(receiver),
+        )
     }
 
     /// Waits until it is ours.
@@ -59,13 +71,21 @@ impl Lease {
                     return;
                 }
                 Ok(false) => {
-                    let holder = self.seen.as_ref().map(|seen| seen.holder.clone()).unwrap_or_default();
+                    let holder = self
+                        .seen
+                        .as_ref()
+                        .map(|seen| seen.holder.clone())
+                        .unwrap_or_default();
                     if holder != told {
                         info!(lease = NAME, holder, "another replica leads; waiting");
                         told = holder;
                     }
                 }
-                Err(error) => warn!(lease = NAME, error = format!("{error:#}"), "the lease could not be taken"),
+                Err(error) => warn!(
+                    lease = NAME,
+                    error = format!("{error:#}"),
+                    "the lease could not be taken"
+                ),
             }
             sleep(RETRY).await;
         }
@@ -80,24 +100,44 @@ impl Lease {
                 Ok(false) => anyhow::anyhow!("another replica has taken the lease"),
                 Err(error) => error,
             };
-            if self.until.borrow().is_none_or(|until| Instant::now() >= until) {
+            if self
+                .until
+                .borrow()
+                .is_none_or(|until| Instant::now() >= until)
+            {
                 self.until.send_replace(None);
-                return lost.context(format!("the lease {NAME} was not renewed for {} s", RENEW_DEADLINE.as_secs()));
+                return lost.context(format!(
+                    "the lease {NAME} was not renewed for {} s",
+                    RENEW_DEADLINE.as_secs()
+                ));
             }
-            warn!(lease = NAME, error = format!("{lost:#}"), "the lease was not renewed; trying again");
+            warn!(
+                lease = NAME,
+                error = format!("{lost:#}"),
+                "the lease was not renewed; trying again"
+            );
         }
     }
 
     /// Lets another replica begin at once.
     pub async fn release(&mut self) -> anyhow::Result<()> {
         self.until.send_replace(None);
-        let mut object = self.api.get(NAME).await.map_err(explain).context("read the lease")?;
+        let mut object = self
+            .api
+            .get(NAME)
+            .await
+            .map_err(explain)
+            .context("read the lease")?;
         let spec = object.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() != Some(&self.me) {
             bail!("the lease {NAME} is held by {:?}", spec.holder_identity);
         }
         spec.holder_identity = Some(String::new());
-        self.api.replace(NAME, &PostParams::default(), &object).await.map_err(explain).context("release the lease")?;
+        self.api
+            .replace(NAME, &PostParams::default(), &object)
+            .await
+            .map_err(explain)
+            .context("release the lease")?;
         Ok(())
     }
 
@@ -105,15 +145,27 @@ impl Lease {
     async fn round(&mut self) -> anyhow::Result<bool> {
         let asked = Instant::now();
         let round = async {
-            let Some(object) = self.api.get_opt(NAME).await.map_err(explain).context("read the lease")? else {
+            let Some(object) = self
+                .api
+                .get_opt(NAME)
+                .await
+                .map_err(explain)
+                .context("read the lease")?
+            else {
                 let object = self.object(None, 0);
-                self.api.create(&PostParams::default(), &object).await.map_err(explain).context("create the lease")?;
+                self.api
+                    .create(&PostParams::default(), &object)
+                    .await
+                    .map_err(explain)
+                    .context("create the lease")?;
                 return Ok(true);
             };
             let spec = object.spec.clone().unwrap_or_default();
             let holder = spec.holder_identity.clone().unwrap_or_default();
             let version = object.metadata.resource_version.clone().unwrap_or_default();
-            let promised = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+            let promised = spec
+                .lease_duration_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok());
             let duration = promised.map_or(DURATION, Duration::from_secs);
             let now = self.started.elapsed();
             self.seen = Some(observe(self.seen.take(), &holder, &version, duration, now));
@@ -132,7 +184,9 @@ impl Lease {
                 Err(error) => Err(explain(error)).context("write the lease"),
             }
         };
-        let mine = timeout(REQUEST_TIMEOUT, round).await.context("no answer from the API server about the lease")??;
+        let mine = timeout(REQUEST_TIMEOUT, round)
+            .await
+            .context("no answer from the API server about the lease")??;
         if mine {
             self.until.send_replace(Some(asked + RENEW_DEADLINE));
         }
@@ -143,9 +197,14 @@ impl Lease {
         let now: Timestamp = clock::now();
         let before = before.and_then(|object| object.spec.as_ref());
         let ours = before.filter(|spec| spec.holder_identity.as_deref() == Some(&self.me));
-        let acquired = ours.and_then(|spec| spec.acquire_time.clone()).unwrap_or(MicroTime(now));
+        let acquired = ours
+            .and_then(|spec| spec.acquire_time.clone())
+            .unwrap_or(MicroTime(now));
         Object {
-            metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(NAME.to_owned()),
+                ..ObjectMeta::default()
+            },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.me.clone()),
                 lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),

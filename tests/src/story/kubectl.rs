@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use crate::control_plane::{self, ControlPlane};
 
 pub(super) async fn run(control_plane: &ControlPlane, args: &[&str]) -> anyhow::Result<String> {
-    let mut command = Command::new(control_plane::binaries()?.join("kubectl"));
+    let mut command = Command::new(control_plane::program("kubectl")?);
     command
         .arg("--kubeconfig")
         .arg(control_plane.admin_kubeconfig());

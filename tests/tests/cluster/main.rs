@@ -29,9 +29,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut trials = harness::trials(&suite);
+    let mut trials = repairer::trials(&suite);
+    trials.extend(harness::trials(&suite));
     trials.extend(detector::trials(&suite));
-    trials.extend(repairer::trials(&suite));
     // The control plane that the tests share is stopped when the last of them has let go of it.
     drop(suite);
     libtest_mimic::run(&args, trials).exit_code()

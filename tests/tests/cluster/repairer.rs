@@ -18,22 +18,71 @@ use crate::suite::Suite;
 /// Each brings its own control plane: a policy is for the nodes of a whole cluster.
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
-        suite.trial_alone("repairer::a_sick_node_is_drained_and_replaced_once", outcome::replaced),
-        suite.trial_alone("repairer::a_node_that_recovers_gets_back_what_we_took", outcome::recovered),
-        suite.trial_alone("repairer::a_node_that_a_person_uncordons_is_theirs", outcome::uncordoned),
-        suite.trial_alone("repairer::what_aws_refuses_is_told_and_given_up", outcome::refused),
-        suite.trial_alone("repairer::a_lost_answer_is_settled_by_looking", outcome::lost_answer),
-        suite.trial_alone("repairer::an_aws_that_does_not_answer_holds_everything", outcome::aws_away),
-        suite.trial_alone("repairer::nothing_is_touched_until_the_policy_is_enabled", gates::disabled),
-        suite.trial_alone("repairer::a_gate_that_closes_during_the_drain_stops_the_terminate", gates::closes),
-        suite.trial_alone("repairer::a_malformed_provider_id_is_named", gates::malformed_provider_id),
-        suite.trial_alone("repairer::a_crash_at_any_call_repeats_nothing", crash::matrix),
-        suite.trial_alone("repairer::a_crash_on_the_way_back_repeats_nothing", crash::way_back),
-        suite.trial_alone("repairer::one_replica_leads_and_the_other_takes_over", leader::takes_over),
+        // First, because it takes longest.
+        suite.trial_alone(
+            "repairer::a_crash_at_any_call_repeats_nothing",
+            crash::matrix,
+        ),
+        suite.trial_alone(
+            "repairer::a_sick_node_is_drained_and_replaced_once",
+            outcome::replaced,
+        ),
+        suite.trial_alone(
+            "repairer::a_node_that_recovers_gets_back_what_we_took",
+            outcome::recovered,
+        ),
+        suite.trial_alone(
+            "repairer::a_node_that_a_person_uncordons_is_theirs",
+            outcome::uncordoned,
+        ),
+        suite.trial_alone(
+            "repairer::what_aws_refuses_is_told_and_given_up",
+            outcome::refused,
+        ),
+        suite.trial_alone(
+            "repairer::a_lost_answer_is_settled_by_looking",
+            outcome::lost_answer,
+        ),
+        suite.trial_alone(
+            "repairer::an_aws_that_does_not_answer_holds_everything",
+            outcome::aws_away,
+        ),
+        suite.trial_alone(
+            "repairer::nothing_is_touched_until_the_policy_is_enabled",
+            gates::disabled,
+        ),
+        suite.trial_alone(
+            "repairer::a_gate_that_closes_during_the_drain_stops_the_terminate",
+            gates::closes,
+        ),
+        suite.trial_alone(
+            "repairer::a_malformed_provider_id_is_named",
+            gates::malformed_provider_id,
+        ),
+        suite.trial_alone(
+            "repairer::a_crash_on_the_way_back_repeats_nothing",
+            crash::way_back,
+        ),
+        suite.trial_alone(
+            "repairer::one_replica_leads_and_the_other_takes_over",
+            leader::takes_over,
+        ),
         suite.trial_alone("repairer::a_replica_that_lost_its_lease_ends", leader::lost),
-        suite.trial_alone("repairer::a_wrong_policy_is_refused_with_the_name_of_the_field", schema::refused),
-        suite.trial_alone("repairer::the_shipped_policy_is_accepted_and_disabled", schema::shipped),
-        suite.trial_alone("repairer::what_is_missing_is_named_with_its_remedy", setup::missing),
-        suite.trial_alone("repairer::an_api_server_that_comes_late_is_waited_for", setup::late),
+        suite.trial_alone(
+            "repairer::a_wrong_policy_is_refused_with_the_name_of_the_field",
+            schema::refused,
+        ),
+        suite.trial_alone(
+            "repairer::the_shipped_policy_is_accepted_and_disabled",
+            schema::shipped,
+        ),
+        suite.trial_alone(
+            "repairer::what_is_missing_is_named_with_its_remedy",
+            setup::missing,
+        ),
+        suite.trial_alone(
+            "repairer::an_api_server_that_comes_late_is_waited_for",
+            setup::late,
+        ),
     ]
 }

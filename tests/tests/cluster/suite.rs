@@ -34,10 +34,10 @@ impl Suite {
             .enable_all()
             .build()
             .context("start tokio")?;
-        let no_binaries = control_plane::binaries()
+        let no_programs = control_plane::all_there()
             .err()
             .map(|error| format!("{error:#}"));
-        let impossible = faults::unavailable().map(str::to_owned).or(no_binaries);
+        let impossible = faults::unavailable().map(str::to_owned).or(no_programs);
         Ok(Self {
             runtime,
             cluster: OnceCell::new(),

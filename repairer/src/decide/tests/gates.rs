@@ -28,15 +28,22 @@ fn closed(gate: Gate) -> (Cluster, i64) {
     let mut cluster = in_phase(Phase::Waiting);
     let mut now = RIPE;
     match gate {
-        Gate::Unreadable => cluster.unreadable.push("NodeRepair x cannot be read: missing field".to_owned()),
+        Gate::Unreadable => cluster
+            .unreadable
+            .push("NodeRepair x cannot be read: missing field".to_owned()),
         Gate::PolicyConflict => cluster.policies.push(fixture::policy("another")),
         Gate::Disabled => cluster.policies[0].spec.mode = Mode::Disabled,
         Gate::Paused => cluster.policies[0].spec.paused = true,
         Gate::Excluded => {
-            node(&mut cluster).labels.insert("nodemend.dev/exclude".to_owned(), "true".to_owned());
+            node(&mut cluster)
+                .labels
+                .insert("nodemend.dev/exclude".to_owned(), "true".to_owned());
         }
         Gate::ControlPlane => {
-            node(&mut cluster).labels.insert("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+            node(&mut cluster).labels.insert(
+                "node-role.kubernetes.io/control-plane".to_owned(),
+                String::new(),
+            );
         }
         Gate::NotOurs => node(&mut cluster).provider_id = "gce://project/zone/name".to_owned(),
         Gate::SignalStale => {
@@ -53,7 +60,11 @@ fn closed(gate: Gate) -> (Cluster, i64) {
         Gate::WaitTime => now = RIPE - 1,
         Gate::LastNode => {
             cluster.policies[0].spec.last_node = LastNode::Hold;
-            for other in cluster.nodes.values_mut().filter(|node| node.name != "node-0") {
+            for other in cluster
+                .nodes
+                .values_mut()
+                .filter(|node| node.name != "node-0")
+            {
                 other.unschedulable = true;
             }
         }
@@ -62,7 +73,14 @@ fn closed(gate: Gate) -> (Cluster, i64) {
             let other = fixture::add_repair(&mut cluster, "node-1", Phase::Draining, SICK_SINCE);
             let id = cluster.nodes["node-1"].instance().unwrap();
             cluster.instances.get_mut(id.as_str()).unwrap().group = Some("other-asg".to_owned());
-            cluster.repairs.get_mut(&other).unwrap().status.as_mut().unwrap().group = Some("other-asg".to_owned());
+            cluster
+                .repairs
+                .get_mut(&other)
+                .unwrap()
+                .status
+                .as_mut()
+                .unwrap()
+                .group = Some("other-asg".to_owned());
         }
         // Asked by the drain itself, not before it.
         Gate::Drain => {}
@@ -74,7 +92,14 @@ fn ask(cluster: &Cluster, stage: Stage, second: i64) -> Result<(), Held> {
     let episodes = episodes_since(cluster, SICK_SINCE);
     let mut planner = Planner::new(cluster, &episodes, at(second));
     let node = &cluster.nodes["node-0"];
-    planner.gates(stage, &Subject { node, repair: "node-0-repair", episodes: episodes.of(&node.uid) })
+    planner.gates(
+        stage,
+        &Subject {
+            node,
+            repair: "node-0-repair",
+            episodes: episodes.of(&node.uid),
+        },
+    )
 }
 
 #[test]
@@ -119,7 +144,10 @@ fn the_first_closed_gate_is_told_with_those_behind_it() {
     fixture::make_sick(&mut cluster, "node-1");
     let held = ask(&cluster, Stage::Start, RIPE - 1).unwrap_err();
     assert_eq!(held.gate, Gate::Disabled);
-    assert_eq!(held.behind, [Gate::Paused, Gate::UnhealthyThreshold, Gate::WaitTime]);
+    assert_eq!(
+        held.behind,
+        [Gate::Paused, Gate::UnhealthyThreshold, Gate::WaitTime]
+    );
 }
 
 #[test]
@@ -142,7 +170,11 @@ fn the_threshold_counts_exactly() {
     assert!(!unhealthy(2, 4, at_least()), "too small a group");
     assert!(unhealthy(2, 10, serde_json::json!({"count": 2})));
     assert!(!unhealthy(2, 10, serde_json::json!({"count": 3})));
-    assert!(!unhealthy(2, 10, serde_json::json!({"count": 2, "comparison": "Above"})));
+    assert!(!unhealthy(
+        2,
+        10,
+        serde_json::json!({"count": 2, "comparison": "Above"})
+    ));
 }
 
 #[test]
@@ -150,16 +182,24 @@ fn nodes_that_join_and_nodes_that_others_delete_are_in_no_count() {
     let mut cluster = fixture::cluster(11);
     fixture::make_sick(&mut cluster, "node-0");
     fixture::make_sick(&mut cluster, "node-1");
-    let held = |cluster: &Cluster| ask(cluster, Stage::Cordon, RIPE).is_err_and(|h| h.gate == Gate::UnhealthyThreshold);
+    let held = |cluster: &Cluster| {
+        ask(cluster, Stage::Cordon, RIPE).is_err_and(|h| h.gate == Gate::UnhealthyThreshold)
+    };
     assert!(!held(&cluster), "2 of 11");
     let deleted = cluster.nodes.get_mut("node-10").unwrap();
     deleted.deleting = true;
-    assert!(held(&cluster), "2 of 10: the one that is being deleted is out of the denominator");
+    assert!(
+        held(&cluster),
+        "2 of 10: the one that is being deleted is out of the denominator"
+    );
     let joining = cluster.nodes.get_mut("node-10").unwrap();
     joining.deleting = false;
     joining.created = at(RIPE - 60);
     fixture::set_condition(&mut cluster, "node-10", "Ready", "False");
-    assert!(held(&cluster), "2 of 10: so is the one that is still joining");
+    assert!(
+        held(&cluster),
+        "2 of 10: so is the one that is still joining"
+    );
 }
 
 #[test]
@@ -169,7 +209,11 @@ fn a_repair_whose_node_is_gone_still_counts() {
     cluster.nodes.remove("node-9");
     let held = ask(&cluster, Stage::Cordon, RIPE).unwrap_err();
     assert_eq!(held.gate, Gate::UnhealthyThreshold);
-    assert!(held.message.starts_with("2 of 10 nodes"), "{}", held.message);
+    assert!(
+        held.message.starts_with("2 of 10 nodes"),
+        "{}",
+        held.message
+    );
 }
 
 #[test]
@@ -183,16 +227,33 @@ fn the_last_node_may_go_when_it_does_not_serve() {
 fn an_instance_of_another_id_than_the_repair_began_with_is_never_cleared() {
     let mut cluster = in_phase(Phase::Replacing);
     node(&mut cluster).provider_id = fixture::provider_id(1);
-    let held = clearance(&cluster, &episodes_since(&cluster, SICK_SINCE), "node-0-repair", at(RIPE)).unwrap_err();
+    let held = clearance(
+        &cluster,
+        &episodes_since(&cluster, SICK_SINCE),
+        "node-0-repair",
+        at(RIPE),
+    )
+    .unwrap_err();
     assert_eq!(held.gate, Gate::NotOurs);
 }
 
 #[test]
 fn an_instance_that_is_not_in_service_is_not_ours() {
-    for lifecycle in [None, Some("Standby"), Some("Pending:Wait"), Some("Terminating:Wait")] {
+    for lifecycle in [
+        None,
+        Some("Standby"),
+        Some("Pending:Wait"),
+        Some("Terminating:Wait"),
+    ] {
         let mut cluster = in_phase(Phase::Replacing);
         instance(&mut cluster).lifecycle = lifecycle.map(str::to_owned);
-        let held = clearance(&cluster, &episodes_since(&cluster, SICK_SINCE), "node-0-repair", at(RIPE)).unwrap_err();
+        let held = clearance(
+            &cluster,
+            &episodes_since(&cluster, SICK_SINCE),
+            "node-0-repair",
+            at(RIPE),
+        )
+        .unwrap_err();
         assert_eq!(held.gate, Gate::NotOurs, "{lifecycle:?}");
     }
 }
@@ -206,9 +267,17 @@ fn a_recovering_node_is_neither_drained_nor_destroyed() {
     let mut planner = Planner::new(&cluster, &episodes, at(RIPE));
     let node = &cluster.nodes["node-0"];
     for stage in [Stage::Start, Stage::Continue, Stage::Destroy] {
-        let subject = Subject { node, repair: "node-0-repair", episodes: episodes.of(&node.uid) };
+        let subject = Subject {
+            node,
+            repair: "node-0-repair",
+            episodes: episodes.of(&node.uid),
+        };
         let held = planner.gates(stage, &subject).unwrap_err();
         assert_eq!(held.gate, Gate::WaitTime);
-        assert!(held.message.contains("healthy again since"), "{}", held.message);
+        assert!(
+            held.message.contains("healthy again since"),
+            "{}",
+            held.message
+        );
     }
 }

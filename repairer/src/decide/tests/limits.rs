@@ -28,18 +28,27 @@ fn spot() -> impl Strategy<Value = Spot> {
         Phase::Uncordoning,
     ]));
     let rarely = || prop::bool::weighted(0.1);
-    (prop::bool::weighted(0.4), prop::bool::weighted(0.9), rarely(), rarely(), 0..2u8, phases, 0..2u8).prop_map(
-        |(sick, ready, excluded, control_plane, group, repair, pods)| Spot {
-            sick,
-            ready,
-            excluded,
-            control_plane,
-            group,
-            // A node that is well has no repair here; recovery has its own tests.
-            repair: repair.filter(|_| sick),
-            pods,
-        },
+    (
+        prop::bool::weighted(0.4),
+        prop::bool::weighted(0.9),
+        rarely(),
+        rarely(),
+        0..2u8,
+        phases,
+        0..2u8,
     )
+        .prop_map(
+            |(sick, ready, excluded, control_plane, group, repair, pods)| Spot {
+                sick,
+                ready,
+                excluded,
+                control_plane,
+                group,
+                // A node that is well has no repair here; recovery has its own tests.
+                repair: repair.filter(|_| sick),
+                pods,
+            },
+        )
 }
 
 prop_compose! {
@@ -86,7 +95,11 @@ prop_compose! {
 }
 
 fn places(cluster: &Cluster) -> usize {
-    cluster.repairs.values().filter(|repair| repair.status.as_ref().is_some_and(takes_a_place)).count()
+    cluster
+        .repairs
+        .values()
+        .filter(|repair| repair.status.as_ref().is_some_and(takes_a_place))
+        .count()
 }
 
 /// The cluster after the records of a plan were stored.
@@ -107,11 +120,18 @@ fn driven<'a>(cluster: &'a Cluster, plan: &'a Plan) -> Vec<&'a NodeView> {
     plan.steps
         .iter()
         .filter_map(|step| match step {
-            Step::Open(_) | Step::Act { act: Act::Uncordon, .. } => None,
-            Step::Act { repair, act: Act::Cordon | Act::Evict(_) | Act::Replace(_) } => node(repair),
+            Step::Open(_)
+            | Step::Act {
+                act: Act::Uncordon, ..
+            } => None,
+            Step::Act {
+                repair,
+                act: Act::Cordon | Act::Evict(_) | Act::Replace(_),
+            } => node(repair),
             Step::Record { repair, status } => {
                 let before = phase(&cluster.repairs[repair]);
-                let driven = status.phase > before && matches!(status.phase, Phase::Cordoning | Phase::Draining);
+                let driven = status.phase > before
+                    && matches!(status.phase, Phase::Cordoning | Phase::Draining);
                 if driven { node(repair) } else { None }
             }
         })
@@ -123,7 +143,9 @@ fn share(cluster: &Cluster, group: &str) -> (usize, usize) {
     let of_group = |node: &&NodeView| cluster.group_of(node) == Some(group);
     let members: Vec<_> = cluster.nodes.values().filter(of_group).collect();
     let bad = |node: &&&NodeView| {
-        node.conditions.iter().any(|c| c.kind == "StorageReady" && c.status == "False")
+        node.conditions
+            .iter()
+            .any(|c| c.kind == "StorageReady" && c.status == "False")
             || cluster.open_repair(&node.uid).is_some()
     };
     (members.iter().filter(bad).count(), members.len())

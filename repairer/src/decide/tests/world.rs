@@ -75,34 +75,65 @@ impl World {
         }
         for (id, &when) in &self.terminated {
             let view = self.cluster.instances.get_mut(id).unwrap();
-            view.state = if self.now >= when + 30 { InstanceState::Gone } else { InstanceState::Going };
+            view.state = if self.now >= when + 30 {
+                InstanceState::Gone
+            } else {
+                InstanceState::Going
+            };
             view.lifecycle = (view.state == InstanceState::Going).then(|| "Terminating".to_owned());
             if view.state == InstanceState::Gone {
-                self.cluster.nodes.retain(|_, node| node.instance().unwrap().as_str() != id);
+                self.cluster
+                    .nodes
+                    .retain(|_, node| node.instance().unwrap().as_str() != id);
             }
         }
-        let due = self.terminated.values().filter(|&&when| self.now >= when + 60).count();
+        let due = self
+            .terminated
+            .values()
+            .filter(|&&when| self.now >= when + 60)
+            .count();
         while self.launched < due {
             let index = 100 + self.launched;
-            let node = NodeView { created: at(self.now), ..fixture::node(&format!("node-{index}"), index) };
-            self.cluster.instances.insert(node.instance().unwrap().to_string(), fixture::in_service());
+            let node = NodeView {
+                created: at(self.now),
+                ..fixture::node(&format!("node-{index}"), index)
+            };
+            self.cluster
+                .instances
+                .insert(node.instance().unwrap().to_string(), fixture::in_service());
             self.cluster.nodes.insert(node.name.clone(), node);
             self.launched += 1;
         }
-        let drained = self.cluster.nodes.keys().cloned().map(|name| (name, Vec::new()));
+        let drained = self
+            .cluster
+            .nodes
+            .keys()
+            .cloned()
+            .map(|name| (name, Vec::new()));
         self.cluster.pods = drained.collect();
     }
 
     fn status(&mut self, repair: &str) -> &mut NodeRepairStatus {
-        self.cluster.repairs.get_mut(repair).unwrap().status.as_mut().unwrap()
+        self.cluster
+            .repairs
+            .get_mut(repair)
+            .unwrap()
+            .status
+            .as_mut()
+            .unwrap()
     }
 
     fn carry_out(&mut self, step: Step, mishap: Mishap) {
         match step {
-            Step::Open(repair) => drop(self.cluster.repairs.insert(repair.metadata.name.clone().unwrap(), *repair)),
+            Step::Open(repair) => drop(
+                self.cluster
+                    .repairs
+                    .insert(repair.metadata.name.clone().unwrap(), *repair),
+            ),
             Step::Record { repair, status } => {
                 // What is read back is what the API stores, not what was in memory.
-                let stored = serde_json::from_value(serde_json::to_value(*status).unwrap()).unwrap();
+                let stored =
+                    serde_json::from_value(serde_json::to_value(*status).unwrap()).unwrap();
                 self.cluster.repairs.get_mut(&repair).unwrap().status = Some(stored);
             }
             Step::Act { repair, act } => {
@@ -127,7 +158,10 @@ impl World {
         assert!(!self.terminated.contains_key(&id), "{id} terminated twice");
         self.terminated.insert(id, self.now);
         match mishap {
-            Mishap::None | Mishap::CrashBefore => self.status(repair).end_attempt(AttemptResult::Accepted, None, None, now),
+            Mishap::None | Mishap::CrashBefore => {
+                self.status(repair)
+                    .end_attempt(AttemptResult::Accepted, None, None, now)
+            }
             Mishap::LostAnswer => {}
             Mishap::CrashAfter => self.episodes = Episodes::default(),
             Mishap::LostCall => {}
@@ -136,14 +170,34 @@ impl World {
 
     fn check(&self) {
         let limit = self.cluster.policies[0].spec.parallel.count as usize;
-        let taken = self.cluster.repairs.values().filter(|r| r.status.as_ref().is_some_and(takes_a_place)).count();
+        let taken = self
+            .cluster
+            .repairs
+            .values()
+            .filter(|r| r.status.as_ref().is_some_and(takes_a_place))
+            .count();
         assert!(taken <= limit, "{taken} in parallel, {limit} allowed");
-        let attempts: usize =
-            self.cluster.repairs.values().filter_map(|r| r.status.as_ref()).map(|status| status.attempts.len()).sum();
-        assert!(self.calls <= attempts, "{} calls, {attempts} attempts on record", self.calls);
+        let attempts: usize = self
+            .cluster
+            .repairs
+            .values()
+            .filter_map(|r| r.status.as_ref())
+            .map(|status| status.attempts.len())
+            .sum();
+        assert!(
+            self.calls <= attempts,
+            "{} calls, {attempts} attempts on record",
+            self.calls
+        );
         for repair in self.cluster.repairs.values() {
-            let finished = repair.status.as_ref().is_some_and(NodeRepairStatus::is_finished);
-            let outcome = repair.status.as_ref().is_some_and(|status| status.outcome.is_some());
+            let finished = repair
+                .status
+                .as_ref()
+                .is_some_and(NodeRepairStatus::is_finished);
+            let outcome = repair
+                .status
+                .as_ref()
+                .is_some_and(|status| status.outcome.is_some());
             assert_eq!(finished, outcome, "an outcome and the end come together");
         }
     }

@@ -46,6 +46,8 @@ pub(super) async fn no_flap(cluster: Arc<Cluster>) -> anyhow::Result<()> {
         .await
         .context("get the node")?;
     for _ in 0..3 {
+        // Heartbeats are whole seconds: the next one must differ.
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
         agent.daemon.restart()?;
         agent.wait_ready().await?;
         let after = cluster

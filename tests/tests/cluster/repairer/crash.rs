@@ -43,10 +43,17 @@ pub(crate) async fn matrix() -> anyhow::Result<()> {
         }))
         .await?;
     let mut repairer = scene.repairer("a")?;
-    round(&scene, &mut repairer, None).await.context("without a crash")?;
+    round(&scene, &mut repairer, None)
+        .await
+        .context("without a crash")?;
     let calls: BTreeSet<_> = [Side::Kubernetes, Side::Aws]
         .into_iter()
-        .flat_map(|side| side.points(&scene).names().into_iter().map(move |name| (side, name)))
+        .flat_map(|side| {
+            side.points(&scene)
+                .names()
+                .into_iter()
+                .map(move |name| (side, name))
+        })
         .collect();
     for expected in [
         (Side::Kubernetes, "POST leases"),
@@ -57,15 +64,24 @@ pub(crate) async fn matrix() -> anyhow::Result<()> {
         (Side::Kubernetes, "PUT noderepairs/status phase=Replacing"),
         (Side::Aws, "TerminateInstanceInAutoScalingGroup"),
     ] {
-        ensure!(calls.contains(&(expected.0, expected.1.to_owned())), "{expected:?} is not among {calls:?}");
+        ensure!(
+            calls.contains(&(expected.0, expected.1.to_owned())),
+            "{expected:?} is not among {calls:?}"
+        );
     }
     let first = calls.iter().map(|(side, name)| (*side, name.as_str(), 1));
     // The second store of this phase is the attempt, just before the call.
-    let attempt = [(Side::Kubernetes, "PUT noderepairs/status phase=Replacing", 2)];
+    let attempt = [(
+        Side::Kubernetes,
+        "PUT noderepairs/status phase=Replacing",
+        2,
+    )];
     for (side, name, nth) in first.chain(attempt) {
         for when in [When::Before, When::After] {
             let point = Some((side, name, nth, when));
-            round(&scene, &mut repairer, point).await.with_context(|| format!("killed {when:?} {name} {nth}"))?;
+            round(&scene, &mut repairer, point)
+                .await
+                .with_context(|| format!("killed {when:?} {name} {nth}"))?;
         }
     }
     Ok(())
@@ -74,20 +90,41 @@ pub(crate) async fn matrix() -> anyhow::Result<()> {
 type Point<'a> = (Side, &'a str, usize, When);
 
 /// One whole repair of one node, with the repairer killed at a point of it and started again.
-async fn round(scene: &Scene, repairer: &mut Daemon, point: Option<Point<'_>>) -> anyhow::Result<()> {
+async fn round(
+    scene: &Scene,
+    repairer: &mut Daemon,
+    point: Option<Point<'_>>,
+) -> anyhow::Result<()> {
     let before = (scene.terminations(), scene.accepted_calls());
     let node = begin(scene, repairer, point).await?;
     let sick = scene.sicken(&node).await?;
     let finished = |repair: &Value| repair["status"]["phase"] == "Finished";
     let repair = survive(scene, repairer, &node, point, finished).await?;
     drop(sick);
-    ensure!(repair["status"]["outcome"] == "Succeeded", "{}", repair["status"]);
-    ensure!(scene.repairs_of(&node).await?.len() == 1, "{node} was repaired more than once");
-    ensure!(scene.terminations() == before.0 + 1, "{} instances were terminated", scene.terminations() - before.0);
+    ensure!(
+        repair["status"]["outcome"] == "Succeeded",
+        "{}",
+        repair["status"]
+    );
+    ensure!(
+        scene.repairs_of(&node).await?.len() == 1,
+        "{node} was repaired more than once"
+    );
+    ensure!(
+        scene.terminations() == before.0 + 1,
+        "{} instances were terminated",
+        scene.terminations() - before.0
+    );
     let accepted = scene.accepted_calls() - before.1;
-    let attempts = repair["status"]["attempts"].as_array().map(Vec::len).unwrap_or_default();
+    let attempts = repair["status"]["attempts"]
+        .as_array()
+        .map(Vec::len)
+        .unwrap_or_default();
     // One whose answer was cut off is not counted as accepted by AWS's record.
-    ensure!(accepted <= 1 && attempts >= 1, "{accepted} calls were accepted, {attempts} attempts are on record");
+    ensure!(
+        accepted <= 1 && attempts >= 1,
+        "{accepted} calls were accepted, {attempts} attempts are on record"
+    );
     Ok(())
 }
 
@@ -97,22 +134,35 @@ pub(crate) async fn way_back() -> anyhow::Result<()> {
         {"nodeMonitoringCondition": "StorageReady", "minRepairWaitTime": "10m", "repairActions": ["Replace"]},
     ]})).await?;
     let mut repairer = scene.repairer("a")?;
-    for (name, nth) in [("PATCH nodes", 2), ("PUT noderepairs/status phase=Uncordoning", 1)] {
+    for (name, nth) in [
+        ("PATCH nodes", 2),
+        ("PUT noderepairs/status phase=Uncordoning", 1),
+    ] {
         for when in [When::Before, When::After] {
             let point = Some((Side::Kubernetes, name, nth, when));
             let node = begin(&scene, &mut repairer, point).await?;
             let sick = scene.sicken(&node).await?;
-            scene.wait_repair(&node, "Waiting", |repair| repair["status"]["phase"] == "Waiting").await?;
+            scene
+                .wait_repair(&node, "Waiting", |repair| {
+                    repair["status"]["phase"] == "Waiting"
+                })
+                .await?;
             scene.heal(&node, sick).await?;
             let recovered = |repair: &Value| repair["status"]["outcome"] == "Recovered";
-            survive(&scene, &mut repairer, &node, point, recovered).await.with_context(|| format!("{when:?} {name}"))?;
+            survive(&scene, &mut repairer, &node, point, recovered)
+                .await
+                .with_context(|| format!("{when:?} {name}"))?;
             let spec = scene.nodes().get(&node).await?.spec.unwrap_or_default();
-            let untouched = spec.unschedulable != Some(true) && spec.taints.as_ref().is_none_or(Vec::is_empty);
+            let untouched =
+                spec.unschedulable != Some(true) && spec.taints.as_ref().is_none_or(Vec::is_empty);
             ensure!(untouched, "{node}: {spec:?}");
             // The same node again in the next round, with an episode of its own.
             for repair in scene.repairs_of(&node).await? {
                 let name = repair["metadata"]["name"].as_str().unwrap_or_default();
-                scene.repairs().delete(name, &DeleteParams::default()).await?;
+                scene
+                    .repairs()
+                    .delete(name, &DeleteParams::default())
+                    .await?;
             }
         }
     }
@@ -121,15 +171,26 @@ pub(crate) async fn way_back() -> anyhow::Result<()> {
 }
 
 /// A fresh repairer that has to create its lease; a node that is well; and the point armed.
-async fn begin(scene: &Scene, repairer: &mut Daemon, point: Option<Point<'_>>) -> anyhow::Result<String> {
+async fn begin(
+    scene: &Scene,
+    repairer: &mut Daemon,
+    point: Option<Point<'_>>,
+) -> anyhow::Result<String> {
     repairer.kill();
     let leases: Api<Lease> = Api::namespaced(scene.control_plane.admin(), "nodemend-system");
     if leases.get_opt("nodemend-repairer").await?.is_some() {
-        leases.delete("nodemend-repairer", &DeleteParams::default()).await.context("delete the lease")?;
+        leases
+            .delete("nodemend-repairer", &DeleteParams::default())
+            .await
+            .context("delete the lease")?;
     }
     scene.fleet.wait_ready(3).await?;
     let nodes = scene.nodes().list(&ListParams::default()).await?.items;
-    let well = nodes.iter().filter_map(|node| node.metadata.name.clone()).min().context("no node is left")?;
+    let well = nodes
+        .iter()
+        .filter_map(|node| node.metadata.name.clone())
+        .min()
+        .context("no node is left")?;
     repairer.restart()?;
     if let Some((side, name, nth, when)) = point {
         side.points(scene).arm(name, nth, when, repairer.killer());
@@ -146,7 +207,9 @@ async fn survive(
     end: impl Fn(&Value) -> bool,
 ) -> anyhow::Result<Value> {
     if point.is_some() {
-        repairer.wait_exit(REPAIRED).context("the point was not reached")?;
+        repairer
+            .wait_exit(REPAIRED)
+            .context("the point was not reached")?;
         tokio::time::sleep(Duration::from_millis(200)).await;
         repairer.restart()?;
     }

@@ -17,11 +17,20 @@ pub(crate) async fn disabled() -> anyhow::Result<()> {
     let _repairer = scene.repairer("a")?;
     let _sick = scene.sicken("node-0").await?;
     let message = scene.wait_hold("node-0", "Disabled").await?;
-    ensure!(message.contains("spec.mode: Enforce"), "the hold does not say how to enable it: {message}");
+    ensure!(
+        message.contains("spec.mode: Enforce"),
+        "the hold does not say how to enable it: {message}"
+    );
     tokio::time::sleep(Duration::from_secs(5)).await;
     let node = scene.nodes().get("node-0").await?.spec.unwrap_or_default();
-    ensure!(node.unschedulable != Some(true) && node.taints.unwrap_or_default().is_empty(), "the node was touched");
-    ensure!(scene.cloud.mutating_calls().is_empty(), "AWS was asked to change something");
+    ensure!(
+        node.unschedulable != Some(true) && node.taints.unwrap_or_default().is_empty(),
+        "the node was touched"
+    );
+    ensure!(
+        scene.cloud.mutating_calls().is_empty(),
+        "AWS was asked to change something"
+    );
 
     scene.set_policy(&json!({"mode": "Enforce"})).await?;
     scene.wait_outcome("node-0", "Succeeded").await?;
@@ -35,7 +44,8 @@ pub(crate) async fn closes() -> anyhow::Result<()> {
     let _sick = scene.sicken("node-0").await?;
     let blocked = scene
         .wait_repair("node-0", "blocked by the budget", |repair| {
-            repair["status"]["phase"] == "Draining" && repair["status"]["drain"]["blocked"][0]["why"].is_string()
+            repair["status"]["phase"] == "Draining"
+                && repair["status"]["drain"]["blocked"][0]["why"].is_string()
         })
         .await?;
     let why = blocked["status"]["drain"]["blocked"][0]["why"].to_string();
@@ -44,10 +54,16 @@ pub(crate) async fn closes() -> anyhow::Result<()> {
     // Two of four are half of the group.
     let second = scene.sicken("node-1").await?;
     let message = scene.wait_hold("node-0", "UnhealthyThreshold").await?;
-    ensure!(message.starts_with("2 of 4 nodes of workers are unhealthy"), "{message}");
+    ensure!(
+        message.starts_with("2 of 4 nodes of workers are unhealthy"),
+        "{message}"
+    );
     set_budget(&scene, 1).await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    ensure!(scene.terminate_calls() == 0, "the gate was closed, and AWS was asked to terminate");
+    ensure!(
+        scene.terminate_calls() == 0,
+        "the gate was closed, and AWS was asked to terminate"
+    );
 
     scene.heal("node-1", second).await?;
     scene.wait_outcome("node-0", "Succeeded").await?;
@@ -58,7 +74,11 @@ pub(crate) async fn closes() -> anyhow::Result<()> {
 async fn set_budget(scene: &Scene, min_available: u16) -> anyhow::Result<()> {
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(scene.control_plane.admin(), "default");
     let patch = Patch::Merge(json!({"spec": {"minAvailable": min_available}}));
-    let generation = budgets.patch("web", &PatchParams::default(), &patch).await?.metadata.generation;
+    let generation = budgets
+        .patch("web", &PatchParams::default(), &patch)
+        .await?
+        .metadata
+        .generation;
     until(REPAIRED, "the budget is observed", async || {
         let status = budgets.get("web").await?.status.unwrap_or_default();
         Ok((status.observed_generation == generation).then_some(()))
@@ -72,10 +92,16 @@ pub(crate) async fn malformed_provider_id() -> anyhow::Result<()> {
         "metadata": {"name": "stranger"},
         "spec": {"providerID": "aws:///us-west-2a/i-NOTHEX"},
     });
-    scene.nodes().create(&PostParams::default(), &serde_json::from_value(node)?).await?;
+    scene
+        .nodes()
+        .create(&PostParams::default(), &serde_json::from_value(node)?)
+        .await?;
     let _repairer = scene.repairer("a")?;
     let _sick = scene.sicken("stranger").await?;
     let message = scene.wait_hold("stranger", "NotOurs").await?;
-    ensure!(message.contains("spec.providerID `aws:///us-west-2a/i-NOTHEX`"), "{message}");
+    ensure!(
+        message.contains("spec.providerID `aws:///us-west-2a/i-NOTHEX`"),
+        "{message}"
+    );
     Ok(())
 }

@@ -23,24 +23,47 @@ pub(crate) async fn replaced() -> anyhow::Result<()> {
     ensure!(calls.len() == 1, "{} mutating calls", calls.len());
     let call = &calls[0];
     ensure!(call.action == TERMINATE && call.authorized, "{call:?}");
-    ensure!(call.params["ShouldDecrementDesiredCapacity"] == "false", "{call:?}");
-    ensure!(call.attempt.as_deref() == Some("attempt=1; max=1"), "the SDK must not send it again: {call:?}");
+    ensure!(
+        call.params["ShouldDecrementDesiredCapacity"] == "false",
+        "{call:?}"
+    );
+    ensure!(
+        call.attempt.as_deref() == Some("attempt=1; max=1"),
+        "the SDK must not send it again: {call:?}"
+    );
     ensure!(call.user_agent.contains("nodemend"), "{}", call.user_agent);
 
     let status = &repair["status"];
     let attempt = &status["attempts"][0];
-    ensure!(status["attempts"].as_array().is_some_and(|all| all.len() == 1) && attempt["result"] == "Accepted", "{status}");
+    ensure!(
+        status["attempts"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1)
+            && attempt["result"] == "Accepted",
+        "{status}"
+    );
     ensure!(attempt["requestId"].is_string(), "no request id: {attempt}");
-    ensure!(status["group"] == "workers" && status["replacement"]["nodeName"].is_string(), "{status}");
+    ensure!(
+        status["group"] == "workers" && status["replacement"]["nodeName"].is_string(),
+        "{status}"
+    );
     for kind in ["Cordoned", "Drained", "ActionTaken", "Verified", "Finished"] {
         let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-        ensure!(conditions.iter().any(|c| c["type"] == kind && c["status"] == "True"), "{kind} is missing: {status}");
+        ensure!(
+            conditions
+                .iter()
+                .any(|c| c["type"] == kind && c["status"] == "True"),
+            "{kind} is missing: {status}"
+        );
     }
 
     let pods: Api<Pod> = Api::namespaced(scene.control_plane.admin(), "default");
     for pod in pods.list(&ListParams::default()).await?.items {
         let node = pod.spec.and_then(|spec| spec.node_name);
-        ensure!(node.is_some_and(|name| name != "node-0"), "a pod is still on node-0, or on none");
+        ensure!(
+            node.is_some_and(|name| name != "node-0"),
+            "a pod is still on node-0, or on none"
+        );
     }
     let status = repairer.terminate(Duration::from_secs(5))?;
     ensure!(status.success(), "SIGTERM ended it with {status}");
@@ -54,7 +77,10 @@ pub(crate) async fn recovered() -> anyhow::Result<()> {
     ]})).await?;
     // One was cordoned by somebody else, before.
     let cordoned = json!({"spec": {"unschedulable": true}});
-    scene.nodes().patch("node-1", &PatchParams::default(), &Patch::Merge(cordoned)).await?;
+    scene
+        .nodes()
+        .patch("node-1", &PatchParams::default(), &Patch::Merge(cordoned))
+        .await?;
     let _repairer = scene.repairer("a")?;
     for name in ["node-0", "node-1"] {
         let sick = scene.sicken(name).await?;
@@ -63,18 +89,30 @@ pub(crate) async fn recovered() -> anyhow::Result<()> {
         let node = scene.nodes().get(name).await?.spec.unwrap_or_default();
         let taints = node.taints.unwrap_or_default();
         ensure!(node.unschedulable == Some(true), "{name} is not cordoned");
-        ensure!(taints.iter().any(|taint| taint.key == "nodemend.dev/unhealthy"), "{name} has no taint of ours");
+        ensure!(
+            taints
+                .iter()
+                .any(|taint| taint.key == "nodemend.dev/unhealthy"),
+            "{name} has no taint of ours"
+        );
         scene.heal(name, sick).await?;
         scene.wait_outcome(name, "Recovered").await?;
     }
     let unschedulable = async |name: &str| -> anyhow::Result<bool> {
         let spec = scene.nodes().get(name).await?.spec.unwrap_or_default();
-        let ours = spec.taints.unwrap_or_default().iter().any(|taint| taint.key == "nodemend.dev/unhealthy");
+        let ours = spec
+            .taints
+            .unwrap_or_default()
+            .iter()
+            .any(|taint| taint.key == "nodemend.dev/unhealthy");
         ensure!(!ours, "{name} still has our taint");
         Ok(spec.unschedulable == Some(true))
     };
     ensure!(!unschedulable("node-0").await?, "our cordon was not undone");
-    ensure!(unschedulable("node-1").await?, "somebody else's cordon was undone");
+    ensure!(
+        unschedulable("node-1").await?,
+        "somebody else's cordon was undone"
+    );
     ensure!(scene.terminate_calls() == 0);
     Ok(())
 }
@@ -86,52 +124,104 @@ pub(crate) async fn uncordoned() -> anyhow::Result<()> {
     ]})).await?;
     let _repairer = scene.repairer("a")?;
     let _sick = scene.sicken("node-0").await?;
-    scene.wait_repair("node-0", "Waiting", |repair| repair["status"]["phase"] == "Waiting").await?;
+    scene
+        .wait_repair("node-0", "Waiting", |repair| {
+            repair["status"]["phase"] == "Waiting"
+        })
+        .await?;
     let uncordon = json!({"spec": {"unschedulable": false, "taints": null}});
-    scene.nodes().patch("node-0", &PatchParams::default(), &Patch::Merge(uncordon)).await?;
+    scene
+        .nodes()
+        .patch("node-0", &PatchParams::default(), &Patch::Merge(uncordon))
+        .await?;
     scene.wait_outcome("node-0", "Cancelled").await?;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    ensure!(scene.repairs_of("node-0").await?.len() == 1, "it was begun again");
+    ensure!(
+        scene.repairs_of("node-0").await?.len() == 1,
+        "it was begun again"
+    );
     ensure!(scene.terminate_calls() == 0);
     Ok(())
 }
 
 pub(crate) async fn refused() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
-    let denied = Kind::Refuse { code: "AccessDenied".to_owned(), message: "not authorized <b>".to_owned() };
-    scene.cloud.add_fault(Fault { action: Some(TERMINATE.to_owned()), times: 3, kind: denied });
+    let denied = Kind::Refuse {
+        code: "AccessDenied".to_owned(),
+        message: "not authorized <b>".to_owned(),
+    };
+    scene.cloud.add_fault(Fault {
+        action: Some(TERMINATE.to_owned()),
+        times: 3,
+        kind: denied,
+    });
     let _repairer = scene.repairer("a")?;
     let _sick = scene.sicken("node-0").await?;
     let repair = scene.wait_outcome("node-0", "Failed").await?;
-    ensure!(scene.terminate_calls() == 3, "{} calls", scene.terminate_calls());
-    let attempts = repair["status"]["attempts"].as_array().cloned().unwrap_or_default();
-    ensure!(attempts.len() == 3 && attempts.iter().all(|attempt| attempt["result"] == "Refused"), "{attempts:?}");
-    ensure!(attempts[0]["message"] == "AccessDenied: not authorized <b>", "{attempts:?}");
+    ensure!(
+        scene.terminate_calls() == 3,
+        "{} calls",
+        scene.terminate_calls()
+    );
+    let attempts = repair["status"]["attempts"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    ensure!(
+        attempts.len() == 3
+            && attempts
+                .iter()
+                .all(|attempt| attempt["result"] == "Refused"),
+        "{attempts:?}"
+    );
+    ensure!(
+        attempts[0]["message"] == "AccessDenied: not authorized <b>",
+        "{attempts:?}"
+    );
     ensure!(scene.terminations() == 0);
     Ok(())
 }
 
 pub(crate) async fn lost_answer() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
-    scene.cloud.add_fault(Fault { action: Some(TERMINATE.to_owned()), times: 1, kind: Kind::LostReply });
+    scene.cloud.add_fault(Fault {
+        action: Some(TERMINATE.to_owned()),
+        times: 1,
+        kind: Kind::LostReply,
+    });
     let _repairer = scene.repairer("a")?;
     let _sick = scene.sicken("node-0").await?;
     scene.wait_outcome("node-0", "Succeeded").await?;
-    ensure!(scene.terminate_calls() == 1, "it was asked {} times", scene.terminate_calls());
+    ensure!(
+        scene.terminate_calls() == 1,
+        "it was asked {} times",
+        scene.terminate_calls()
+    );
     ensure!(scene.terminations() == 1);
     Ok(())
 }
 
 pub(crate) async fn aws_away() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
-    scene.cloud.add_fault(Fault { action: None, times: u32::MAX, kind: Kind::Status(503) });
+    scene.cloud.add_fault(Fault {
+        action: None,
+        times: u32::MAX,
+        kind: Kind::Status(503),
+    });
     let mut repairer = scene.repairer("a")?;
     let _sick = scene.sicken("node-0").await?;
     let message = scene.wait_hold("node-0", "NotOurs").await?;
     ensure!(message.contains("AWS has not said"), "{message}");
-    let said = |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("AWS did not describe"));
+    let said = |line: &Value| {
+        line["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("AWS did not describe"))
+    };
     repairer.wait_for_log(Duration::from_secs(30), said).await?;
     let node = scene.nodes().get("node-0").await?.spec.unwrap_or_default();
-    ensure!(node.unschedulable != Some(true), "it was cordoned on a guess");
+    ensure!(
+        node.unschedulable != Some(true),
+        "it was cordoned on a guess"
+    );
     Ok(())
 }

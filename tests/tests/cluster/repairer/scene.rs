@@ -35,21 +35,42 @@ impl Scene {
     pub(crate) async fn start(nodes: u16) -> anyhow::Result<Self> {
         let control_plane = ControlPlane::start().await?;
         control_plane.apply(&repo().join("deploy/crds")).await?;
-        control_plane.apply(&repo().join("deploy/rbac/repairer.yaml")).await?;
+        control_plane
+            .apply(&repo().join("deploy/rbac/repairer.yaml"))
+            .await?;
         let fleet = Fleet::start(&control_plane).await?;
         let cloud = Cloud::start().await?;
-        let zones: Vec<_> = (0..nodes).map(|index| if index % 2 == 0 { "us-west-2a" } else { "us-west-2b" }).collect();
+        let zones: Vec<_> = (0..nodes)
+            .map(|index| {
+                if index % 2 == 0 {
+                    "us-west-2a"
+                } else {
+                    "us-west-2b"
+                }
+            })
+            .collect();
         let instances = cloud.create_group("workers", &zones);
         for (index, (instance, zone)) in instances.iter().zip(&zones).enumerate() {
-            fleet.create_node(&format!("node-{index}"), instance, zone).await?;
+            fleet
+                .create_node(&format!("node-{index}"), instance, zone)
+                .await?;
         }
         fleet.wait_ready(usize::from(nodes)).await?;
         fleet.deployment("web", nodes, nodes - 1).await?;
         let proxy = ApiProxy::start(&control_plane).await?;
-        let account = control_plane.kubeconfig_for_service_account("nodemend-system", "nodemend-repairer").await?;
+        let account = control_plane
+            .kubeconfig_for_service_account("nodemend-system", "nodemend-repairer")
+            .await?;
         let kubeconfig = proxy.kubeconfig(&control_plane, &account)?;
         let world = World::run(control_plane.admin(), cloud.clone(), fleet.clone());
-        let scene = Self { control_plane, cloud, fleet, proxy, kubeconfig, _world: world };
+        let scene = Self {
+            control_plane,
+            cloud,
+            fleet,
+            proxy,
+            kubeconfig,
+            _world: world,
+        };
         scene.set_policy(&json!({"mode": "Enforce"})).await?;
         Ok(scene)
     }
@@ -74,7 +95,13 @@ impl Scene {
             "metadata": {"name": "workers"},
             "spec": spec,
         });
-        self.policies().patch("workers", &PatchParams::apply("test").force(), &Patch::Apply(object)).await?;
+        self.policies()
+            .patch(
+                "workers",
+                &PatchParams::apply("test").force(),
+                &Patch::Apply(object),
+            )
+            .await?;
         Ok(())
     }
 
@@ -114,9 +141,18 @@ impl Scene {
 
     /// The repairs of a node of this name, oldest first.
     pub(crate) async fn repairs_of(&self, node: &str) -> anyhow::Result<Vec<Value>> {
-        let list = self.repairs().list(&ListParams::default()).await.context("list noderepairs")?;
-        let objects = list.items.into_iter().filter_map(|object| serde_json::to_value(object).ok());
-        let mut own: Vec<_> = objects.filter(|object| object["spec"]["nodeRef"]["name"] == node).collect();
+        let list = self
+            .repairs()
+            .list(&ListParams::default())
+            .await
+            .context("list noderepairs")?;
+        let objects = list
+            .items
+            .into_iter()
+            .filter_map(|object| serde_json::to_value(object).ok());
+        let mut own: Vec<_> = objects
+            .filter(|object| object["spec"]["nodeRef"]["name"] == node)
+            .collect();
         own.sort_by_key(|object| object["metadata"]["creationTimestamp"].to_string());
         Ok(own)
     }
@@ -129,44 +165,81 @@ impl Scene {
         matches: impl Fn(&Value) -> bool,
     ) -> anyhow::Result<Value> {
         let mut last = Value::Null;
-        let found = until(REPAIRED, &format!("the repair of {node}: {what}"), async || {
-            last = self.repairs_of(node).await?.pop().unwrap_or_default();
-            Ok(matches(&last).then(|| last.clone()))
-        })
+        let found = until(
+            REPAIRED,
+            &format!("the repair of {node}: {what}"),
+            async || {
+                last = self.repairs_of(node).await?.pop().unwrap_or_default();
+                Ok(matches(&last).then(|| last.clone()))
+            },
+        )
         .await;
         found.with_context(|| format!("it stands at {}", last["status"]))
     }
 
     pub(crate) async fn wait_outcome(&self, node: &str, outcome: &str) -> anyhow::Result<Value> {
-        self.wait_repair(node, outcome, |repair| repair["status"]["outcome"] == outcome).await
+        self.wait_repair(node, outcome, |repair| {
+            repair["status"]["outcome"] == outcome
+        })
+        .await
     }
 
     pub(crate) async fn wait_hold(&self, node: &str, gate: &str) -> anyhow::Result<String> {
-        let held =
-            self.wait_repair(node, &format!("held by {gate}"), |repair| repair["status"]["hold"]["gate"] == gate).await?;
-        Ok(held["status"]["hold"]["message"].as_str().unwrap_or_default().to_owned())
+        let held = self
+            .wait_repair(node, &format!("held by {gate}"), |repair| {
+                repair["status"]["hold"]["gate"] == gate
+            })
+            .await?;
+        Ok(held["status"]["hold"]["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
     }
 
     /// Terminate calls that AWS has acted on.
     pub(crate) fn terminations(&self) -> usize {
         let acted = |state: InstanceState| state.is_going();
-        self.cloud.instances().iter().filter(|instance| acted(instance.state)).count()
+        self.cloud
+            .instances()
+            .iter()
+            .filter(|instance| acted(instance.state))
+            .count()
     }
 
     /// Terminate calls that AWS has seen, whatever became of them.
     pub(crate) fn terminate_calls(&self) -> usize {
-        self.cloud.calls().iter().filter(|call| call.action == TERMINATE).count()
+        self.cloud
+            .calls()
+            .iter()
+            .filter(|call| call.action == TERMINATE)
+            .count()
     }
 
     /// Terminate calls that AWS has answered with yes.
     pub(crate) fn accepted_calls(&self) -> usize {
-        self.cloud.calls().iter().filter(|call| call.action == TERMINATE && call.answer == Answer::Done).count()
+        self.cloud
+            .calls()
+            .iter()
+            .filter(|call| call.action == TERMINATE && call.answer == Answer::Done)
+            .count()
     }
 }
 
-pub(crate) fn repairer(kubeconfig: &std::path::Path, identity: &str, cloud: &Cloud) -> anyhow::Result<Daemon> {
+pub(crate) fn repairer(
+    kubeconfig: &std::path::Path,
+    identity: &str,
+    cloud: &Cloud,
+) -> anyhow::Result<Daemon> {
     let kubeconfig = kubeconfig.to_string_lossy();
-    let args = ["run", "--kubeconfig", &kubeconfig, "--identity", identity, "--log-format", "json"];
+    let args = [
+        "run",
+        "--kubeconfig",
+        &kubeconfig,
+        "--identity",
+        identity,
+        "--log-format",
+        "json",
+    ];
     Daemon::start("nodemend-repairer", &args, &cloud.sdk_environment())
 }
 
@@ -190,10 +263,19 @@ impl Drop for Sick {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a condition carries the time of its writing")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a condition carries the time of its writing"
+)]
 async fn write_storage(nodes: &Api<Node>, node: &str, healthy: bool) -> anyhow::Result<()> {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let (status, reason) = if healthy { ("True", "StorageIsReady") } else { ("False", "FilesystemReadOnly") };
+    let now = jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string();
+    let (status, reason) = if healthy {
+        ("True", "StorageIsReady")
+    } else {
+        ("False", "FilesystemReadOnly")
+    };
     let condition = json!({
         "type": "StorageReady",
         "status": status,
@@ -203,6 +285,9 @@ async fn write_storage(nodes: &Api<Node>, node: &str, healthy: bool) -> anyhow::
         "lastTransitionTime": now,
     });
     let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
-    nodes.patch_status(node, &PatchParams::default(), &patch).await.with_context(|| format!("write StorageReady of {node}"))?;
+    nodes
+        .patch_status(node, &PatchParams::default(), &patch)
+        .await
+        .with_context(|| format!("write StorageReady of {node}"))?;
     Ok(())
 }

@@ -27,20 +27,43 @@ pub(crate) async fn refused() -> anyhow::Result<()> {
         (with("unhealthyTreshold", json!({})), "unhealthyTreshold"),
         (with("mode", json!("On")), "spec.mode"),
         (with("rules", json!([])), "spec.rules"),
-        (with("cordon", json!({"after": "soon"})), "spec.cordon.after"),
+        (
+            with("cordon", json!({"after": "soon"})),
+            "spec.cordon.after",
+        ),
         (with("parallel", json!({"count": 0})), "spec.parallel.count"),
-        (with("unhealthyThreshold", json!({"percentage": 20, "count": 3})), "set percentage or count, not both"),
-        (with("unhealthyThreshold", json!({"percentage": 101})), "spec.unhealthyThreshold.percentage"),
-        (rule("minRepairWaitTime", json!("5 minutes")), "spec.rules[0].minRepairWaitTime"),
-        (rule("repairActions", json!(["Reboot"])), "spec.rules[0].repairActions[0]"),
-        (rule("nodeMonitoringCondition", json!("DiskPressure")), "is True good or bad?"),
+        (
+            with("unhealthyThreshold", json!({"percentage": 20, "count": 3})),
+            "set percentage or count, not both",
+        ),
+        (
+            with("unhealthyThreshold", json!({"percentage": 101})),
+            "spec.unhealthyThreshold.percentage",
+        ),
+        (
+            rule("minRepairWaitTime", json!("5 minutes")),
+            "spec.rules[0].minRepairWaitTime",
+        ),
+        (
+            rule("repairActions", json!(["Reboot"])),
+            "spec.rules[0].repairActions[0]",
+        ),
+        (
+            rule("nodeMonitoringCondition", json!("DiskPressure")),
+            "is True good or bad?",
+        ),
     ];
     for (spec, named) in cases {
         let object = json!({
             "apiVersion": "nodemend.dev/v1alpha1", "kind": "RepairPolicy", "metadata": {"name": "wrong"}, "spec": spec,
         });
-        let answer = policies.patch("wrong", &PatchParams::apply("test"), &Patch::Apply(&object)).await;
-        let error = answer.err().with_context(|| format!("was accepted: {spec}"))?.to_string();
+        let answer = policies
+            .patch("wrong", &PatchParams::apply("test"), &Patch::Apply(&object))
+            .await;
+        let error = answer
+            .err()
+            .with_context(|| format!("was accepted: {spec}"))?
+            .to_string();
         ensure!(error.contains(named), "does not name {named}: {error}");
     }
     Ok(())
@@ -49,9 +72,21 @@ pub(crate) async fn refused() -> anyhow::Result<()> {
 pub(crate) async fn shipped() -> anyhow::Result<()> {
     let control_plane = ControlPlane::start().await?;
     control_plane.apply(&repo().join("deploy/crds")).await?;
-    control_plane.apply(&repo().join("deploy/policy.yaml")).await?;
-    let policy = custom(control_plane.admin(), "RepairPolicy", "repairpolicies").get("default").await?;
-    ensure!(policy.data["spec"]["mode"] == "Disabled", "{}", policy.data["spec"]);
-    ensure!(policy.data["spec"]["unhealthyThreshold"]["percentage"] == 20, "{}", policy.data["spec"]);
+    control_plane
+        .apply(&repo().join("deploy/policy.yaml"))
+        .await?;
+    let policy = custom(control_plane.admin(), "RepairPolicy", "repairpolicies")
+        .get("default")
+        .await?;
+    ensure!(
+        policy.data["spec"]["mode"] == "Disabled",
+        "{}",
+        policy.data["spec"]
+    );
+    ensure!(
+        policy.data["spec"]["unhealthyThreshold"]["percentage"] == 20,
+        "{}",
+        policy.data["spec"]
+    );
     Ok(())
 }
