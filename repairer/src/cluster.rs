@@ -1,6 +1,6 @@
 //! PURE. What the repairer knows at one moment: a snapshot that decisions are made on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -206,6 +206,19 @@ impl Cluster {
         self.nodes
             .get(&repair.spec.node_ref.name)
             .filter(|node| node.uid == repair.spec.node_ref.uid)
+    }
+
+    /// UIDs of the nodes with a repair that has not finished.
+    pub fn in_repair(&self) -> BTreeSet<&str> {
+        let unfinished = self.repairs.values().filter(|repair| {
+            !repair
+                .status
+                .as_ref()
+                .is_some_and(|status| status.is_finished())
+        });
+        unfinished
+            .map(|repair| repair.spec.node_ref.uid.as_str())
+            .collect()
     }
 
     pub fn open_repair(&self, node_uid: &str) -> Option<(&String, &NodeRepair)> {

@@ -22,6 +22,8 @@ use crate::{act, clock};
 const PAUSE: Duration = Duration::from_millis(200);
 /// Steps of one pass run side by side, so many at a time.
 const CONCURRENCY: usize = 8;
+/// What failed once is likely to fail again.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(3);
 /// How long after a step of ours to look again, should the watch be slow to tell of it.
 const AFTER_A_STEP: Duration = Duration::from_secs(1);
 /// AWS is not asked more often than this.
@@ -67,14 +69,15 @@ impl Controller {
             self.episodes.observe(&cluster, now);
             let plan = decide::decide(&cluster, &self.episodes, now);
 
-            let until_due = plan
-                .wake_at
-                .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+            let wake_at = plan.wake_at;
             let soon = (!plan.steps.is_empty()).then_some(AFTER_A_STEP);
             let ask_again = (!all_asked).then_some(BETWEEN_QUESTIONS);
-            self.carry_out(&cluster, plan).await;
+            let done = self.carry_out(&cluster, plan).await;
 
-            sleep(PAUSE).await;
+            sleep(if done { PAUSE } else { AFTER_A_FAILURE }).await;
+            // Zero where it is past.
+            let until_due = wake_at
+                .map(|at| Duration::try_from(at.duration_since(clock::now())).unwrap_or_default());
             let changed = self.stores.changed.notified();
             match [until_due, soon, ask_again].into_iter().flatten().min() {
                 // Whichever comes first.
@@ -152,7 +155,9 @@ impl Controller {
         }
     }
 
-    async fn carry_out(&self, cluster: &Cluster, plan: Plan) {
+    /// False: some of it failed.
+    async fn carry_out(&self, cluster: &Cluster, plan: Plan) -> bool {
+        let mut done = true;
         for policy in &cluster.policies {
             let name = policy.metadata.name.as_deref().unwrap_or_default();
             let wanted = plan
@@ -167,6 +172,7 @@ impl Controller {
                     error = format!("{error:#}"),
                     "its status is out of date"
                 );
+                done = false;
             }
         }
         let pass = Pass {
@@ -177,7 +183,9 @@ impl Controller {
             episodes: &self.episodes,
         };
         futures::stream::iter(plan.steps)
-            .for_each_concurrent(CONCURRENCY, |step| pass.carry_out(step))
-            .await;
+            .map(|step| pass.carry_out(step))
+            .buffer_unordered(CONCURRENCY)
+            .fold(done, async |done, step_done| done && step_done)
+            .await
     }
 }

@@ -13,7 +13,7 @@ use crate::api::repair::{
 };
 use crate::cluster::{Cluster, NodeView};
 use crate::drain::PodView;
-use crate::episode::{Episode, Episodes};
+use crate::episode::{self, Episode, Episodes, Partition};
 use crate::rule::{self, Choice};
 
 mod advance;
@@ -130,6 +130,10 @@ struct Planner<'a> {
     in_progress: BTreeMap<String, BTreeSet<String>>,
     /// Which repair counts a new node as its replacement, by the node's UID.
     claims: BTreeMap<String, String>,
+    /// UIDs of the nodes with a repair that has not finished.
+    in_repair: BTreeSet<&'a str>,
+    /// The policies whose nodes look cut off, by name.
+    partitions: BTreeMap<String, Partition>,
     plan: Plan,
 }
 
@@ -153,7 +157,14 @@ impl<'a> Planner<'a> {
                     .or_insert_with(|| name.clone());
             }
         }
-        let tally = Tally::count(cluster, episodes, now);
+        let in_repair = cluster.in_repair();
+        let tally = Tally::count(cluster, &in_repair, episodes, now);
+        let partitions = cluster.policies.iter().filter_map(|policy| {
+            let name = policy.metadata.name.clone()?;
+            let partition = episode::partition(cluster, &name, &policy.spec)?;
+            Some((name, partition))
+        });
+        let partitions = partitions.collect();
         Self {
             cluster,
             episodes,
@@ -161,6 +172,8 @@ impl<'a> Planner<'a> {
             tally,
             in_progress,
             claims,
+            in_repair,
+            partitions,
             plan: Plan::default(),
         }
     }
@@ -174,7 +187,7 @@ impl<'a> Planner<'a> {
 
     /// A node that became unhealthy gets its NodeRepair.
     fn open(&mut self, node: &NodeView) {
-        if self.cluster.open_repair(&node.uid).is_some() {
+        if node.deleting || self.in_repair.contains(node.uid.as_str()) {
             return;
         }
         let Choice::One(policy) = rule::policy_for(node, &self.cluster.policies) else {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::api::policy::RepairPolicySpec;
+use crate::api::repair::EpisodeReason;
 use crate::cluster::{Cluster, NodeView};
 use crate::rule::{self, Choice};
 
@@ -24,6 +25,8 @@ pub struct Episode {
 pub struct Episodes {
     /// By UID of the node and type of the condition.
     open: BTreeMap<(String, String), Episode>,
+    /// UIDs of the nodes that this process has seen: what is stored of others is older.
+    known: BTreeSet<String>,
     /// Since when each policy's nodes look cut off, while they do.
     partitions: BTreeMap<String, Timestamp>,
 }
@@ -42,8 +45,8 @@ impl Episodes {
         episodes
     }
 
-    /// Takes in the present state. What is stored in repairs is older than what a new process
-    /// has seen itself.
+    /// Takes in the present state. Of a node that this process has not seen before, the repair
+    /// that another one began says since when it is unhealthy.
     pub fn observe(&mut self, cluster: &Cluster, now: Timestamp) {
         let mut there = BTreeSet::new();
         for node in cluster.nodes.values() {
@@ -56,9 +59,17 @@ impl Episodes {
                 );
                 continue;
             };
+            let stored = if self.known.insert(node.uid.clone()) {
+                stored_reasons(cluster, &node.uid)
+            } else {
+                &[]
+            };
             for condition in &node.conditions {
                 let key = (node.uid.clone(), condition.kind.clone());
-                let stored = stored_since(cluster, &node.uid, &condition.kind);
+                let stored = stored
+                    .iter()
+                    .find(|reason| reason.condition == condition.kind);
+                let stored = stored.map(|reason| reason.since.0);
                 let unhealthy = rule::matching(&policy.spec, condition).is_some_and(rule::acts);
                 match (self.open.get_mut(&key), unhealthy) {
                     (None, false) if stored.is_none() => continue,
@@ -92,6 +103,12 @@ impl Episodes {
             }
         }
         self.open.retain(|key, _| there.contains(key));
+        let uids: BTreeSet<_> = cluster
+            .nodes
+            .values()
+            .map(|node| node.uid.as_str())
+            .collect();
+        self.known.retain(|uid| uids.contains(uid.as_str()));
         self.restart_after_partitions(cluster, now);
     }
 
@@ -117,14 +134,12 @@ impl Episodes {
     }
 }
 
-/// When a repair that is under way says that it began.
-fn stored_since(cluster: &Cluster, node_uid: &str, kind: &str) -> Option<Timestamp> {
-    let status = cluster.open_repair(node_uid)?.1.status.as_ref()?;
-    status
-        .reasons
-        .iter()
-        .find(|reason| reason.condition == kind)
-        .map(|reason| reason.since.0)
+/// What a repair that is under way says about its node.
+fn stored_reasons<'a>(cluster: &'a Cluster, node_uid: &str) -> &'a [EpisodeReason] {
+    cluster
+        .open_repair(node_uid)
+        .and_then(|(_, repair)| repair.status.as_ref())
+        .map_or(&[], |status| status.reasons.as_slice())
 }
 
 /// Many nodes whose kubelets fell silent together.

@@ -20,6 +20,7 @@ use crate::{act, clock, store};
 
 /// A hanging API server must not stop the other steps for ever.
 const TIMEOUT: Duration = Duration::from_secs(60);
+const NOT_LEADING: &str = "the lease is not ours any more: nothing is done";
 
 pub struct Pass<'a> {
     pub client: &'a Client,
@@ -30,13 +31,14 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    pub async fn carry_out(&self, step: Step) {
+    /// False: it failed, and trying again at once would bring the same.
+    pub async fn carry_out(&self, step: Step) -> bool {
         let name = match &step {
             Step::Open(repair) => repair.metadata.name.clone().unwrap_or_default(),
             Step::Record { repair, .. } | Step::Act { repair, .. } => repair.clone(),
         };
         match timeout(TIMEOUT, self.step(step)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => warn!(
                 repair = name,
                 error = format!("{error:#}"),
@@ -44,6 +46,7 @@ impl Pass<'_> {
             ),
             Err(_elapsed) => warn!(repair = name, "a step did not end; it is decided again"),
         }
+        false
     }
 
     async fn step(&self, step: Step) -> anyhow::Result<()> {
@@ -83,6 +86,8 @@ impl Pass<'_> {
             .cluster
             .node_of(repair)
             .context("find the Node of the repair")?;
+        // Asked again, for its proof, right before the call that destroys.
+        self.leadership.term().context(NOT_LEADING)?;
         match act {
             Act::Cordon => {
                 act::cordon(self.client, node, clock::now()).await?;
@@ -140,7 +145,7 @@ impl Pass<'_> {
                     self.aws.terminate(clearance, term).await
                 }
                 // Whoever leads now finds an attempt without an end, and looks.
-                None => anyhow::bail!("the lease is not ours any more: not called"),
+                None => anyhow::bail!(NOT_LEADING),
             },
             Err(error) => {
                 let message = format!("{error:#}");

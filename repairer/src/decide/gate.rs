@@ -10,7 +10,7 @@ use crate::api::policy::{Comparison, LastNode, Mode, RepairPolicy, UnhealthyThre
 use crate::api::repair::Gate;
 use crate::api::{EXCLUDE_LABEL, duration::Wait};
 use crate::cluster::{InstanceId, NodeView};
-use crate::episode::{self, Episode};
+use crate::episode::Episode;
 use crate::rule::{self, Choice};
 
 /// EKS's agent and ours confirm every condition at least every 5 minutes, with jitter.
@@ -183,6 +183,9 @@ impl Planner<'_> {
                 "the node belongs to {owner}, says its label {label}"
             ));
         }
+        if node.deleting {
+            return Err("somebody is deleting the node".to_owned());
+        }
         let instance = node.instance().map_err(|error| error.to_string())?;
         let view = self
             .cluster
@@ -207,7 +210,7 @@ impl Planner<'_> {
 
     fn partitioned(&self, policy: &RepairPolicy) -> Unmet {
         let name = policy.metadata.name.as_deref().unwrap_or_default();
-        let partition = episode::partition(self.cluster, name, &policy.spec)?;
+        let partition = self.partitions.get(name)?;
         Some(format!(
             "{} of {} nodes became Unknown within {} of each other, from {}: more likely the network or the control plane",
             partition.silent,
@@ -308,10 +311,11 @@ impl Planner<'_> {
                 episode.condition
             ));
         };
-        if self.now.duration_since(heartbeat).as_secs() > SIGNAL_LIFE.as_secs().cast_signed() {
+        // Also where the writer's clock runs ahead: its word would never grow old.
+        if self.now.duration_since(heartbeat).unsigned_abs() > SIGNAL_LIFE {
             let life = Wait(SIGNAL_LIFE);
             return Some(format!(
-                "{} was last confirmed at {}, more than {life} ago",
+                "{} was last confirmed at {}, more than {life} from now",
                 episode.condition,
                 second(heartbeat)
             ));

@@ -31,14 +31,19 @@ pub(super) struct Group {
 }
 
 impl Tally {
-    pub(super) fn count(cluster: &Cluster, episodes: &Episodes, now: Timestamp) -> Self {
+    pub(super) fn count(
+        cluster: &Cluster,
+        in_repair: &BTreeSet<&str>,
+        episodes: &Episodes,
+        now: Timestamp,
+    ) -> Self {
         let mut tally = Self::default();
         for node in cluster.nodes.values() {
             let Choice::One(policy) = rule::policy_for(node, &cluster.policies) else {
                 continue;
             };
             let name = policy.metadata.name.clone().unwrap_or_default();
-            let in_repair = cluster.open_repair(&node.uid).is_some();
+            let in_repair = in_repair.contains(node.uid.as_str());
             let unhealthy = in_repair || is_unhealthy(node, policy, episodes, now);
             let status = tally.policies.entry(name.clone()).or_default();
             status.nodes += 1;

@@ -2,11 +2,6 @@
 //! far as it has them (that of envtest has etcd, kube-apiserver and kubectl), else in the one that
 //! `cargo xtask` built.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the harness is told by its environment where the programs are"
-)]
-
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -44,6 +44,10 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             outcome::lost_answer,
         ),
         suite.trial_alone(
+            "repairer::an_answer_that_comes_too_late_is_settled_by_looking",
+            outcome::late_answer,
+        ),
+        suite.trial_alone(
             "repairer::an_aws_that_does_not_answer_holds_everything",
             outcome::aws_away,
         ),

@@ -217,6 +217,24 @@ fn a_repair_whose_node_is_gone_still_counts() {
 }
 
 #[test]
+fn a_node_that_somebody_is_deleting_is_left_to_them() {
+    let mut cluster = in_phase(Phase::Replacing);
+    node(&mut cluster).deleting = true;
+    let held = ask(&cluster, Stage::Destroy, RIPE).unwrap_err();
+    assert_eq!(held.gate, Gate::NotOurs);
+}
+
+#[test]
+fn a_word_from_the_future_is_no_word() {
+    let mut cluster = in_phase(Phase::Waiting);
+    for condition in &mut node(&mut cluster).conditions {
+        condition.heartbeat = Some(at(RIPE + 3600));
+    }
+    let held = ask(&cluster, Stage::Start, RIPE).unwrap_err();
+    assert_eq!(held.gate, Gate::SignalStale);
+}
+
+#[test]
 fn the_last_node_may_go_when_it_does_not_serve() {
     let (mut cluster, now) = closed(Gate::LastNode);
     fixture::set_condition(&mut cluster, "node-0", "Ready", "False");

@@ -28,7 +28,7 @@ struct Args {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=250))]
     faults: u32,
     /// File systems turned read-only for fault-to-condition; each needs a fresh detector, about a second
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200))]
     conditions: u32,
     /// Seconds for which the idle detector is watched
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86400))]

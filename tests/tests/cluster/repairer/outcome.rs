@@ -9,7 +9,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use nodemend_tests::cloud::{Fault, Kind};
 use serde_json::{Value, json};
 
-use super::scene::Scene;
+use super::scene::{REPAIRED, Scene};
 
 const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
 
@@ -191,6 +191,33 @@ pub(crate) async fn lost_answer() -> anyhow::Result<()> {
     });
     let _repairer = scene.repairer("a")?;
     let _sick = scene.sicken("node-0").await?;
+    scene.wait_outcome("node-0", "Succeeded").await?;
+    ensure!(
+        scene.terminate_calls() == 1,
+        "it was asked {} times",
+        scene.terminate_calls()
+    );
+    ensure!(scene.terminations() == 1);
+    Ok(())
+}
+
+/// AWS acts only after the repairer has stopped waiting for its answer.
+pub(crate) async fn late_answer() -> anyhow::Result<()> {
+    let scene = Scene::start(3).await?;
+    scene.cloud.add_fault(Fault {
+        action: Some(TERMINATE.to_owned()),
+        times: 1,
+        kind: Kind::Hang(Duration::from_secs(12)),
+    });
+    let mut repairer = scene.repairer("a")?;
+    let _sick = scene.sicken("node-0").await?;
+    let said = |line: &Value| {
+        line["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("AWS may or may not have acted"))
+    };
+    let line = repairer.wait_for_log(REPAIRED, said).await?;
+    ensure!(scene.terminations() == 0, "it did not wait: {line}");
     scene.wait_outcome("node-0", "Succeeded").await?;
     ensure!(
         scene.terminate_calls() == 1,
