@@ -186,7 +186,8 @@ impl Pass<'_> {
             Outcome::Unknown { message } => {
                 warn!(
                     repair = name,
-                    message, "AWS may or may not have acted: the instance will tell"
+                    error = message,
+                    "AWS may or may not have acted: the instance will tell"
                 );
                 Ok(())
             }

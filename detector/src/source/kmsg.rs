@@ -15,8 +15,9 @@ use crate::signal::{Signal, SourceName, What};
 mod grammar;
 mod record;
 
-/// New records that are handed over before the other sources have their turn.
-const BATCH: usize = 1024;
+/// New records that are handed over before the other sources have their turn: an OOM kill writes a
+/// page of them, and its event in the ring must not wait for the whole page.
+const BATCH: usize = 16;
 
 const PATH: &str = "/dev/kmsg";
 

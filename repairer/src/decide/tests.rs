@@ -13,7 +13,14 @@ mod world;
 const RIPE: i64 = SICK_SINCE + 1800;
 
 fn plan(cluster: &Cluster, second: i64) -> Plan {
-    decide(cluster, &episodes_since(cluster, SICK_SINCE), at(second))
+    // Its agents live: each confirms its word at every moment.
+    let mut cluster = cluster.clone();
+    for node in cluster.nodes.values_mut() {
+        for condition in &mut node.conditions {
+            condition.heartbeat = Some(at(second));
+        }
+    }
+    decide(&cluster, &episodes_since(&cluster, SICK_SINCE), at(second))
 }
 
 fn recorded(plan: &Plan) -> &NodeRepairStatus {
@@ -179,9 +186,6 @@ fn a_drain_past_its_timeout_is_held_and_goes_on_trying() {
         .pods
         .insert("node-0".to_owned(), vec![fixture::pod("web")]);
     let late = RIPE + 15 * 60;
-    for condition in &mut node(&mut cluster).conditions {
-        condition.heartbeat = Some(at(late));
-    }
     let held = recorded(&plan(&cluster, late)).clone();
     assert_eq!(held.hold.as_ref().unwrap().gate, Gate::Drain);
     *repair(&mut cluster) = held;

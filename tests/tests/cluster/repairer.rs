@@ -44,8 +44,8 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             outcome::lost_answer,
         ),
         suite.trial_alone(
-            "repairer::an_answer_that_comes_too_late_is_settled_by_looking",
-            outcome::late_answer,
+            "repairer::a_call_that_is_never_answered_is_made_again_only_after_a_look",
+            outcome::no_answer,
         ),
         suite.trial_alone(
             "repairer::an_aws_that_does_not_answer_holds_everything",
