@@ -194,7 +194,7 @@ impl Pass<'_> {
         }
     }
 
-    /// All gates again, on what the API server and AWS say now.
+    /// All gates and the pods again, on what the API server and AWS say now.
     async fn second_look(&self, name: &str) -> anyhow::Result<Clearance> {
         let mut cluster = store::list(self.client).await?;
         let repair = cluster

@@ -10,6 +10,7 @@ use crate::api::policy::{Comparison, LastNode, Mode, RepairPolicy, UnhealthyThre
 use crate::api::repair::Gate;
 use crate::api::{EXCLUDE_LABEL, duration::Wait};
 use crate::cluster::{InstanceId, NodeView};
+use crate::drain::Treatment;
 use crate::episode::Episode;
 use crate::rule::{self, Choice};
 
@@ -83,19 +84,20 @@ impl Planner<'_> {
         }
     }
 
-    /// Mints the proof, for a repair whose node still is the one that it began with.
+    /// Mints the proof, for a repair whose node still is the one that it began with, and has nobody
+    /// left to hurt.
     pub(super) fn clearance(&mut self, repair: &str) -> Result<Clearance, Held> {
-        let not_ours = |message: &str| Held {
-            gate: Gate::NotOurs,
+        let held = |gate: Gate, message: &str| Held {
+            gate,
             message: message.to_owned(),
             behind: Vec::new(),
         };
         let cluster = self.cluster;
         let Some(object) = cluster.repairs.get(repair) else {
-            return Err(not_ours("its NodeRepair is gone"));
+            return Err(held(Gate::NotOurs, "its NodeRepair is gone"));
         };
         let Some(node) = cluster.node_of(object) else {
-            return Err(not_ours("its Node is gone or another one"));
+            return Err(held(Gate::NotOurs, "its Node is gone or another one"));
         };
         let subject = Subject {
             node,
@@ -103,13 +105,29 @@ impl Planner<'_> {
             episodes: self.episodes.of(&node.uid),
         };
         self.gates(Stage::Destroy, &subject)?;
-        let (instance, group) = self.ownership(node).map_err(|message| not_ours(&message))?;
+        let (instance, group) = self
+            .ownership(node)
+            .map_err(|message| held(Gate::NotOurs, &message))?;
         if InstanceId::parse(&object.spec.provider_id).ok().as_ref() != Some(&instance) {
-            return Err(not_ours(
-                "the Node's spec.providerID is not the one that the repair began with",
-            ));
+            let message = "the Node's spec.providerID is not the one that the repair began with";
+            return Err(held(Gate::NotOurs, message));
+        }
+        if !self.is_drained(node) {
+            let message = "there are pods on the node that have to leave, or they are not known";
+            return Err(held(Gate::Drain, message));
         }
         Ok(Clearance { instance, group })
+    }
+
+    fn is_drained(&self, node: &NodeView) -> bool {
+        let Choice::One(policy) = rule::policy_for(node, &self.cluster.policies) else {
+            return false;
+        };
+        let local_volumes = policy.spec.drain.local_volumes;
+        self.cluster.pods.get(&node.name).is_some_and(|pods| {
+            pods.iter()
+                .all(|pod| pod.treatment(local_volumes) == Treatment::Leave)
+        })
     }
 
     /// All are asked, in the order in which they are reported.

@@ -256,6 +256,21 @@ fn an_instance_of_another_id_than_the_repair_began_with_is_never_cleared() {
 }
 
 #[test]
+fn a_node_with_pods_that_have_to_leave_is_never_cleared() {
+    let mut cluster = in_phase(Phase::Replacing);
+    let ask = |cluster: &Cluster| {
+        let episodes = episodes_since(cluster, SICK_SINCE);
+        clearance(cluster, &episodes, "node-0-repair", at(RIPE)).map_err(|held| held.gate)
+    };
+    assert_eq!(ask(&cluster), Err(Gate::Drain), "its pods are not known");
+    let pods = vec![fixture::pod("late")];
+    cluster.pods.insert("node-0".to_owned(), pods);
+    assert_eq!(ask(&cluster), Err(Gate::Drain));
+    cluster.pods.insert("node-0".to_owned(), Vec::new());
+    assert!(ask(&cluster).is_ok());
+}
+
+#[test]
 fn an_instance_that_is_not_in_service_is_not_ours() {
     for lifecycle in [
         None,
