@@ -37,6 +37,8 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t = Format::Text)]
         output: Format,
     },
+    /// Take this agent's conditions off every Node, when no agent runs any more (after an uninstall)
+    Cleanup(CleanupArgs),
     /// Print the table of everything that can be reported
     Reasons {
         #[arg(short, long, value_enum, default_value_t = TableFormat::Text)]
@@ -66,6 +68,18 @@ pub(crate) struct RunArgs {
     /// Status changes that are written at once before the limit of one per 30 s sets in
     #[arg(long, env = "NODEMEND_STATUS_BURST", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub status_burst: u32,
+    #[arg(long, env = "NODEMEND_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
+    pub log_format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CleanupArgs {
+    /// Kubeconfig file; without it the pod's service account is used
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the DaemonSet
+    #[arg(long, env = "POD_NAMESPACE", default_value = "nodemend-system")]
+    pub namespace: String,
     #[arg(long, env = "NODEMEND_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
     pub log_format: Format,
 }

@@ -23,7 +23,7 @@ use crate::finding::{Now, Transition};
 mod event;
 mod retry;
 pub(crate) mod schedule;
-mod wire;
+pub(crate) mod wire;
 
 /// kube has no read timeout of its own; what takes longer is tried again on a new connection.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);

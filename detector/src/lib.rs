@@ -1,5 +1,6 @@
 //! The detector: `run` is the picture of its data flow.
 
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,12 +9,13 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::args::{Cli, Command, RunArgs};
+use crate::args::{CleanupArgs, Cli, Command, RunArgs};
 use crate::core::Core;
 use crate::export::{Exporter, Options};
 use crate::host::Host;
@@ -22,6 +24,7 @@ use crate::reader::Message;
 
 mod args;
 mod check;
+mod cleanup;
 mod clock;
 mod core;
 mod export;
@@ -65,6 +68,10 @@ pub fn main() -> anyhow::Result<ExitCode> {
                 ExitCode::from(CANNOT_RUN_HERE)
             })
         }
+        Command::Cleanup(args) => {
+            logging::start(args.log_format);
+            clean_up(&args).map(|()| ExitCode::SUCCESS)
+        }
         Command::Reasons { output } => {
             print!("{}", reasons::reasons(output));
             Ok(ExitCode::SUCCESS)
@@ -80,12 +87,9 @@ fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         tracing::error!("nothing can be watched on this host; `nodemend-detector check` says why");
         return Ok(ExitCode::from(CANNOT_RUN_HERE));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start tokio")?;
+    let runtime = runtime()?;
     let result = runtime.block_on(async {
-        let config = match config(&args).await {
+        let config = match config(args.kubeconfig.as_deref()).await {
             Ok(config) => config,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "no API server to report to");
@@ -131,6 +135,21 @@ fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     result
 }
 
+fn clean_up(args: &CleanupArgs) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        let config = config(args.kubeconfig.as_deref()).await?;
+        let client = Client::try_from(config).context("make a Kubernetes client")?;
+        cleanup::cleanup(client, &args.namespace).await
+    })
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start tokio")
+}
+
 async fn stop_signal() -> anyhow::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
@@ -140,8 +159,8 @@ async fn stop_signal() -> anyhow::Result<&'static str> {
     })
 }
 
-async fn config(args: &RunArgs) -> anyhow::Result<Config> {
-    let mut config = match &args.kubeconfig {
+async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
+    let mut config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path)
                 .with_context(|| format!("read the kubeconfig {}", path.display()))?;

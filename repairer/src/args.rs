@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch the Nodes and repair those that a RepairPolicy with `mode: Enforce` says (the Deployment)
     Run(RunArgs),
+    /// Take our cordons off every Node, when no repairer runs any more (after an uninstall)
+    Cleanup(CleanupArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
 }
@@ -34,6 +36,18 @@ pub struct RunArgs {
     /// [default: made up anew at each start]
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+    #[arg(long, env = "NODEMEND_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+pub struct CleanupArgs {
+    /// Kubeconfig file; without it the pod's service account is used
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the Deployment
+    #[arg(long, env = "POD_NAMESPACE", default_value = "nodemend-system")]
+    pub namespace: String,
     #[arg(long, env = "NODEMEND_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }

@@ -1,14 +1,16 @@
 //! The repairer: `run` is the picture of its data flow.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::args::{Cli, Command, RunArgs};
+use crate::args::{CleanupArgs, Cli, Command, RunArgs};
 use crate::aws::Aws;
 use crate::controller::Controller;
 use crate::lease::Lease;
@@ -18,6 +20,7 @@ pub mod act;
 pub mod api;
 pub mod args;
 pub mod aws;
+pub mod cleanup;
 mod clock;
 pub mod cluster;
 pub mod controller;
@@ -38,11 +41,13 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(args) => {
             logging::start(args.log_format);
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("start tokio")?;
-            runtime.block_on(run(args))
+            runtime()?.block_on(run(args))
+        }
+        Command::Cleanup(args) => {
+            logging::start(args.log_format);
+            runtime()?
+                .block_on(clean_up(&args))
+                .map(|()| ExitCode::SUCCESS)
         }
         Command::Crds => {
             print!("{}", api::crds()?);
@@ -85,8 +90,25 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+async fn clean_up(args: &CleanupArgs) -> anyhow::Result<()> {
+    let client = client(args.kubeconfig.as_deref()).await?;
+    cleanup::cleanup(&client, &args.namespace).await
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start tokio")
+}
+
 async fn connect(args: &RunArgs) -> anyhow::Result<(Client, Aws)> {
-    let mut config = match &args.kubeconfig {
+    let client = client(args.kubeconfig.as_deref()).await?;
+    Ok((client, Aws::connect().await?))
+}
+
+async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let mut config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path)
                 .with_context(|| format!("read the kubeconfig {}", path.display()))?;
@@ -100,10 +122,7 @@ async fn connect(args: &RunArgs) -> anyhow::Result<(Client, Aws)> {
     // An eviction that a budget refuses is answered with 429: that is a decision, not a failure to
     // be slept on and sent again. What does fail is decided again.
     config.default_retry = false;
-    Ok((
-        Client::try_from(config).context("make a Kubernetes client")?,
-        Aws::connect().await?,
-    ))
+    Client::try_from(config).context("make a Kubernetes client")
 }
 
 /// Unlike that of any other process.

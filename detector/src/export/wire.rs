@@ -8,7 +8,7 @@ use crate::core::{Condition, Existing};
 use crate::reason::ConditionType;
 
 /// Our own conditions as they stand on a Node.
-pub(super) fn own_conditions(node: &Node) -> Vec<Existing> {
+pub(crate) fn own_conditions(node: &Node) -> Vec<Existing> {
     let conditions = node
         .status
         .as_ref()
@@ -40,6 +40,14 @@ pub(super) fn own_conditions(node: &Node) -> Vec<Existing> {
 /// A strategic-merge patch of only these types (merge key `type`): everybody else's stay untouched.
 pub(super) fn patch(conditions: &[Condition], now: Timestamp) -> Value {
     json!({"status": {"conditions": conditions.iter().map(|condition| wire(condition, now)).collect::<Vec<_>>()}})
+}
+
+/// A strategic-merge patch that takes these types away, and only these.
+pub(crate) fn removal(conditions: &[Existing]) -> Value {
+    let directives = conditions
+        .iter()
+        .map(|condition| json!({"$patch": "delete", "type": condition.kind.name()}));
+    json!({"status": {"conditions": directives.collect::<Vec<_>>()}})
 }
 
 fn wire(condition: &Condition, now: Timestamp) -> Value {
@@ -100,6 +108,18 @@ mod tests {
                 transition: "2026-01-02T03:04:05Z".parse().unwrap(),
                 message: "m".to_owned()
             }]
+        );
+    }
+
+    #[test]
+    fn a_removal_names_our_own_types_only() {
+        let conditions = json!([
+            {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z"},
+            {"type": "KernelReady", "status": "False", "lastTransitionTime": "2026-01-02T03:04:05Z"},
+        ]);
+        assert_eq!(
+            removal(&own_conditions(&node(&conditions))),
+            json!({"status": {"conditions": [{"$patch": "delete", "type": "KernelReady"}]}})
         );
     }
 
