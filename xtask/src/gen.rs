@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::{bpf, build};
+use crate::{bpf, build, chart};
 
 pub(crate) fn run(repo: &Path, check: bool) -> anyhow::Result<()> {
     bpf::build(repo)?;
@@ -18,6 +18,7 @@ pub(crate) fn run(repo: &Path, check: bool) -> anyhow::Result<()> {
     )?;
 
     let mut files = crd_files(&crds)?;
+    files.extend(chart::files(repo, &files)?);
     files.push((PathBuf::from("docs/reasons.md"), reasons));
     let mut stale = Vec::new();
     for (path, wanted) in files {

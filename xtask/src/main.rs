@@ -8,6 +8,7 @@
 mod bpf;
 mod build;
 mod cache;
+mod chart;
 mod control_plane;
 mod r#gen;
 mod lint;
@@ -53,7 +54,7 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Write the generated files: CRDs and docs/reasons.md
+    /// Write the generated files: CRDs, what the chart takes from deploy/, and docs/reasons.md
     Gen {
         /// Only compare, and fail when a file is out of date
         #[arg(long)]
