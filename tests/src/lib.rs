@@ -12,11 +12,13 @@ pub mod crash_point;
 pub mod daemon;
 pub mod faults;
 pub mod fleet;
+pub mod kubelet;
 pub mod leftovers;
 pub mod link;
 mod pki;
 mod process;
 pub mod story;
+pub mod terminal;
 pub mod wait;
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Builds etcd, the Kubernetes control plane, kubectl and kwok from their Go modules at the
+//! Builds etcd, the Kubernetes control plane, kubectl, kwok and Helm from their Go modules at the
 //! versions that `tests/control-plane/` pins, once per machine.
 
 use std::env;
@@ -16,55 +16,64 @@ use crate::{cache, progress};
 pub(crate) fn ensure(repo: &Path) -> anyhow::Result<PathBuf> {
     let modules = repo.join("tests/control-plane");
     let kwok = modules.join("kwok");
+    once("control-plane", &[&modules, &kwok], |out| {
+        let version = kubernetes_version(&modules)?;
+        let minor = version
+            .split('.')
+            .nth(1)
+            .context("read the minor version of k8s.io/kubernetes in go.mod")?;
+        let package = "k8s.io/component-base/version";
+        // Without these the server calls itself v0.0.0-master.
+        let stamp = format!(
+            "-s -w -X {package}.gitVersion={version} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}"
+        );
+        let what =
+            "building etcd and the Kubernetes control plane (first run only, about five minutes)";
+        go_build(&modules, out, &stamp, what)?;
+        // etcd's main package is the module `server`.
+        fs::rename(out.join("server"), out.join("etcd")).context("rename etcd's binary")?;
+        let what = "building kwok (first run only, about two minutes)";
+        go_build(&kwok, out, "-s -w", what)
+    })
+}
+
+/// The folder with `helm`. Apart from the control plane: only one suite needs it.
+pub(crate) fn helm(repo: &Path) -> anyhow::Result<PathBuf> {
+    let module = repo.join("tests/control-plane/helm");
+    once("helm", &[&module], |out| {
+        let what = "building Helm (first run only, about three minutes)";
+        go_build(&module, out, "-s -w", what)
+    })
+}
+
+/// Builds once per machine and version of `modules`; another build of the same is waited for.
+fn once(
+    name: &str,
+    modules: &[&Path],
+    build: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<PathBuf> {
     let cache = cache::dir()?;
-    let bin = cache
-        .join(format!(
-            "control-plane-{}",
-            version_key(&[&modules, &kwok])?
-        ))
-        .join("bin");
+    let folder = cache.join(format!("{name}-{}", version_key(modules)?));
+    let bin = folder.join("bin");
     if bin.exists() {
         return Ok(bin);
     }
     fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
-    let lock = File::create(cache.join("control-plane.lock"))
-        .context("create the lock of the control plane build")?;
+    let lock = File::create(cache.join(format!("{name}.lock")))
+        .with_context(|| format!("create the lock of the {name} build"))?;
     lock.lock()
-        .context("wait for another build of the control plane")?;
+        .with_context(|| format!("wait for another build of {name}"))?;
     if bin.exists() {
         return Ok(bin);
     }
-    let unfinished = cache.join("control-plane.unfinished");
+    let unfinished = cache.join(format!("{name}.unfinished"));
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).context("remove an unfinished build")?;
     }
     let out = unfinished.join("bin");
     fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
-    let version = kubernetes_version(&modules)?;
-    let minor = version
-        .split('.')
-        .nth(1)
-        .context("read the minor version of k8s.io/kubernetes in go.mod")?;
-    let package = "k8s.io/component-base/version";
-    // Without these the server calls itself v0.0.0-master.
-    let stamp = format!(
-        "-s -w -X {package}.gitVersion={version} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}"
-    );
-    let what =
-        "building etcd and the Kubernetes control plane (first run only, about five minutes)";
-    go_build(&modules, &out, &stamp, what)?;
-    // etcd's main package is the module `server`.
-    fs::rename(out.join("server"), out.join("etcd")).context("rename etcd's binary")?;
-    go_build(
-        &kwok,
-        &out,
-        "-s -w",
-        "building kwok (first run only, about two minutes)",
-    )?;
-    let folder = bin
-        .parent()
-        .context("find the cache folder of the control plane")?;
-    fs::rename(&unfinished, folder)
+    build(&out)?;
+    fs::rename(&unfinished, &folder)
         .with_context(|| format!("move the build to {}", folder.display()))?;
     Ok(bin)
 }
@@ -81,9 +90,8 @@ fn go_build(module: &Path, out: &Path, ldflags: &str, what: &str) -> anyhow::Res
             "GOFLAGS",
             env::var("GOFLAGS").unwrap_or_default() + " -mod=readonly",
         );
-    let (status, _nothing) = progress::run(&mut go, what, progress::go).context(
-        "run go: the control plane for tests needs Go 1.26 or later (go.dev/doc/install)",
-    )?;
+    let (status, _nothing) = progress::run(&mut go, what, progress::go)
+        .context("run go: what the tests run on needs Go 1.26 or later (go.dev/doc/install)")?;
     if !status.success() {
         bail!("go build in {} failed ({status})", module.display());
     }

@@ -19,6 +19,8 @@ pub(crate) enum Suite {
     Kernel,
     /// Both daemons against the real control plane and the local AWS endpoint
     Cluster,
+    /// The chart and the images, with Helm against the real control plane
+    Deploy,
     /// The whole story, short
     E2e,
 }
@@ -29,6 +31,7 @@ impl Suite {
         match (executable.package.as_str(), executable.target.as_str()) {
             ("tests", "kernel") => Self::Kernel,
             ("tests", "cluster") => Self::Cluster,
+            ("tests", "deploy") => Self::Deploy,
             ("tests", "e2e") => Self::E2e,
             _ => Self::Unit,
         }
@@ -37,7 +40,14 @@ impl Suite {
     fn needs_cluster(self) -> bool {
         match self {
             Self::Unit | Self::Kernel => false,
-            Self::Cluster | Self::E2e => true,
+            Self::Cluster | Self::Deploy | Self::E2e => true,
+        }
+    }
+
+    fn needs_helm(self) -> bool {
+        match self {
+            Self::Unit | Self::Kernel | Self::Cluster | Self::E2e => false,
+            Self::Deploy => true,
         }
     }
 }
@@ -56,6 +66,10 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
     let control_plane = match suite {
         Some(suite) if !suite.needs_cluster() => None,
         Some(_) | None => Some(control_plane::ensure(repo)?),
+    };
+    let helm = match suite {
+        Some(suite) if !suite.needs_helm() => None,
+        Some(_) | None => Some(control_plane::helm(repo)?),
     };
     let executables = build::workspace(repo)?;
     let bin_dir = build::bin_dir(&executables)?;
@@ -78,6 +92,9 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             .stdout(Stdio::piped());
         if let Some(dir) = &control_plane {
             command.env("NODEMEND_CONTROL_PLANE_BIN", dir);
+        }
+        if let Some(dir) = &helm {
+            command.env("NODEMEND_HELM_BIN", dir);
         }
         let counts = run_one(executable, &mut command, &mut skipped)?;
         total.passed += counts.passed;

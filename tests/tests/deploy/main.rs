@@ -1,0 +1,64 @@
+//! What users install: the chart with Helm on the real control plane, and every command of
+//! the README's installation.
+
+mod chart;
+mod install;
+mod missing_crds;
+mod readme;
+mod scene;
+mod values;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use nodemend_tests::{control_plane, faults, terminal};
+
+fn main() -> ExitCode {
+    let trials = vec![
+        trial("chart::helm_lint_finds_nothing", chart::lint),
+        trial("chart::its_rules_are_those_of_deploy_rbac", chart::rules),
+        trial(
+            "chart::only_the_detector_is_privileged",
+            chart::only_the_detector_is_privileged,
+        ),
+        trial(
+            "chart::the_daemons_know_what_they_are_told",
+            chart::known_to_the_daemons,
+        ),
+        trial("values::a_wrong_value_is_named_by_its_key", values::wrong),
+        trial(
+            "values::every_value_reaches_the_manifest",
+            values::every_value,
+        ),
+        trial(
+            "install::without_crds_the_missing_kind_is_named",
+            missing_crds::named,
+        ),
+        trial(
+            "install::as_the_readme_says_and_nothing_of_ours_stays_on_a_node",
+            install::as_the_readme_says,
+        ),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial<F>(name: &str, test: F) -> Trial
+where
+    F: AsyncFnOnce() -> anyhow::Result<()> + Send + 'static,
+{
+    Trial::ignorable_test(name, move || {
+        if let Some(reason) = faults::unavailable() {
+            return Ok(Completion::ignored_with(reason));
+        }
+        if let Err(error) = control_plane::all_there().and_then(|()| terminal::helm().map(drop)) {
+            return Ok(Completion::ignored_with(format!("{error:#}")));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime
+            .block_on(test())
+            .map_err(|error| format!("{error:#}"))?;
+        Ok(Completion::Completed)
+    })
+}

@@ -1,0 +1,75 @@
+//! What a person can get wrong in the values, and that what is right has an effect.
+
+use anyhow::ensure;
+use nodemend_tests::terminal::Terminal;
+
+use crate::chart::{CHART, render};
+
+pub(crate) async fn wrong() -> anyhow::Result<()> {
+    let terminal = Terminal::open()?;
+    let cases = [
+        ("detektor.heartbeat=5m", "detektor"),
+        ("detector.hearbeat=5m", "hearbeat"),
+        ("detector.heartbeat=five", "/detector/heartbeat"),
+        (
+            "detector.criticalMounts={var}",
+            "/detector/criticalMounts/0",
+        ),
+        ("repairer.replicas=0", "/repairer/replicas"),
+        ("repairer.replicas=two", "/repairer/replicas"),
+        ("policy.mode=On", "/policy/mode"),
+        ("aws.region=us_west_2", "/aws/region"),
+        ("image.registry=registry.test/", "/image/registry"),
+    ];
+    for (value, named) in cases {
+        let line = format!("helm template nodemend {CHART} --set '{value}'");
+        let said = terminal.fails(&line).await?;
+        ensure!(said.contains(named), "{value}: {said}");
+    }
+    Ok(())
+}
+
+pub(crate) async fn every_value() -> anyhow::Result<()> {
+    let cases = [
+        (
+            "image.registry=registry.test/a",
+            "registry.test/a/nodemend-detector:",
+        ),
+        ("image.tag=v9", "nodemend-repairer:v9"),
+        ("image.pullPolicy=Always", r#""imagePullPolicy":"Always""#),
+        (
+            "imagePullSecrets[0].name=pull",
+            r#""imagePullSecrets":[{"name":"pull"}]"#,
+        ),
+        ("logFormat=text", r#""value":"text""#),
+        ("detector.image=d9", "d9:"),
+        ("detector.heartbeat=9m", r#""value":"9m""#),
+        ("detector.fatalHeartbeat=9s", r#""value":"9s""#),
+        ("detector.criticalMounts={/,/data}", r#""value":"/,/data""#),
+        ("detector.disableHooks={oom}", r#""value":"oom""#),
+        ("detector.nodeSelector.a=b", r#""a":"b""#),
+        ("detector.resources.limits.memory=9Mi", r#""memory":"9Mi""#),
+        ("repairer.image=r9", "r9:"),
+        ("repairer.replicas=2", r#""replicas":2"#),
+        (
+            "repairer.serviceAccountAnnotations.a=b",
+            r#""annotations":{"a":"b"}"#,
+        ),
+        ("repairer.resources.limits.memory=9Mi", r#""memory":"9Mi""#),
+        ("aws.region=us-west-2", r#""value":"us-west-2""#),
+        ("policy.mode=Enforce", r#""mode":"Enforce""#),
+    ];
+    let default = text("").await?;
+    for (value, shown) in cases {
+        ensure!(!default.contains(shown), "{shown} is there by default");
+        let rendered = text(&format!("--set '{value}'")).await?;
+        ensure!(rendered.contains(shown), "{value} has no effect");
+    }
+    let without = text("--set policy.create=false").await?;
+    ensure!(default.contains("RepairPolicy") && !without.contains("RepairPolicy"));
+    Ok(())
+}
+
+async fn text(more: &str) -> anyhow::Result<String> {
+    Ok(serde_json::Value::Array(render(more).await?).to_string())
+}
