@@ -11,6 +11,7 @@ mod cache;
 mod chart;
 mod control_plane;
 mod r#gen;
+mod image;
 mod lint;
 mod progress;
 mod run;
@@ -60,6 +61,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Build both images as OCI layouts, and print their folders
+    Image,
     /// Check formatting, lints (host and BPF), licences and sources
     Lint,
 }
@@ -85,6 +88,11 @@ fn main() -> ExitCode {
         },
         Task::Bench { args } => run::harness(&repo, "nodemend-bench", &args),
         Task::Gen { check } => r#gen::run(&repo, check),
+        Task::Image => image::run(&repo).map(|layouts| {
+            for layout in layouts {
+                println!("{}", layout.display());
+            }
+        }),
         Task::Lint => lint::run(&repo),
     };
     match result {

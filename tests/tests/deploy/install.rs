@@ -6,9 +6,11 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{Api, Client};
 use nodemend_tests::control_plane::ControlPlane;
+use nodemend_tests::daemon::binary;
 use nodemend_tests::kubelet;
 use nodemend_tests::terminal::Terminal;
 
+use crate::images;
 use crate::readme;
 use crate::scene::Scene;
 
@@ -22,6 +24,10 @@ pub(crate) async fn as_the_readme_says() -> anyhow::Result<()> {
     // What the README leaves to the reader.
     terminal.set("REGISTRY", "registry.test/nodemend");
     terminal.set("AWS_REGION", "us-west-2");
+    // Those that are there already.
+    let detector = binary("nodemend-detector")?;
+    let binaries = detector.parent().context("find the binaries")?;
+    terminal.set("NODEMEND_BIN_DIR", binaries);
     let mut steps = Vec::new();
     for command in readme::commands()? {
         let step = match command.split_whitespace().take(2).collect::<Vec<_>>()[..] {
@@ -52,6 +58,7 @@ pub(crate) async fn as_the_readme_says() -> anyhow::Result<()> {
                 scene.nothing_of_ours_is_left().await?;
                 nothing_is_installed(control_plane.admin()).await?;
             }
+            _ if command == "cargo xtask image" => images::are_whole(&terminal, &command).await?,
             _ => {
                 let said = terminal.run(&command).await?;
                 if command == "kubectl get noderepairs" && scene.has_run() {

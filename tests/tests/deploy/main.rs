@@ -1,7 +1,8 @@
-//! What users install: the chart with Helm on the real control plane, and every command of
-//! the README's installation.
+//! What users install: the chart with Helm on the real control plane, the images, and every command
+//! of the README's installation.
 
 mod chart;
+mod images;
 mod install;
 mod missing_crds;
 mod readme;

@@ -1,0 +1,74 @@
+//! An image in the OCI image layout (opencontainers/image-spec, `image-layout.md`).
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+pub(super) struct Image {
+    pub(super) name: &'static str,
+    pub(super) user: &'static str,
+    pub(super) entrypoint: String,
+    pub(super) layer: Vec<u8>,
+}
+
+/// A layout that was there before is replaced.
+pub(super) fn write(image: &Image, folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs).with_context(|| format!("create {}", blobs.display()))?;
+    let blob = |media: &str, bytes: &[u8]| -> anyhow::Result<Value> {
+        let digest = hex(bytes)?;
+        let file = blobs.join(&digest);
+        fs::write(&file, bytes).with_context(|| format!("write {}", file.display()))?;
+        let media = format!("application/vnd.oci.image.{media}");
+        Ok(json!({"mediaType": media, "digest": format!("sha256:{digest}"), "size": bytes.len()}))
+    };
+    let layer = blob("layer.v1.tar", &image.layer)?;
+    let config = json!({
+        "architecture": architecture()?,
+        "os": "linux",
+        "config": {"User": image.user, "Entrypoint": [image.entrypoint], "WorkingDir": "/"},
+        // Not compressed: the layer's digest is also that of its contents.
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+    });
+    let config = blob("config.v1+json", config.to_string().as_bytes())?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": config,
+        "layers": [layer],
+    });
+    let mut manifest = blob("manifest.v1+json", manifest.to_string().as_bytes())?;
+    manifest["annotations"] =
+        json!({"org.opencontainers.image.ref.name": env!("CARGO_PKG_VERSION")});
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    let put = |name: &str, value: &Value| {
+        let file = folder.join(name);
+        fs::write(&file, value.to_string()).with_context(|| format!("write {}", file.display()))
+    };
+    put("index.json", &index)?;
+    put("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))
+}
+
+fn hex(bytes: &[u8]) -> anyhow::Result<String> {
+    let mut hex = String::new();
+    for byte in Sha256::digest(bytes) {
+        write!(hex, "{byte:02x}").context("format a digest")?;
+    }
+    Ok(hex)
+}
+
+/// By Go's names, as images have them.
+fn architecture() -> anyhow::Result<&'static str> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => bail!("no image is made for {other}"),
+    }
+}
