@@ -98,6 +98,19 @@ pub(crate) struct SourceArgs {
     /// Where the host's /proc is mounted
     #[arg(long, env = "NODEMEND_HOST_PROC", default_value = "/proc")]
     pub host_proc: PathBuf,
+    /// Where the host's /sys is mounted
+    #[arg(long, env = "NODEMEND_HOST_SYS", default_value = "/sys")]
+    pub host_sys: PathBuf,
+    /// NVIDIA's management library; loaded only while the kernel module nvidia is
+    #[arg(
+        long,
+        env = "NODEMEND_NVML_LIBRARY",
+        default_value = "libnvidia-ml.so.1"
+    )]
+    pub nvml_library: PathBuf,
+    /// Time between looks at the GPUs; their XIDs come at once
+    #[arg(long, env = "NODEMEND_GPU_INTERVAL", default_value = "10s")]
+    pub gpu_interval: Interval,
     /// Do not use this hook; may be repeated
     #[arg(
         long = "disable-hook",

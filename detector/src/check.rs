@@ -1,15 +1,31 @@
 //! `nodemend-detector check`: what this host supports, and the remedy for what it does not.
 
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use crate::args::{Format, SourceArgs};
 use crate::host::Host;
 use crate::reason::ConditionType;
+use crate::signal::{Nvml, SourceName, What};
+use crate::source::Source;
+
+/// More than the deadline of a call to NVML.
+const NVML_PATIENCE: Duration = Duration::from_secs(6);
 
 /// Prints the table; false when nothing at all can be watched here.
 pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
-    let host = Host::open(args);
-    let monitored = host.monitored();
+    let mut host = Host::open(args);
+    let mut monitored = host.monitored();
+    let nvml = match &host.nvml {
+        Ok(()) => nvml(&mut host.sources),
+        Err(why) => Err(why.clone()),
+    };
+    let accelerated = ConditionType::AcceleratedHardwareReady;
+    if nvml.is_ok() && !monitored.contains(&accelerated) {
+        monitored.push(accelerated);
+    }
     let mut rows: Vec<(String, Option<String>, Option<String>)> = host
         .hooks
         .iter()
@@ -26,6 +42,11 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         host.kernel_log.is_ok().then(|| "/dev/kmsg".to_owned()),
         host.kernel_log.err(),
     ));
+    let (using, missing) = match nvml {
+        Ok(using) => (Some(using), None),
+        Err(missing) => (None, Some(missing)),
+    };
+    rows.push(("source NVML".to_owned(), using, missing));
     rows.extend(ConditionType::ALL.into_iter().map(|condition| {
         let watched = monitored.contains(&condition);
         let absent = || "not published: what it needs above is missing".to_owned();
@@ -55,4 +76,40 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         }
     }
     usable
+}
+
+/// Its first word, or that it hangs.
+fn nvml(sources: &mut [Box<dyn Source + Send>]) -> Result<String, String> {
+    let mut sources = sources.iter_mut();
+    let Some(source) = sources.find(|source| source.name() == SourceName::Nvml) else {
+        return Err("not opened".to_owned());
+    };
+    loop {
+        let mut word = None;
+        let fds = source.fds();
+        let mut fds: Vec<_> = fds
+            .iter()
+            .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+            .collect();
+        let patience = Timespec::try_from(NVML_PATIENCE).unwrap_or_default();
+        match poll(&mut fds, Some(&patience)) {
+            Ok(0) => return Err("no answer".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(format!("wait for NVML: {error}")),
+        }
+        let read = source.drain(&mut |signal| {
+            if let What::Nvml(nvml) = signal.what {
+                word = word.take().or(match nvml {
+                    Nvml::Watching { gpus } => Some(Ok(format!("{gpus} GPUs"))),
+                    Nvml::Unavailable { why, .. } => Some(Err(why)),
+                    Nvml::Hung { call, .. } => Some(Err(format!("{call} does not return"))),
+                    Nvml::Answered => None,
+                });
+            }
+        });
+        read.map_err(|error| format!("{error:#}"))?;
+        if let Some(word) = word {
+            return word;
+        }
+    }
 }

@@ -7,9 +7,11 @@ use crate::finding::{Change, Finding, Now, Sighting, Subject, Transition};
 use crate::reason::{Clears, ConditionType, Reason, Severity};
 use crate::signal::Signal;
 
+mod accelerated;
 mod assess;
 mod condition;
 
+use self::accelerated::Gpus;
 use self::assess::Assessed;
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
@@ -78,6 +80,7 @@ pub(crate) struct Core {
     monitored: Vec<ConditionType>,
     findings: BTreeMap<(Reason, String), Open>,
     suspects: BTreeMap<String, Suspect>,
+    gpus: Gpus,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
     before: Option<BTreeMap<ConditionType, Before>>,
     published: Option<Vec<Condition>>,
@@ -108,6 +111,7 @@ impl Core {
             monitored,
             findings: BTreeMap::new(),
             suspects: BTreeMap::new(),
+            gpus: Gpus::default(),
             before: None,
             published: None,
             history_read: false,
@@ -121,7 +125,7 @@ impl Core {
                 .values()
                 .filter_map(|open| match open.finding.reason.row().clears {
                     Clears::Quiet(quiet) => Some(open.finding.last_seen + quiet),
-                    Clears::Recovered => None,
+                    Clears::Recovered | Clears::RecoveredOrReboot => None,
                 });
         let probes = self
             .suspects
@@ -145,6 +149,9 @@ impl Core {
                     // What was read-only for the agent before this one may have left the log by now.
                     for device in existing.iter().flat_map(condition::read_only_devices) {
                         self.suspect(device, now.boot, &mut out);
+                    }
+                    for condition in &existing {
+                        self.remember_gpus(condition, now);
                     }
                     let before = |condition: Existing| {
                         (
@@ -177,6 +184,15 @@ impl Core {
             Assessed::Sighting(_) if historic => {}
             Assessed::Sighting(sighting) => self.see(sighting, now, out),
             Assessed::SuspectReadOnly { device } => self.suspect(device, fault, out),
+            Assessed::Xid {
+                sighting,
+                gpu,
+                xid,
+                seen_by,
+            } => self.xid(sighting, (gpu, xid), seen_by, historic, now, out),
+            Assessed::Gpu { gpu, state } => self.gpu(gpu, state, now, out),
+            Assessed::Nvml(nvml) => self.nvml(nvml, now, out),
+            Assessed::Forged => {}
         }
     }
 
@@ -204,7 +220,7 @@ impl Core {
         let open_of_reason = self
             .findings
             .keys()
-            .filter(|(reason, _)| *reason == key.0)
+            .filter(|(reason, _)| reason.row().name == key.0.row().name)
             .count();
         if !self.findings.contains_key(&key) && open_of_reason >= MOST_PER_REASON {
             OTHERS.clone_into(&mut key.1);
@@ -327,7 +343,7 @@ impl Core {
             .iter()
             .filter(|(_, open)| match open.finding.reason.row().clears {
                 Clears::Quiet(quiet) => open.finding.last_seen + quiet <= now.boot,
-                Clears::Recovered => false,
+                Clears::Recovered | Clears::RecoveredOrReboot => false,
             })
             .map(|(key, _)| key.clone())
             .collect();
@@ -361,7 +377,8 @@ impl Core {
     fn publish(&mut self, fault: Option<Duration>, now: Now) -> Option<Output> {
         let before = self.before.as_mut().filter(|_| self.history_read)?;
         let findings = self.findings.values().map(|open| &open.finding);
-        let mut conditions = condition::fold(&self.monitored, findings, before, now.wall);
+        let monitored = accelerated::published(&self.monitored, findings.clone());
+        let mut conditions = condition::fold(&monitored, findings, before, now.wall);
         if self.suspects.values().any(|suspect| !suspect.answered) {
             // Unknown is not healthy: what was said last stands, here or on the Node.
             let unknown = Reason::FilesystemReadOnly.row().condition;
@@ -386,12 +403,12 @@ impl Core {
             return None;
         }
         for condition in &conditions {
-            let Condition {
+            let &Condition {
                 kind,
                 healthy,
                 transition,
                 ..
-            } = *condition;
+            } = condition;
             before.insert(
                 kind,
                 Before {

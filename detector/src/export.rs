@@ -211,14 +211,15 @@ impl Exporter {
     }
 
     fn due(&self, now: Duration) -> Option<(Due, Duration)> {
-        let wanted = self
-            .wanted
-            .as_ref()
-            .filter(|wanted| !wanted.conditions.is_empty())?;
         let written = self
             .written
             .as_ref()
             .map(|(conditions, at)| (conditions.as_slice(), *at));
+        let stands = written.is_some_and(|(conditions, _)| !conditions.is_empty());
+        let wanted = self
+            .wanted
+            .as_ref()
+            .filter(|wanted| !wanted.conditions.is_empty() || stands)?;
         let intervals = &self.options.intervals;
         let (due, at) = schedule::due(&wanted.conditions, written, intervals, self.jitter, now);
         let at = match due {
@@ -242,7 +243,12 @@ impl Exporter {
         }
         let conditions = wanted.conditions.clone();
         let (fault, found) = (wanted.fault, wanted.found);
-        let patch = Patch::Strategic(wire::patch(&conditions, now.wall));
+        let before = self.written.as_ref().map(|(last, _)| last.as_slice());
+        let patch = Patch::Strategic(wire::patch(
+            &conditions,
+            before.unwrap_or_default(),
+            now.wall,
+        ));
         let parameters = PatchParams::default();
         match self
             .request(
@@ -265,7 +271,7 @@ impl Exporter {
                         kind = "condition",
                         condition = condition.kind.name(),
                         status = wire::status(condition.healthy),
-                        reason = condition.reason,
+                        reason = %condition.reason,
                         fault_ns = fault.map(nanoseconds),
                         found_ns = nanoseconds(found.boot),
                         exported_ns = nanoseconds(exported),
@@ -303,7 +309,7 @@ impl Exporter {
                     let finding = &pending.transition.finding;
                     info!(
                         kind = "event",
-                        reason = finding.reason.row().name,
+                        reason = %finding.reason,
                         entity = finding.entity,
                         change = pending.transition.change.name(),
                         fault_ns = nanoseconds(pending.transition.fault),
@@ -382,7 +388,7 @@ fn log_transition(transition: &Transition) {
     let finding = &transition.finding;
     info!(
         change = transition.change.name(),
-        reason = finding.reason.row().name,
+        reason = %finding.reason,
         severity = %finding.severity,
         entity = finding.entity,
         count = finding.count,

@@ -7,12 +7,16 @@ use crate::reason::ConditionType;
 use crate::source::Source;
 use crate::source::bpf::{BpfSource, Hook, HookStatus};
 use crate::source::kmsg::KmsgSource;
+use crate::source::nvml::{self, NvmlSource};
 
 pub(crate) struct Host {
     pub sources: Vec<Box<dyn Source + Send>>,
     pub hooks: Vec<HookStatus>,
     /// Why the kernel log cannot be read.
     pub kernel_log: Result<(), String>,
+    /// Why GPUs are not watched: on most nodes, because there are none.
+    pub nvml: Result<(), String>,
+    gpu_driver: bool,
 }
 
 impl Host {
@@ -35,13 +39,18 @@ impl Host {
                     .collect()
             }
         };
-        let kernel_log = KmsgSource::open()
+        let kernel_log = KmsgSource::open(args.host_sys.clone())
+            .map(|source| sources.push(Box::new(source)))
+            .map_err(|error| format!("{error:#}"));
+        let nvml = NvmlSource::start(args)
             .map(|source| sources.push(Box::new(source)))
             .map_err(|error| format!("{error:#}"));
         Self {
             sources,
             hooks,
             kernel_log,
+            nvml,
+            gpu_driver: nvml::driver_loaded(&args.host_sys),
         }
     }
 
@@ -61,6 +70,8 @@ impl Host {
                 }
                 ConditionType::StorageReady => log && attached(Hook::BlockIo),
                 ConditionType::NetworkingReady => attached(Hook::NetDrop),
+                // By the kernel log alone until NVML answers.
+                ConditionType::AcceleratedHardwareReady => log && self.gpu_driver,
             })
             .collect()
     }
@@ -85,6 +96,9 @@ impl Host {
         }
         if let Err(missing) = &self.kernel_log {
             warn!(source = "kernel log", missing, "not watched");
+        }
+        if let Err(missing) = &self.nvml {
+            info!(source = "NVML", missing, "not watched");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::pin::pin;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -42,14 +41,16 @@ mod text;
 mod watch;
 mod workload;
 
+const SUCCESS: u8 = 0;
+
 /// Nothing can be watched, or no API server can be spoken to, whatever one waits for.
 const CANNOT_RUN_HERE: u8 = 3;
 
 /// For what is known but not yet written when a signal comes.
-const LAST_WRITES: Duration = Duration::from_secs(5);
+const LAST_WRITES: Duration = Duration::from_secs(3);
 
-/// Does what the command line says.
-pub fn main() -> anyhow::Result<ExitCode> {
+/// Does what the command line says; returns the exit code.
+pub fn main() -> anyhow::Result<u8> {
     match Cli::parse().command {
         Command::Run(args) => {
             logging::start(args.log_format);
@@ -57,16 +58,12 @@ pub fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Watch { sources, output } => {
             logging::start(output);
-            watch::watch(&sources, output).map(|()| ExitCode::SUCCESS)
+            watch::watch(&sources, output).map(|()| SUCCESS)
         }
         Command::Check { sources, output } => {
             logging::start(output);
             let usable = check::check(&sources, output);
-            Ok(if usable {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(CANNOT_RUN_HERE)
-            })
+            Ok(if usable { SUCCESS } else { CANNOT_RUN_HERE })
         }
         Command::Cleanup(args) => {
             logging::start(args.log_format);
@@ -74,18 +71,18 @@ pub fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Reasons { output } => {
             print!("{}", reasons::reasons(output));
-            Ok(ExitCode::SUCCESS)
+            Ok(SUCCESS)
         }
     }
 }
 
 /// Sources ─► reader thread (core) ─► exporter, until a signal or the first of them to end.
-fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+fn run(args: RunArgs) -> anyhow::Result<u8> {
     let host = Host::open(&args.sources);
     host.log();
     if host.sources.is_empty() {
         tracing::error!("nothing can be watched on this host; `nodemend-detector check` says why");
-        return Ok(ExitCode::from(CANNOT_RUN_HERE));
+        return Ok(CANNOT_RUN_HERE);
     }
     let runtime = runtime()?;
     let result = runtime.block_on(async {
@@ -93,7 +90,7 @@ fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             Ok(config) => config,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "no API server to report to");
-                return Ok(ExitCode::from(CANNOT_RUN_HERE));
+                return Ok(CANNOT_RUN_HERE);
             }
         };
         let client = Client::try_from(config).context("make a Kubernetes client")?;
@@ -128,7 +125,7 @@ fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             Ok(result) => result?,
             Err(_) => bail!("the reader thread panicked"),
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(SUCCESS)
     });
     // Threads that hang in the kernel must not hold up the exit.
     runtime.shutdown_background();

@@ -1,9 +1,11 @@
 //! PURE. The reason table: everything that can be reported, as metadata. Folding and corroboration
 //! are functions of the core, not rules in the table.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+mod accelerated;
 mod kernel;
 mod networking;
 mod storage;
@@ -18,6 +20,13 @@ pub(crate) enum Reason {
     FilesystemError,
     FilesystemReadOnly,
     PacketsDropped,
+    /// One reason for each number.
+    NvidiaXidError(u32),
+    NvidiaXidWarning(u32),
+    NvidiaDeviceCountMismatch,
+    NvidiaDoubleBitError,
+    NvmlHung,
+    NvmlError,
 }
 
 /// Condition types and healthy reasons are those of EKS's node monitoring agent; True = healthy.
@@ -27,6 +36,7 @@ pub(crate) enum ConditionType {
     KernelReady,
     StorageReady,
     NetworkingReady,
+    AcceleratedHardwareReady,
 }
 
 /// Fatal makes the condition False; a Warning is an Event only.
@@ -42,9 +52,12 @@ pub(crate) enum Clears {
     Quiet(Duration),
     /// The evidence was read again and the fault is gone.
     Recovered,
+    /// The same where NVML can say it; otherwise only a reboot ends it.
+    RecoveredOrReboot,
 }
 
 pub(crate) struct Row {
+    /// `<n>` stands for the number of a family.
     pub name: &'static str,
     pub condition: ConditionType,
     /// The worst it can be.
@@ -68,10 +81,47 @@ impl Reason {
             Self::FilesystemError => &storage::FILESYSTEM_ERROR,
             Self::FilesystemReadOnly => &storage::FILESYSTEM_READ_ONLY,
             Self::PacketsDropped => &networking::PACKETS_DROPPED,
+            Self::NvidiaXidError(_) => &accelerated::NVIDIA_XID_ERROR,
+            Self::NvidiaXidWarning(_) => &accelerated::NVIDIA_XID_WARNING,
+            Self::NvidiaDeviceCountMismatch => &accelerated::NVIDIA_DEVICE_COUNT_MISMATCH,
+            Self::NvidiaDoubleBitError => &accelerated::NVIDIA_DOUBLE_BIT_ERROR,
+            Self::NvmlHung => &accelerated::NVML_HUNG,
+            Self::NvmlError => &accelerated::NVML_ERROR,
         }
     }
 
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) fn name(self) -> Cow<'static, str> {
+        let name = self.row().name;
+        match self {
+            Self::NvidiaXidError(number) | Self::NvidiaXidWarning(number) => {
+                Cow::Owned(name.replace("<n>", &number.to_string()))
+            }
+            Self::OomKilling
+            | Self::AppBlocked
+            | Self::SoftLockup
+            | Self::SignalsLost
+            | Self::BlockIoError
+            | Self::FilesystemError
+            | Self::FilesystemReadOnly
+            | Self::PacketsDropped
+            | Self::NvidiaDeviceCountMismatch
+            | Self::NvidiaDoubleBitError
+            | Self::NvmlHung
+            | Self::NvmlError => Cow::Borrowed(name),
+        }
+    }
+
+    /// The reason of an XID, by the list of EKS's node monitoring agent.
+    pub(crate) fn of_xid(xid: u32) -> Self {
+        if accelerated::FATAL_XIDS.contains(&xid) {
+            Self::NvidiaXidError(xid)
+        } else {
+            Self::NvidiaXidWarning(xid)
+        }
+    }
+
+    /// One for each row; XID 79 and 31 for their families.
+    pub(crate) const ALL: [Self; 14] = [
         Self::OomKilling,
         Self::AppBlocked,
         Self::SoftLockup,
@@ -80,18 +130,29 @@ impl Reason {
         Self::FilesystemError,
         Self::FilesystemReadOnly,
         Self::PacketsDropped,
+        Self::NvidiaXidError(79),
+        Self::NvidiaXidWarning(31),
+        Self::NvidiaDeviceCountMismatch,
+        Self::NvidiaDoubleBitError,
+        Self::NvmlHung,
+        Self::NvmlError,
     ];
 }
 
 impl ConditionType {
-    pub(crate) const ALL: [Self; 3] =
-        [Self::KernelReady, Self::StorageReady, Self::NetworkingReady];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::KernelReady,
+        Self::StorageReady,
+        Self::NetworkingReady,
+        Self::AcceleratedHardwareReady,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::KernelReady => "KernelReady",
             Self::StorageReady => "StorageReady",
             Self::NetworkingReady => "NetworkingReady",
+            Self::AcceleratedHardwareReady => "AcceleratedHardwareReady",
         }
     }
 
@@ -100,13 +161,14 @@ impl ConditionType {
             Self::KernelReady => "KernelIsReady",
             Self::StorageReady => "StorageIsReady",
             Self::NetworkingReady => "NetworkingIsReady",
+            Self::AcceleratedHardwareReady => "NvidiaGPUIsReady",
         }
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.row().name)
+        f.write_str(&self.name())
     }
 }
 
@@ -130,6 +192,9 @@ impl fmt::Display for Clears {
             Self::Recovered => {
                 f.write_str("when the evidence, read again every 10 seconds, says that it is over")
             }
+            Self::RecoveredOrReboot => f.write_str(
+                "when NVML, which had called the GPU lost or in need of recovery, says that it is well again; else with the next boot",
+            ),
         }
     }
 }
@@ -140,7 +205,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_fit_a_condition_reason() {
-        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.row().name).collect();
+        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
         for name in &names {
             assert!(
                 name.bytes().all(|b| b.is_ascii_alphanumeric()),

@@ -47,6 +47,20 @@ pub(crate) enum What {
     Ext4Error { device: String, detail: String },
     /// The kernel log reports a CPU that did not schedule for a long time.
     SoftLockup { cpu: u32, seconds: u32, task: Task },
+    /// An NVIDIA GPU reported an error (docs.nvidia.com/deploy/xid-errors).
+    Xid {
+        gpu: String,
+        xid: u32,
+        /// The text of the kernel log; NVML gives only the number.
+        detail: Option<String>,
+        seen_by: SourceName,
+        /// The driver that has the GPU, by sysfs.
+        driver: Option<String>,
+    },
+    /// What NVML says about a GPU; told when it changes.
+    Gpu { gpu: String, state: GpuState },
+    /// NVML itself.
+    Nvml(Nvml),
     /// A source lost observations: nothing can be said about them but their number.
     Lost { source: SourceName, count: u64 },
 }
@@ -95,10 +109,64 @@ pub(crate) enum BlockErrorClass {
     Other,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GpuState {
+    /// Why the driver cannot use it, if so.
+    pub lost: Option<String>,
+    pub recovery: Recovery,
+    /// Uncorrected ECC errors since the driver was loaded or the GPU was reset; absent without ECC.
+    pub uncorrected: Option<u64>,
+}
+
+/// What the driver says must be done with a GPU (`NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// The driver is too old to say.
+    Unknown,
+    NotNeeded,
+    Needed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Nvml {
+    Watching {
+        gpus: usize,
+    },
+    /// `driver`: whether the kernel module is loaded.
+    Unavailable {
+        why: String,
+        driver: bool,
+    },
+    /// A call has not returned within its deadline.
+    Hung {
+        call: &'static str,
+        limit: Duration,
+    },
+    /// The call that hung has returned.
+    Answered,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SourceName {
     Bpf,
     Kmsg,
+    Nvml,
+}
+
+/// A GPU by PCI domain, bus and device as the driver writes it: `0000:05:00`; it goes into paths
+/// of sysfs. Domains of virtual machines can be longer than 16 bits.
+pub(crate) fn gpu_name(text: &str) -> Option<String> {
+    let mut parts = text.split(':');
+    let mut hex = |lengths: std::ops::RangeInclusive<usize>| {
+        let part = parts.next()?;
+        let fits = lengths.contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+        fits.then(|| part.to_ascii_lowercase())
+    };
+    let (domain, bus, device) = (hex(4..=8)?, hex(2..=2)?, hex(2..=2)?);
+    parts
+        .next()
+        .is_none()
+        .then(|| format!("{domain}:{bus}:{device}"))
 }
 
 /// The name of a block device (`DISK_NAME_LEN` is 32), if it is one; it goes into paths of sysfs.

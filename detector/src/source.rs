@@ -10,6 +10,8 @@ use crate::signal::{Signal, SourceName};
 
 pub(crate) mod bpf;
 pub(crate) mod kmsg;
+pub(crate) mod nvml;
+mod pci;
 
 /// Something that can be waited for and then drained without blocking.
 pub(crate) trait Source {

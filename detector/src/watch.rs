@@ -52,6 +52,17 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
                         })?;
                     }
                 }
+                for gone in shown
+                    .iter()
+                    .filter(|old| conditions.iter().all(|new| new.kind != old.kind))
+                {
+                    let name = gone.kind.name();
+                    print(
+                        format,
+                        &json!({"condition": name, "status": "absent"}),
+                        || format!("{name} is not watched any more"),
+                    )?;
+                }
                 shown = conditions;
             }
             // Answered by the reader itself.
@@ -89,7 +100,7 @@ fn transition_json(transition: &Transition) -> Value {
     let mut value = json!({
         "at": transition.found.wall.to_string(),
         "transition": transition.change.name(),
-        "reason": finding.reason.row().name,
+        "reason": finding.reason.name(),
         "condition": finding.reason.row().condition.name(),
         "severity": finding.severity.to_string(),
         "message": finding.message,

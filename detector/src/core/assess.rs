@@ -3,16 +3,31 @@
 use crate::finding::{Sighting, Subject};
 use crate::reason::Reason;
 use crate::signal::{
-    BlockErrorClass, BlockOperation, Disk, Signal, SourceName, Task, What, Workload,
+    BlockErrorClass, BlockOperation, Disk, GpuState, Nvml, Signal, SourceName, Task, What, Workload,
 };
 
 /// What to do with a signal.
-#[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
 pub(super) enum Assessed {
     /// A fault by itself.
     Sighting(Sighting),
     /// The log says that this device's file system is read-only: evidence first.
-    SuspectReadOnly { device: String },
+    SuspectReadOnly {
+        device: String,
+    },
+    /// A GPU's error, once for each source that saw it.
+    Xid {
+        sighting: Sighting,
+        gpu: String,
+        xid: u32,
+        seen_by: SourceName,
+    },
+    Gpu {
+        gpu: String,
+        state: GpuState,
+    },
+    Nvml(Nvml),
+    /// Somebody made the kernel print it.
+    Forged,
 }
 
 pub(super) fn assess(signal: Signal) -> Assessed {
@@ -122,10 +137,42 @@ pub(super) fn assess(signal: Signal) -> Assessed {
             sighting(Reason::FilesystemError, device, message, subject, 1)
         }
         What::RemountedReadOnly { device } => Assessed::SuspectReadOnly { device },
+        // Any process can have a line printed; none can bind a device.
+        What::Xid { driver, .. } if driver.as_deref() != Some("nvidia") => Assessed::Forged,
+        What::Xid {
+            gpu,
+            xid,
+            detail,
+            seen_by,
+            driver: _,
+        } => {
+            let reason = Reason::of_xid(xid);
+            let detail = detail
+                .map(|detail| format!(": {detail}"))
+                .unwrap_or_default();
+            let sighting = Sighting {
+                reason,
+                entity: gpu.clone(),
+                severity: reason.row().severity,
+                message: format!("GPU {gpu} reported XID {xid}{detail}"),
+                subject: of_device(&gpu),
+                count: 1,
+                at,
+            };
+            Assessed::Xid {
+                sighting,
+                gpu,
+                xid,
+                seen_by,
+            }
+        }
+        What::Gpu { gpu, state } => Assessed::Gpu { gpu, state },
+        What::Nvml(nvml) => Assessed::Nvml(nvml),
         What::Lost { source, count } => {
             let name = match source {
                 SourceName::Bpf => "the BPF ring buffer",
                 SourceName::Kmsg => "the kernel log",
+                SourceName::Nvml => "NVML",
             };
             let message = format!("{count} records of {name} were lost");
             sighting(
@@ -160,6 +207,13 @@ fn of_task(task: Task) -> Subject {
         pid: Some(task.pid),
         comm: (!task.comm.is_empty()).then_some(task.comm),
         workload: task.workload,
+        ..Subject::default()
+    }
+}
+
+pub(super) fn of_device(device: &str) -> Subject {
+    Subject {
+        device: Some(device.to_owned()),
         ..Subject::default()
     }
 }

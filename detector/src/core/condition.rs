@@ -1,5 +1,6 @@
 //! PURE. Folds findings into NodeConditions.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ pub(crate) struct Condition {
     pub kind: ConditionType,
     /// True = healthy, as EKS has it.
     pub healthy: bool,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
     /// When `healthy` last changed.
     pub transition: Timestamp,
@@ -74,7 +75,9 @@ pub(super) fn fold<'a>(
                 healthy,
                 reason: open
                     .first()
-                    .map_or(kind.healthy_reason(), |finding| finding.reason.row().name),
+                    .map_or(Cow::Borrowed(kind.healthy_reason()), |finding| {
+                        finding.reason.name()
+                    }),
                 message: message(&open),
                 transition,
             }

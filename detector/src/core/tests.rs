@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::signal::{Disk, SourceName, Task, What};
 
+mod accelerated;
 mod properties;
 
 fn at(seconds: u64) -> Now {
@@ -227,7 +228,7 @@ fn evidence_under_a_critical_path_makes_storage_not_ready() {
     );
     let condition = storage(&outputs).unwrap();
     assert_eq!(
-        (condition.healthy, condition.reason),
+        (condition.healthy, &*condition.reason),
         (false, "FilesystemReadOnly")
     );
     assert!(
@@ -392,7 +393,11 @@ fn a_condition_whose_evidence_is_awaited_is_not_published_and_the_others_are() {
         .collect();
     assert_eq!(
         kinds,
-        [ConditionType::KernelReady, ConditionType::NetworkingReady]
+        [
+            ConditionType::KernelReady,
+            ConditionType::NetworkingReady,
+            ConditionType::AcceleratedHardwareReady
+        ]
     );
     assert!(storage(&core.step(evidence("sda1", Evidence::Late), at(14))).is_none());
     assert!(

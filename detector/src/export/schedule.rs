@@ -113,7 +113,7 @@ mod tests {
         vec![Condition {
             kind: ConditionType::StorageReady,
             healthy,
-            reason: "X",
+            reason: "X".into(),
             message: message.to_owned(),
             transition: Timestamp::UNIX_EPOCH,
         }]

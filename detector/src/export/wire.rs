@@ -38,8 +38,15 @@ pub(crate) fn own_conditions(node: &Node) -> Vec<Existing> {
 }
 
 /// A strategic-merge patch of only these types (merge key `type`): everybody else's stay untouched.
-pub(super) fn patch(conditions: &[Condition], now: Timestamp) -> Value {
-    json!({"status": {"conditions": conditions.iter().map(|condition| wire(condition, now)).collect::<Vec<_>>()}})
+/// What was written `before` and is watched no more is removed.
+pub(super) fn patch(conditions: &[Condition], before: &[Condition], now: Timestamp) -> Value {
+    let gone = before
+        .iter()
+        .map(|condition| condition.kind)
+        .filter(|kind| conditions.iter().all(|condition| condition.kind != *kind))
+        .map(|kind| json!({"$patch": "delete", "type": kind.name()}));
+    let wanted = conditions.iter().map(|condition| wire(condition, now));
+    json!({"status": {"conditions": wanted.chain(gone).collect::<Vec<_>>()}})
 }
 
 /// A strategic-merge patch that takes these types away, and only these.
@@ -90,16 +97,28 @@ mod tests {
         .unwrap()
     }
 
-    #[test]
-    fn what_is_patched_is_read_back_the_same() {
-        let condition = Condition {
+    fn read_only() -> Condition {
+        Condition {
             kind: ConditionType::StorageReady,
             healthy: false,
-            reason: "FilesystemReadOnly",
+            reason: "FilesystemReadOnly".into(),
             message: "m".to_owned(),
             transition: "2026-01-02T03:04:05Z".parse().unwrap(),
-        };
-        let patch = patch(&[condition], "2026-02-02T00:00:00Z".parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_condition_that_is_watched_no_more_is_removed() {
+        let now = "2026-02-02T00:00:00Z".parse().unwrap();
+        assert_eq!(
+            patch(&[], &[read_only()], now),
+            json!({"status": {"conditions": [{"$patch": "delete", "type": "StorageReady"}]}})
+        );
+    }
+
+    #[test]
+    fn what_is_patched_is_read_back_the_same() {
+        let patch = patch(&[read_only()], &[], "2026-02-02T00:00:00Z".parse().unwrap());
         assert_eq!(
             own_conditions(&node(&patch["status"]["conditions"])),
             [Existing {

@@ -4,11 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 
-use super::Source;
+use super::{Source, pci};
 use crate::clock;
 use crate::signal::{Signal, SourceName, What};
 
@@ -23,6 +24,7 @@ const PATH: &str = "/dev/kmsg";
 
 pub(crate) struct KmsgSource {
     device: File,
+    sys: PathBuf,
     started: Duration,
     /// The past is read: what comes now is new.
     caught_up: bool,
@@ -30,7 +32,8 @@ pub(crate) struct KmsgSource {
 }
 
 impl KmsgSource {
-    pub(crate) fn open() -> anyhow::Result<Self> {
+    /// `sys`: where the host's sysfs is.
+    pub(crate) fn open(sys: PathBuf) -> anyhow::Result<Self> {
         let device = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
@@ -41,6 +44,7 @@ impl KmsgSource {
         // A fresh descriptor stands at the oldest record that the kernel still has.
         Ok(Self {
             device,
+            sys,
             started: clock::boot(),
             caught_up: false,
             next_sequence: None,
@@ -97,7 +101,10 @@ impl Source for KmsgSource {
                     },
                 });
             }
-            if let Some(what) = grammar::read(&record) {
+            if let Some(mut what) = grammar::read(&record) {
+                if let What::Xid { gpu, driver, .. } = &mut what {
+                    *driver = pci::driver(&self.sys, gpu);
+                }
                 emit(Signal {
                     at,
                     historic: !self.caught_up,

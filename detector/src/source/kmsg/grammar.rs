@@ -4,7 +4,7 @@
 //! print a chosen beginning. A line counts only if facility, level and the whole grammar fit.
 
 use super::record::Record;
-use crate::signal::{Task, What, device_name};
+use crate::signal::{SourceName, Task, What, device_name, gpu_name};
 use crate::text;
 
 pub(super) fn read(record: &Record<'_>) -> Option<What> {
@@ -14,6 +14,7 @@ pub(super) fn read(record: &Record<'_>) -> Option<What> {
     ext4_read_only(record)
         .or_else(|| ext4_error(record))
         .or_else(|| soft_lockup(record))
+        .or_else(|| xid(record))
 }
 
 /// `EXT4-fs (sda1): Remounting filesystem read-only`, KERN_CRIT (fs/ext4/super.c).
@@ -59,6 +60,36 @@ fn soft_lockup(record: &Record<'_>) -> Option<What> {
             comm: text::printable(comm.as_bytes(), 64),
             workload: None,
         },
+    })
+}
+
+/// `NVRM: Xid (PCI:0000:05:00): 79, pid=1234, name=python, GPU has fallen off the bus.`, with
+/// ` GPU-I:05` and ` GPU-CI:00` before the bracket where MIG is on (open-gpu-kernel-modules,
+/// kernel_rc.c). KERN_ERR, or no level at all, which is 4 by default (os-interface.c, `out_string`).
+fn xid(record: &Record<'_>) -> Option<What> {
+    let rest = at_level(record, 3)
+        .or_else(|| at_level(record, 4))?
+        .strip_prefix("NVRM: Xid (PCI:")?;
+    let (place, rest) = rest.split_once("): ")?;
+    let mut place = place.split(' ');
+    let gpu = gpu_name(place.next()?)?;
+    for prefix in ["GPU-I:", "GPU-CI:"] {
+        let Some(instance) = place.next() else { break };
+        number(instance.strip_prefix(prefix)?)?;
+    }
+    if place.next().is_some() {
+        return None;
+    }
+    let (xid, detail) = rest.split_once(", ")?;
+    let xid = number(xid).filter(|xid| (1..1000).contains(xid))?;
+    // The separator of a condition's parts, which the next agent reads: a process chose the name.
+    let detail = text::printable(detail.as_bytes(), 160).replace(';', ",");
+    (!detail.is_empty()).then_some(What::Xid {
+        gpu,
+        xid,
+        detail: Some(detail),
+        seen_by: SourceName::Kmsg,
+        driver: None,
     })
 }
 
@@ -123,6 +154,73 @@ mod tests {
             (cpu, seconds, task.pid, task.comm.as_str()),
             (3, 26, 812, "a:b c")
         );
+    }
+
+    fn xid_of(raw: &str) -> Option<(String, u32, String)> {
+        match line(raw)? {
+            What::Xid {
+                gpu, xid, detail, ..
+            } => Some((gpu, xid, detail.unwrap())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_xid_names_gpu_number_and_text() {
+        let text = "pid='<unknown>', name=<unknown>, GPU has fallen off the bus.";
+        assert_eq!(
+            xid_of(&format!("3,1,2,-;NVRM: Xid (PCI:0000:AF:00): 79, {text}")),
+            Some(("0000:af:00".to_owned(), 79, text.to_owned()))
+        );
+    }
+
+    #[test]
+    fn an_xid_of_a_mig_instance_is_one_of_its_gpu() {
+        for instance in ["GPU-I:05", "GPU-I:05 GPU-CI:00"] {
+            assert_eq!(
+                xid_of(&format!(
+                    "4,1,2,-;NVRM: Xid (PCI:0000:04:00 {instance}): 94, pid=7, name=x, Contained"
+                ))
+                .map(|(gpu, xid, _)| (gpu, xid)),
+                Some(("0000:04:00".to_owned(), 94))
+            );
+        }
+    }
+
+    #[test]
+    fn what_only_resembles_an_xid_does_not_count() {
+        for text in [
+            "x NVRM: Xid (PCI:0000:05:00): 79, lost",
+            "NVRM: Xid (PCI:0000:05:00): 79",
+            "NVRM: Xid (PCI:0000:05:00): 79, ",
+            "NVRM: Xid (PCI:0000:05:00): -79, lost",
+            "NVRM: Xid (PCI:0000:05:00): 1079, lost",
+            "NVRM: Xid (PCI:../../05:00): 79, lost",
+            "NVRM: Xid (PCI:0000:05:00.0): 79, lost",
+            "NVRM: Xid (PCI:0000:05:00 GPU-CI:00): 79, lost",
+            "NVRM: Xid (PCI:0000:05:00 GPU-I:05 GPU-CI:00 x): 79, lost",
+            "NVRM: Xid (PCI:[18398]: segfault at 0 ip 0000 sp 0000 error 4 in x[400000+1000]",
+        ] {
+            assert_eq!(line(&format!("3,1,2,-;{text}")), None, "{text}");
+        }
+        assert_eq!(
+            line("6,1,2,-;NVRM: Xid (PCI:0000:05:00): 79, lost"),
+            None,
+            "level"
+        );
+        assert_eq!(
+            line("11,1,2,-;NVRM: Xid (PCI:0000:05:00): 79, lost"),
+            None,
+            "facility"
+        );
+    }
+
+    #[test]
+    fn a_process_name_cannot_begin_a_part_of_the_condition() {
+        let (_, _, detail) =
+            xid_of("3,1,2,-;NVRM: Xid (PCI:0000:05:00): 31, pid=1, name=a; b: c, MMU Fault")
+                .unwrap();
+        assert!(!detail.contains(';'), "{detail}");
     }
 
     #[test]

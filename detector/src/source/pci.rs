@@ -1,0 +1,45 @@
+//! What sysfs says about PCI devices, without touching them.
+
+use std::fs;
+use std::path::Path;
+
+use crate::signal::gpu_name;
+
+const NVIDIA: &str = "0x10de";
+
+/// The driver that has this GPU.
+pub(super) fn driver(sys: &Path, gpu: &str) -> Option<String> {
+    let link = fs::read_link(device(sys, gpu).join("driver")).ok()?;
+    Some(link.file_name()?.to_str()?.to_owned())
+}
+
+pub(super) fn exists(sys: &Path, gpu: &str) -> bool {
+    device(sys, gpu).exists()
+}
+
+/// All devices that are bound to the driver nvidia.
+pub(super) fn gpus(sys: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(sys.join("bus/pci/drivers/nvidia")) else {
+        return Vec::new();
+    };
+    let mut gpus: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| gpu_name(entry.file_name().to_str()?.strip_suffix(".0")?))
+        .collect();
+    gpus.sort();
+    gpus
+}
+
+pub(super) fn any_of_nvidia(sys: &Path) -> bool {
+    let Ok(devices) = fs::read_dir(sys.join("bus/pci/devices")) else {
+        return false;
+    };
+    devices.flatten().any(|device| {
+        fs::read_to_string(device.path().join("vendor")).is_ok_and(|vendor| vendor.trim() == NVIDIA)
+    })
+}
+
+/// A GPU is the first function of its device.
+fn device(sys: &Path, gpu: &str) -> std::path::PathBuf {
+    sys.join("bus/pci/devices").join(format!("{gpu}.0"))
+}
