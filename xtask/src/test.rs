@@ -17,6 +17,8 @@ pub(crate) enum Suite {
     Unit,
     /// BPF and kernel log in the running kernel (root)
     Kernel,
+    /// GPUs: NVML with the real ABI and a script, no GPU needed (root)
+    Gpu,
     /// Both daemons against the real control plane and the local AWS endpoint
     Cluster,
     /// The chart and the images, with Helm against the real control plane
@@ -30,6 +32,7 @@ impl Suite {
     fn of(executable: &Executable) -> Self {
         match (executable.package.as_str(), executable.target.as_str()) {
             ("tests", "kernel") => Self::Kernel,
+            ("tests", "gpu") => Self::Gpu,
             ("tests", "cluster") => Self::Cluster,
             ("tests", "deploy") => Self::Deploy,
             ("tests", "e2e") => Self::E2e,
@@ -39,14 +42,14 @@ impl Suite {
 
     fn needs_cluster(self) -> bool {
         match self {
-            Self::Unit | Self::Kernel => false,
+            Self::Unit | Self::Kernel | Self::Gpu => false,
             Self::Cluster | Self::Deploy | Self::E2e => true,
         }
     }
 
     fn needs_helm(self) -> bool {
         match self {
-            Self::Unit | Self::Kernel | Self::Cluster | Self::E2e => false,
+            Self::Unit | Self::Kernel | Self::Gpu | Self::Cluster | Self::E2e => false,
             Self::Deploy => true,
         }
     }

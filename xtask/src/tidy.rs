@@ -42,6 +42,7 @@ fn all_sources() -> Vec<PathBuf> {
         "xtask/src",
         "tests/src",
         "tests/tests",
+        "tests/nvml/src",
     ] {
         sources(&crate::repo().join(member), &mut found);
     }

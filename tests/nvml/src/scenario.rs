@@ -1,0 +1,80 @@
+//! The file that says what happens, one statement a line:
+//!
+//! ```text
+//! gpu 0000:05:00.0                 a GPU; then any of `lost`, `ecc=N`, `recovery=N`
+//! xid 0000:05:00.0 79              told once, in the order of the lines
+//! hang                             no call returns while this line is there, nor does unloading
+//! no-driver                        every call says so
+//! ```
+
+use std::fs;
+
+#[derive(Default)]
+pub struct Scenario {
+    pub gpus: Vec<Gpu>,
+    /// Address and number.
+    pub xids: Vec<(String, u64)>,
+    pub hang: bool,
+    pub driver: bool,
+}
+
+#[derive(Default)]
+pub struct Gpu {
+    pub address: String,
+    pub lost: bool,
+    pub uncorrected: u64,
+    pub recovery: u64,
+}
+
+impl Scenario {
+    /// Without a readable file there is no driver.
+    pub fn read() -> Self {
+        let text = std::env::var_os("NVML_SCENARIO").and_then(|path| fs::read_to_string(path).ok());
+        let mut scenario = Self {
+            driver: text.is_some(),
+            ..Self::default()
+        };
+        for line in text.iter().flat_map(|text| text.lines()) {
+            let words: Vec<_> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["gpu", address, rest @ ..] => scenario.gpus.push(Gpu::parse(address, rest)),
+                ["xid", address, number] => {
+                    let number = number.parse().unwrap_or_default();
+                    scenario.xids.push(((*address).to_owned(), number));
+                }
+                ["hang"] => scenario.hang = true,
+                // `no-driver`; what is not known must not pass for a healthy GPU either.
+                _ => scenario.driver = false,
+            }
+        }
+        scenario
+    }
+}
+
+impl Gpu {
+    fn parse(address: &str, words: &[&str]) -> Self {
+        let number = |name: &str| {
+            let mut values = words.iter().filter_map(|word| word.strip_prefix(name));
+            values
+                .next()
+                .and_then(|value| value.parse().ok())
+                .unwrap_or_default()
+        };
+        Self {
+            address: address.to_owned(),
+            lost: words.contains(&"lost"),
+            uncorrected: number("ecc="),
+            recovery: number("recovery="),
+        }
+    }
+
+    /// The same for the same address, whatever else the scenario says.
+    pub fn handle(&self) -> usize {
+        let digits: String = self
+            .address
+            .chars()
+            .filter(char::is_ascii_hexdigit)
+            .collect();
+        usize::from_str_radix(&digits, 16).unwrap_or_default() + 1
+    }
+}

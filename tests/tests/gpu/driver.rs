@@ -1,0 +1,162 @@
+//! The driver and its library: absent, broken, gone and back.
+
+#![expect(clippy::disallowed_methods, reason = "the harness runs the detector")]
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use libtest_mimic::Completion;
+use nodemend_tests::daemon;
+use serde_json::Value;
+
+use crate::Test;
+use crate::agent::{Agent, CONDITION};
+use crate::node::{GPU, HEALTHY, Node};
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "without_the_driver_the_library_is_not_loaded_and_the_condition_is_absent",
+        not_loaded,
+    ),
+    ("without_gpus_there_is_no_condition_and_no_thread", no_gpu),
+    (
+        "a_library_that_finds_no_driver_is_named_and_survived",
+        no_driver,
+    ),
+    (
+        "a_library_that_is_missing_is_named_and_survived",
+        no_library,
+    ),
+    (
+        "a_library_without_a_needed_function_is_named_with_it_and_survived",
+        no_symbol,
+    ),
+    (
+        "a_driver_that_disappears_takes_the_condition_with_it_until_it_is_back",
+        disappears,
+    ),
+    (
+        "a_gpu_that_disappears_from_the_bus_makes_the_condition_false",
+        unplugged,
+    ),
+    ("check_says_how_many_gpus_answer", check),
+];
+
+fn mapped(agent: &Agent) -> anyhow::Result<bool> {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", agent.daemon.pid()))
+        .context("read the mappings of the detector")?;
+    Ok(maps.contains("libnvml_scripted"))
+}
+
+fn not_loaded() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?;
+    node.unload_driver()?;
+    let mut agent = Agent::watch(&node)?;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    ensure!(!mapped(&agent)?, "the library is loaded");
+    ensure!(agent.said().is_empty(), "{:#?}", agent.said());
+    node.load_driver()?;
+    agent.condition("True")?;
+    ensure!(mapped(&agent)?, "the library is not loaded");
+    Ok(Completion::Completed)
+}
+
+fn no_gpu() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?;
+    node.remove_gpus()?;
+    let agent = Agent::watch(&node)?;
+    ensure!(agent.said().is_empty(), "{:#?}", agent.said());
+    let tasks = fs::read_dir(format!("/proc/{}/task", agent.daemon.pid()))
+        .context("read the threads of the detector")?;
+    let names: Vec<_> = tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
+        .collect();
+    ensure!(names.iter().all(|name| name.trim() != "nvml"), "{names:?}");
+    Ok(Completion::Completed)
+}
+
+fn no_driver() -> anyhow::Result<Completion> {
+    let node = Node::new("no-driver\n")?;
+    broken(&node, "driver is not loaded")
+}
+
+fn no_library() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?.without_library();
+    broken(&node, "libnvidia-ml.so.1")
+}
+
+fn no_symbol() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?.without_symbol("nvmlEventSetWait_v2")?;
+    broken(&node, "nvmlEventSetWait_v2")
+}
+
+/// The finding names it, and the agent goes on.
+fn broken(node: &Node, named: &str) -> anyhow::Result<Completion> {
+    let mut agent = Agent::watch(node)?;
+    let finding = agent.opened("NvidiaNVMLError")?;
+    let message = finding["message"].as_str().unwrap_or_default();
+    ensure!(
+        finding["severity"] == "Warning" && message.contains(named),
+        "{finding}"
+    );
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let told =
+        |line: &&Value| line["reason"] == "NvidiaNVMLError" && line["transition"].is_string();
+    let said = agent.said();
+    ensure!(said.iter().filter(told).count() == 1, "{said:#?}");
+    ensure!(
+        fs::exists(format!("/proc/{}/task", agent.daemon.pid()))?,
+        "it ended"
+    );
+    Ok(Completion::Completed)
+}
+
+fn disappears() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?;
+    let mut agent = Agent::watch(&node)?;
+    agent.healthy()?;
+    node.unload_driver()?;
+    node.play("no-driver\n")?;
+    agent.opened("NvidiaNVMLError")?;
+    agent.condition("absent")?;
+    node.play(HEALTHY)?;
+    node.load_driver()?;
+    agent.cleared("NvidiaNVMLError")?;
+    agent.condition("True")?;
+    Ok(Completion::Completed)
+}
+
+fn unplugged() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?;
+    let mut agent = Agent::watch(&node)?;
+    agent.healthy()?;
+    fs::remove_file(node.path(&format!("sys/bus/pci/drivers/nvidia/{GPU}.0")))
+        .context("unbind a GPU")?;
+    fs::remove_dir_all(node.path(&format!("sys/bus/pci/devices/{GPU}.0")))
+        .context("remove a GPU")?;
+    let finding = agent.opened("NvidiaDeviceCountMismatch")?;
+    ensure!(finding["subject"]["device"] == GPU, "{finding}");
+    agent.condition("False")?;
+    Ok(Completion::Completed)
+}
+
+fn check() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?;
+    let output = Command::new(daemon::binary("nodemend-detector")?)
+        .args(["check", "-o", "json"])
+        .args(node.args())
+        .envs(node.env())
+        .output()
+        .context("run the detector")?;
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).context("read its output")?;
+    let using = |what: &str| {
+        let row = rows.iter().find(|row| row["what"] == what);
+        row.map(|row| row["using"].clone())
+    };
+    ensure!(using("source NVML") == Some("2 GPUs".into()), "{rows:#?}");
+    let condition = using(&format!("condition {CONDITION}"));
+    ensure!(condition == Some("published".into()), "{rows:#?}");
+    Ok(Completion::Completed)
+}

@@ -1,0 +1,151 @@
+//! XIDs in the kernel log: with evidence, and joined with what NVML says.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use libtest_mimic::Completion;
+use nodemend_tests::faults::boot_clock;
+use rustix::fs::{CWD, Mode, mkfifoat};
+
+use crate::Test;
+use crate::agent::Agent;
+use crate::node::{GPU, HEALTHY, Node, OTHER_GPU, PASSED_THROUGH};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("an_xid_that_kernel_log_and_nvml_see_is_one_finding", both),
+    ("an_xid_in_the_kernel_log_alone_is_a_finding", alone),
+    ("a_forged_xid_line_is_nothing", forged),
+    (
+        "an_xid_line_that_a_process_wrote_to_the_log_is_nothing",
+        written,
+    ),
+];
+
+/// In the place of /dev/kmsg, where only the kernel can write with the kernel's facility. One
+/// record at a time: a pipe keeps no boundaries.
+struct Log {
+    pipe: File,
+    sequence: u64,
+}
+
+impl Log {
+    fn new(path: &Path) -> anyhow::Result<Self> {
+        mkfifoat(CWD, path, Mode::from_raw_mode(0o600)).context("make a pipe")?;
+        let mut options = OpenOptions::new();
+        let pipe = options.read(true).write(true).open(path);
+        Ok(Self {
+            pipe: pipe.context("open a pipe")?,
+            sequence: 0,
+        })
+    }
+
+    fn write(&mut self, priority: u32, text: &str) -> anyhow::Result<()> {
+        self.sequence += 1;
+        let record = format!(
+            "{priority},{},{},-;{text}\n",
+            self.sequence,
+            boot_clock().as_micros()
+        );
+        self.pipe
+            .write_all(record.as_bytes())
+            .context("write a record")?;
+        // So that it is read before the next.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        Ok(())
+    }
+}
+
+fn xid(gpu: &str, number: u32) -> String {
+    format!("NVRM: Xid (PCI:{gpu}): {number}, pid='<unknown>', name=<unknown>, as the driver says.")
+}
+
+fn start(node: &Node) -> anyhow::Result<(Log, Agent)> {
+    let path = node.path("kmsg");
+    let log = Log::new(&path)?;
+    let mut agent = Agent::watch_log(node, path.to_str().context("read a path")?)?;
+    agent.healthy()?;
+    Ok((log, agent))
+}
+
+fn both() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?;
+    let (mut log, mut agent) = start(&node)?;
+    log.write(4, &xid(GPU, 48))?;
+    let finding = agent.opened("NvidiaXID48Error")?;
+    ensure!(
+        finding["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("as the driver says")),
+        "{finding}"
+    );
+    // Told in this order: with the second, the first has been read.
+    node.play(&format!(
+        "{HEALTHY}xid 0000:05:00.0 48\nxid 0000:06:00.0 31\n"
+    ))?;
+    agent.opened("NvidiaXID31Warning")?;
+    let opened = agent
+        .said()
+        .iter()
+        .filter(|line| line["transition"].is_string() && line["reason"] == "NvidiaXID48Error")
+        .count();
+    ensure!(opened == 1, "{:#?}", agent.said());
+    Ok(Completion::Completed)
+}
+
+fn alone() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?;
+    let (mut log, mut agent) = start(&node)?;
+    log.write(3, &xid(OTHER_GPU, 119))?;
+    let finding = agent.opened("NvidiaXID119Error")?;
+    ensure!(finding["subject"]["device"] == OTHER_GPU, "{finding}");
+    agent.condition("False")?;
+    Ok(Completion::Completed)
+}
+
+fn forged() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?;
+    let (mut log, mut agent) = start(&node)?;
+    // No such device; one of another driver; another level; a facility of user space; a process name.
+    log.write(3, &xid("0000:99:00", 79))?;
+    log.write(3, &xid(PASSED_THROUGH, 79))?;
+    log.write(6, &xid(GPU, 79))?;
+    log.write(11, &xid(GPU, 79))?;
+    log.write(
+        4,
+        "NVRM: Xid (PCI:[18398]: segfault at 0 ip 0000 sp 0000 error 4",
+    )?;
+    only_the_next(&mut log, &mut agent)
+}
+
+fn written() -> anyhow::Result<Completion> {
+    let node = Node::new(HEALTHY)?;
+    let mut agent = Agent::watch(&node)?;
+    agent.healthy()?;
+    let mut log = OpenOptions::new()
+        .write(true)
+        .open("/dev/kmsg")
+        .context("open /dev/kmsg")?;
+    log.write_all(format!("<3>{}", xid(GPU, 79)).as_bytes())
+        .context("write to /dev/kmsg")?;
+    node.play(&format!("{HEALTHY}xid 0000:06:00.0 31\n"))?;
+    agent.opened("NvidiaXID31Warning")?;
+    nothing_of_xid_79(&agent)
+}
+
+/// A true line later in the log: once it is reported, the forged ones were read.
+fn only_the_next(log: &mut Log, agent: &mut Agent) -> anyhow::Result<Completion> {
+    log.write(3, &xid(GPU, 31))?;
+    agent.opened("NvidiaXID31Warning")?;
+    nothing_of_xid_79(agent)
+}
+
+fn nothing_of_xid_79(agent: &Agent) -> anyhow::Result<Completion> {
+    let said = agent.said();
+    ensure!(
+        said.iter().all(|line| line["reason"] != "NvidiaXID79Error"),
+        "{said:#?}"
+    );
+    Ok(Completion::Completed)
+}

@@ -1,0 +1,111 @@
+//! A node with two GPUs, as far as the detector can tell: files in a folder that goes with it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use nodemend_tests::daemon;
+
+/// As the kernel log and the detector name them.
+pub(crate) const GPU: &str = "0000:05:00";
+pub(crate) const OTHER_GPU: &str = "0000:06:00";
+/// On the bus, with another driver.
+pub(crate) const PASSED_THROUGH: &str = "0000:07:00";
+
+pub(crate) const HEALTHY: &str = "gpu 0000:05:00.0\ngpu 0000:06:00.0\n";
+
+pub(crate) struct Node {
+    folder: tempfile::TempDir,
+    library: PathBuf,
+}
+
+impl Node {
+    /// With its driver loaded.
+    pub(crate) fn new(scenario: &str) -> anyhow::Result<Self> {
+        let node = Self {
+            folder: tempfile::tempdir().context("make a folder")?,
+            library: daemon::binary("libnvml_scripted.so")?,
+        };
+        for (gpu, driver) in [
+            (GPU, "nvidia"),
+            (OTHER_GPU, "nvidia"),
+            (PASSED_THROUGH, "vfio-pci"),
+        ] {
+            let (device, driver) = (
+                node.path(&format!("sys/bus/pci/devices/{gpu}.0")),
+                node.path(&format!("sys/bus/pci/drivers/{driver}")),
+            );
+            fs::create_dir_all(&device).context("make a PCI device")?;
+            fs::write(device.join("vendor"), "0x10de\n").context("name its vendor")?;
+            fs::create_dir_all(&driver).context("make a driver")?;
+            symlink(&driver, device.join("driver")).context("bind a driver")?;
+            symlink(&device, driver.join(format!("{gpu}.0"))).context("bind a driver")?;
+        }
+        node.load_driver()?;
+        node.play(scenario)?;
+        Ok(node)
+    }
+
+    /// From now on this is what happens.
+    pub(crate) fn play(&self, scenario: &str) -> anyhow::Result<()> {
+        let (new, path) = (self.path("scenario.new"), self.path("scenario"));
+        fs::write(&new, scenario).context("write a scenario")?;
+        fs::rename(new, path).context("put a scenario into place")
+    }
+
+    pub(crate) fn load_driver(&self) -> anyhow::Result<()> {
+        fs::create_dir_all(self.path("sys/module/nvidia")).context("load the driver")
+    }
+
+    pub(crate) fn unload_driver(&self) -> anyhow::Result<()> {
+        fs::remove_dir(self.path("sys/module/nvidia")).context("unload the driver")
+    }
+
+    /// No GPU, no driver.
+    pub(crate) fn remove_gpus(&self) -> anyhow::Result<()> {
+        self.unload_driver()?;
+        fs::remove_dir_all(self.path("sys/bus")).context("remove the PCI bus")
+    }
+
+    /// The same library, in which a function cannot be found.
+    pub(crate) fn without_symbol(mut self, symbol: &str) -> anyhow::Result<Self> {
+        let mut library = fs::read(&self.library).context("read the library")?;
+        let name = format!("\0{symbol}\0").into_bytes();
+        let places: Vec<_> = (0..library.len().saturating_sub(name.len()))
+            .filter(|&at| library[at..].starts_with(&name))
+            .collect();
+        anyhow::ensure!(!places.is_empty(), "the library has no {symbol}");
+        for at in places {
+            library[at + 1] = b'X';
+        }
+        self.library = self.path("libnvidia-ml.so.1");
+        fs::write(&self.library, library).context("write the library")?;
+        Ok(self)
+    }
+
+    pub(crate) fn without_library(mut self) -> Self {
+        self.library = self.path("libnvidia-ml.so.1");
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn args(&self) -> Vec<String> {
+        vec![
+            "--host-sys".to_owned(),
+            self.path("sys").display().to_string(),
+            "--nvml-library".to_owned(),
+            self.library.display().to_string(),
+            "--gpu-interval".to_owned(),
+            "1s".to_owned(),
+        ]
+    }
+
+    pub(crate) fn env(&self) -> Vec<(String, String)> {
+        let scenario = self.path("scenario").display().to_string();
+        vec![("NVML_SCENARIO".to_owned(), scenario)]
+    }
+}
