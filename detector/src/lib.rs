@@ -67,7 +67,7 @@ pub fn main() -> anyhow::Result<u8> {
         }
         Command::Cleanup(args) => {
             logging::start(args.log_format);
-            clean_up(&args).map(|()| ExitCode::SUCCESS)
+            clean_up(&args).map(|()| SUCCESS)
         }
         Command::Reasons { output } => {
             print!("{}", reasons::reasons(output));
