@@ -154,44 +154,33 @@ impl Pass<'_> {
                     .await;
             }
         };
-        match outcome {
+        let (result, request_id, message) = match outcome {
             Outcome::Accepted {
                 request_id,
                 message,
             } => {
                 let message = message.unwrap_or_else(|| "no activity was returned".to_owned());
-                self.end_attempt(name, &stored, AttemptResult::Accepted, request_id, message)
-                    .await
+                (AttemptResult::Accepted, request_id, message)
             }
             Outcome::Refused {
                 request_id,
                 message,
-            } => {
-                self.end_attempt(name, &stored, AttemptResult::Refused, request_id, message)
-                    .await
-            }
+            } => (AttemptResult::Refused, request_id, message),
             Outcome::Throttled {
                 request_id,
                 message,
-            } => {
-                self.end_attempt(
-                    name,
-                    &stored,
-                    AttemptResult::NotApplied,
-                    request_id,
-                    message,
-                )
-                .await
-            }
+            } => (AttemptResult::NotApplied, request_id, message),
             Outcome::Unknown { message } => {
                 warn!(
                     repair = name,
                     error = message,
                     "AWS may or may not have acted: the instance will tell"
                 );
-                Ok(())
+                return Ok(());
             }
-        }
+        };
+        self.end_attempt(name, &stored, result, request_id, message)
+            .await
     }
 
     /// All gates and the pods again, on what the API server and AWS say now.

@@ -2,7 +2,6 @@
 //! seconds since an arbitrary beginning.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -222,8 +221,4 @@ pub fn cordon(node: &mut NodeView) {
         effect: "NoSchedule".to_owned(),
         ..Default::default()
     });
-}
-
-pub fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
 }
