@@ -10,11 +10,13 @@ use crate::signal::Signal;
 mod accelerated;
 mod assess;
 mod condition;
+mod settings;
 
 use self::accelerated::Gpus;
 use self::assess::Assessed;
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
+pub(crate) use self::settings::{Override, Settings, Threshold};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
@@ -28,6 +30,8 @@ pub(crate) enum Input {
         device: String,
         evidence: Evidence,
     },
+    /// The configuration, at start and whenever it changes.
+    Settings(Settings),
     /// The time that [`Core::wake_at`] asked for has come.
     Wake,
 }
@@ -77,6 +81,7 @@ const MOST_SUSPECTS: usize = 64;
 const OTHERS: &str = "(others)";
 
 pub(crate) struct Core {
+    settings: Settings,
     monitored: Vec<ConditionType>,
     findings: BTreeMap<(Reason, String), Open>,
     suspects: BTreeMap<String, Suspect>,
@@ -108,6 +113,7 @@ impl Core {
     /// `monitored`: the conditions whose sources work. The others are never published.
     pub(crate) fn new(monitored: Vec<ConditionType>) -> Self {
         Self {
+            settings: Settings::default(),
             monitored,
             findings: BTreeMap::new(),
             suspects: BTreeMap::new(),
@@ -171,6 +177,7 @@ impl Core {
             Input::Evidence { device, evidence } => {
                 fault = self.evidence(&device, evidence, now, &mut out);
             }
+            Input::Settings(settings) => self.settings = settings,
             Input::Wake => self.wake(now, &mut out),
         }
         out.extend(self.publish(fault, now));
@@ -179,7 +186,7 @@ impl Core {
 
     fn signal(&mut self, signal: Signal, now: Now, out: &mut Vec<Output>) {
         let (historic, fault) = (signal.historic, signal.at);
-        match assess::assess(signal) {
+        match assess::assess(signal, &self.settings) {
             // What was over before the agent started is not news.
             Assessed::Sighting(_) if historic => {}
             Assessed::Sighting(sighting) => self.see(sighting, now, out),

@@ -70,6 +70,8 @@ impl Host {
                 }
                 ConditionType::StorageReady => log && attached(Hook::BlockIo),
                 ConditionType::NetworkingReady => attached(Hook::NetDrop),
+                // Only log rules of the configuration look at it so far.
+                ConditionType::ContainerRuntimeReady => false,
                 // By the kernel log alone until NVML answers.
                 ConditionType::AcceleratedHardwareReady => log && self.gpu_driver,
             })

@@ -5,10 +5,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 mod accelerated;
+mod custom;
 mod kernel;
 mod networking;
 mod storage;
+
+pub(crate) use self::accelerated::FATAL_XIDS;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Reason {
@@ -27,6 +32,11 @@ pub(crate) enum Reason {
     NvidiaDoubleBitError,
     NvmlHung,
     NvmlError,
+    /// A user's own log rule.
+    Custom {
+        name: &'static str,
+        condition: ConditionType,
+    },
 }
 
 /// Condition types and healthy reasons are those of EKS's node monitoring agent; True = healthy.
@@ -36,12 +46,14 @@ pub(crate) enum ConditionType {
     KernelReady,
     StorageReady,
     NetworkingReady,
+    ContainerRuntimeReady,
     AcceleratedHardwareReady,
 }
 
-/// Fatal makes the condition False; a Warning is an Event only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Fatal makes the condition False, a Warning is an Event only, Info is in the metrics and the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Severity {
+    Info,
     Warning,
     Fatal,
 }
@@ -63,6 +75,8 @@ pub(crate) struct Row {
     /// The worst it can be.
     pub severity: Severity,
     pub clears: Clears,
+    /// EKS's node monitoring agent has this reason as well.
+    pub eks: bool,
     pub threshold: &'static str,
     pub meaning: &'static str,
     pub advice: &'static str,
@@ -87,12 +101,14 @@ impl Reason {
             Self::NvidiaDoubleBitError => &accelerated::NVIDIA_DOUBLE_BIT_ERROR,
             Self::NvmlHung => &accelerated::NVML_HUNG,
             Self::NvmlError => &accelerated::NVML_ERROR,
+            Self::Custom { condition, .. } => custom::row(condition),
         }
     }
 
     pub(crate) fn name(self) -> Cow<'static, str> {
         let name = self.row().name;
         match self {
+            Self::Custom { name, .. } => Cow::Borrowed(name),
             Self::NvidiaXidError(number) | Self::NvidiaXidWarning(number) => {
                 Cow::Owned(name.replace("<n>", &number.to_string()))
             }
@@ -111,16 +127,7 @@ impl Reason {
         }
     }
 
-    /// The reason of an XID, by the list of EKS's node monitoring agent.
-    pub(crate) fn of_xid(xid: u32) -> Self {
-        if accelerated::FATAL_XIDS.contains(&xid) {
-            Self::NvidiaXidError(xid)
-        } else {
-            Self::NvidiaXidWarning(xid)
-        }
-    }
-
-    /// One for each row; XID 79 and 31 for their families.
+    /// One for each row of the table; XID 79 and 31 for their families.
     pub(crate) const ALL: [Self; 14] = [
         Self::OomKilling,
         Self::AppBlocked,
@@ -140,10 +147,11 @@ impl Reason {
 }
 
 impl ConditionType {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::KernelReady,
         Self::StorageReady,
         Self::NetworkingReady,
+        Self::ContainerRuntimeReady,
         Self::AcceleratedHardwareReady,
     ];
 
@@ -152,6 +160,7 @@ impl ConditionType {
             Self::KernelReady => "KernelReady",
             Self::StorageReady => "StorageReady",
             Self::NetworkingReady => "NetworkingReady",
+            Self::ContainerRuntimeReady => "ContainerRuntimeReady",
             Self::AcceleratedHardwareReady => "AcceleratedHardwareReady",
         }
     }
@@ -161,6 +170,7 @@ impl ConditionType {
             Self::KernelReady => "KernelIsReady",
             Self::StorageReady => "StorageIsReady",
             Self::NetworkingReady => "NetworkingIsReady",
+            Self::ContainerRuntimeReady => "ContainerRuntimeIsReady",
             Self::AcceleratedHardwareReady => "NvidiaGPUIsReady",
         }
     }
@@ -175,6 +185,7 @@ impl fmt::Display for Reason {
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Info => "Info",
             Self::Warning => "Warning",
             Self::Fatal => "Fatal",
         })

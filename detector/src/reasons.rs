@@ -55,6 +55,12 @@ fn markdown() -> String {
         work on a host is absent there, never `True`.\n"
         .to_owned();
     for condition in ConditionType::ALL {
+        if Reason::ALL
+            .iter()
+            .all(|reason| reason.row().condition != condition)
+        {
+            continue;
+        }
         out += &format!(
             "\n## {} (healthy: `{}`)\n",
             condition.name(),

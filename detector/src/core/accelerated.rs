@@ -309,7 +309,7 @@ fn remembered(part: &str) -> Option<(Reason, String, String)> {
     let gpu = gpu_name(message.strip_prefix("GPU ")?.split_once(' ')?.0)?;
     let xid = || {
         let number = name.strip_prefix("NvidiaXID")?.strip_suffix("Error")?;
-        number.parse().ok().map(Reason::of_xid)
+        number.parse().ok().map(Reason::NvidiaXidError)
     };
     let reason = [
         Reason::NvidiaDeviceCountMismatch,

@@ -1,5 +1,6 @@
 //! PURE. What a signal says, in words, and about whom.
 
+use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
 use crate::reason::Reason;
 use crate::signal::{
@@ -30,7 +31,7 @@ pub(super) enum Assessed {
     Forged,
 }
 
-pub(super) fn assess(signal: Signal) -> Assessed {
+pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
     let at = signal.at;
     let sighting = |reason: Reason, entity, message, subject, count| {
         Assessed::Sighting(Sighting {
@@ -146,7 +147,7 @@ pub(super) fn assess(signal: Signal) -> Assessed {
             seen_by,
             driver: _,
         } => {
-            let reason = Reason::of_xid(xid);
+            let reason = settings.of_xid(xid);
             let detail = detail
                 .map(|detail| format!(": {detail}"))
                 .unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Clears, ConditionType, Row, Severity};
 
 /// The list of EKS's node monitoring agent 1.7.0: every other XID is an Event.
-pub(super) const FATAL_XIDS: [u32; 21] = [
+pub(crate) const FATAL_XIDS: [u32; 21] = [
     46, 48, 54, 62, 63, 64, 74, 79, 95, 109, 110, 119, 120, 136, 140, 142, 143, 151, 155, 156, 158,
 ];
 
@@ -16,6 +16,7 @@ pub(super) const NVIDIA_XID_ERROR: Row = Row {
     condition: ConditionType::AcceleratedHardwareReady,
     severity: Severity::Fatal,
     clears: Clears::RecoveredOrReboot,
+    eks: true,
     threshold: "each XID of 46, 48, 54, 62, 63, 64, 74, 79, 95, 109, 110, 119, 120, 136, 140, 142, 143, 151, 155, 156, 158; one finding for each GPU and number. A line from before the agent's start is a Warning until NVML says that the GPU is lost or in need of recovery",
     meaning: "A GPU or its driver reported an error that work on it does not survive.",
     advice: "Reboot the node (or reset the GPU); replace it when the error comes back, and at once for XID 79.",
@@ -27,6 +28,7 @@ pub(super) const NVIDIA_XID_WARNING: Row = Row {
     condition: ConditionType::AcceleratedHardwareReady,
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: true,
     threshold: "each other XID; one finding for each GPU and number",
     meaning: "A GPU reported an error that applications can cause themselves, or that the driver handled.",
     advice: "Look the number up in NVIDIA's XID catalogue, and at the process that the message names.",
@@ -38,6 +40,7 @@ pub(super) const NVIDIA_DEVICE_COUNT_MISMATCH: Row = Row {
     condition: ConditionType::AcceleratedHardwareReady,
     severity: Severity::Fatal,
     clears: Clears::Recovered,
+    eks: true,
     threshold: "at once; one finding for each GPU",
     meaning: "The driver has fewer working GPUs than the PCI bus: one fell off the bus, must be reset, or has no power.",
     advice: "Reboot the node; replace it when the GPU stays away.",
@@ -49,6 +52,7 @@ pub(super) const NVIDIA_DOUBLE_BIT_ERROR: Row = Row {
     condition: ConditionType::AcceleratedHardwareReady,
     severity: Severity::Fatal,
     clears: Clears::Recovered,
+    eks: true,
     threshold: "each rise of the counter; one finding for each GPU. Errors from before the agent's start are a Warning",
     meaning: "The memory of a GPU had errors that ECC could not correct.",
     advice: "Reboot the node or reset the GPU, so that the rows are remapped; replace it when the errors come back.",
@@ -60,6 +64,7 @@ pub(super) const NVML_HUNG: Row = Row {
     condition: ConditionType::AcceleratedHardwareReady,
     severity: Severity::Warning,
     clears: Clears::Recovered,
+    eks: false,
     threshold: "a call that has not returned 5 seconds after it should have",
     meaning: "NVIDIA's management library does not answer, as it does when a GPU is dying. GPUs are watched by the kernel log alone.",
     advice: "Look for XIDs in the kernel log, and whether nvidia-smi hangs as well; reboot the node.",
@@ -71,6 +76,7 @@ pub(super) const NVML_ERROR: Row = Row {
     condition: ConditionType::AcceleratedHardwareReady,
     severity: Severity::Warning,
     clears: Clears::Recovered,
+    eks: false,
     threshold: "at once, where the driver is loaded, or was",
     meaning: "NVIDIA's management library cannot be used: it is missing, does not fit the driver, lacks a function, or the driver has gone.",
     advice: "`nodemend-detector check` names the cause; --nvml-library says where the library is.",

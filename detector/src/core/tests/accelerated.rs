@@ -72,7 +72,7 @@ fn condition(outputs: &[Output]) -> Option<Condition> {
 }
 
 fn count(core: &Core, xid: u32) -> u64 {
-    core.findings[&(Reason::of_xid(xid), GPU.to_owned())]
+    core.findings[&(Settings::default().of_xid(xid), GPU.to_owned())]
         .finding
         .count
 }
