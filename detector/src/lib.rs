@@ -19,7 +19,8 @@ use crate::core::Core;
 use crate::export::{Exporter, Options};
 use crate::host::Host;
 use crate::probe::Prober;
-use crate::reader::Message;
+use crate::reader::{Memory, Message};
+use crate::state::file::StateFile;
 
 mod args;
 mod check;
@@ -37,6 +38,7 @@ mod reason;
 mod reasons;
 mod signal;
 mod source;
+mod state;
 mod text;
 mod watch;
 mod workload;
@@ -100,11 +102,15 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             args.sources.host_proc.clone(),
             args.sources.critical_mounts.clone(),
         );
-        let (mailbox, thread) = reader::start(host.sources, core, prober, move |output| {
+        let state_file = StateFile::new(args.state_dir.clone());
+        let boot_id = clock::boot_id()?;
+        let left = state_file.load(&boot_id);
+        let memory = Memory { boot_id, left };
+        let (mailbox, thread) = reader::start(host.sources, core, prober, memory, move |output| {
             // When the exporter is gone the process is on its way out.
             drop(sender.send(output));
         })?;
-        let exporter = Exporter::new(client, options(&args));
+        let exporter = Exporter::new(client, options(&args), state_file);
         let exporting = exporter.run(outputs, |existing| {
             mailbox.send(Message::Existing(existing))
         });

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// One observation by one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signal {
@@ -73,7 +75,8 @@ pub(crate) struct Task {
 }
 
 /// The pod and container that a cgroup belongs to, read from its path.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Workload {
     /// Names from the outermost level that was copied to the innermost, joined by `/`.
     pub cgroup: String,
@@ -109,7 +112,7 @@ pub(crate) enum BlockErrorClass {
     Other,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GpuState {
     /// Why the driver cannot use it, if so.
     pub lost: Option<String>,
@@ -119,7 +122,7 @@ pub(crate) struct GpuState {
 }
 
 /// What the driver says must be done with a GPU (`NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Recovery {
     /// The driver is too old to say.
     Unknown,
@@ -151,6 +154,17 @@ pub(crate) enum SourceName {
     Bpf,
     Kmsg,
     Nvml,
+}
+
+impl SourceName {
+    /// For the state file and metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "bpf",
+            Self::Kmsg => "kernelLog",
+            Self::Nvml => "nvml",
+        }
+    }
 }
 
 /// A GPU by PCI domain, bus and device as the driver writes it: `0000:05:00`; it goes into paths

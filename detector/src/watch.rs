@@ -7,11 +7,13 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::args::{Format, SourceArgs};
+use crate::clock;
 use crate::core::{Condition, Core, Output};
 use crate::finding::Transition;
 use crate::host::Host;
 use crate::probe::Prober;
-use crate::reader::{self, Message};
+use crate::reader::{self, Memory, Message};
+use crate::state::file::Left;
 
 pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     let host = Host::open(args);
@@ -22,7 +24,12 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     let core = Core::new(host.monitored());
     let prober = Prober::new(args.host_proc.clone(), args.critical_mounts.clone());
     let hooks = hooks(&host);
-    let (mailbox, thread) = reader::start(host.sources, core, prober, move |output| {
+    // What a look at the host shows is nobody's memory.
+    let memory = Memory {
+        boot_id: clock::boot_id()?,
+        left: Left::Nothing,
+    };
+    let (mailbox, thread) = reader::start(host.sources, core, prober, memory, move |output| {
         // The receiver lives as long as the process.
         drop(sender.send(output));
     })?;
@@ -65,8 +72,8 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
                 }
                 shown = conditions;
             }
-            // Answered by the reader itself.
-            Output::Probe { .. } => {}
+            // Answered by the reader itself, and kept by nobody.
+            Output::Probe { .. } | Output::State(_) => {}
         }
     }
     match thread.join() {

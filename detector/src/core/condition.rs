@@ -109,7 +109,7 @@ fn message(open: &[&Finding]) -> String {
         .iter()
         .map(|finding| {
             let since = finding.opened.wall.strftime("%Y-%m-%dT%H:%M:%SZ");
-            format!("{}: {} (since {since})", finding.reason, finding.message)
+            format!("{}: {} (since {since})", finding.reason, finding.text())
         })
         .collect();
     text::bounded(&parts.join("; "), MESSAGE_LIMIT)

@@ -51,3 +51,27 @@ pub(super) const SIGNALS_LOST: Row = Row {
     advice: "Look at what floods the log or the disk. The findings that are open stay right; their counts are lower bounds.",
     source: "the ring buffer's own counter; sequence numbers of /dev/kmsg",
 };
+
+pub(super) const MONITORING_GAP: Row = Row {
+    name: "MonitoringGap",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Info,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each restart of the agent",
+    meaning: "For the time that the message names, no agent was watching: faults that only tracepoints show are not counted for it. The kernel log was read from where the agent before had stopped.",
+    advice: "None after an upgrade. Many of them: look why the agent restarts.",
+    source: "the state that the agent before left in --state-dir",
+};
+
+pub(super) const STATE_DAMAGED: Row = Row {
+    name: "StateDamaged",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "at once, at the agent's start",
+    meaning: "What the agent before had saved could not be read. Findings were rebuilt from the kernel log and the Node's conditions; those that only tracepoints show are forgotten.",
+    advice: "Look at the file that was set aside, and at what else writes to --state-dir.",
+    source: "the state file in --state-dir",
+};
