@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::finding::{Now, Transition};
+use crate::finding::{Change, Now, Transition};
 use crate::reason::{ConditionType, Reason, Severity};
 use crate::signal::Signal;
 use crate::state::State;
@@ -87,6 +87,8 @@ pub(crate) struct Core {
     before: BTreeMap<ConditionType, Before>,
     /// The Node has been read.
     node_read: bool,
+    /// What the Node said of an earlier boot, until it is known what is so now.
+    earlier_boot: BTreeMap<ConditionType, Existing>,
     published: Option<Vec<Condition>>,
     history_read: bool,
 }
@@ -101,6 +103,7 @@ impl Core {
             gpus: Gpus::default(),
             before: BTreeMap::new(),
             node_read: false,
+            earlier_boot: BTreeMap::new(),
             published: None,
             history_read: false,
         }
@@ -136,7 +139,11 @@ impl Core {
                 self.suspects.wake(&self.findings, now, &mut out);
             }
         }
-        out.extend(self.publish(fault, now));
+        let published = self.publish(fault, now);
+        if let Some(Output::Conditions { conditions, .. }) = &published {
+            out.extend(self.ended_by_reboot(conditions, now));
+        }
+        out.extend(published);
         out
     }
 
@@ -164,7 +171,33 @@ impl Core {
                 transition: condition.transition,
             };
             self.before.insert(condition.kind, before);
+            let age = now.wall.duration_since(condition.transition);
+            if !condition.healthy && age.unsigned_abs() > now.boot {
+                self.earlier_boot.insert(condition.kind, condition);
+            }
         }
+    }
+
+    /// What the Node said of the boot before is over, if the condition is healthy now.
+    fn ended_by_reboot(&mut self, conditions: &[Condition], now: Now) -> Vec<Output> {
+        let settings = self.findings.settings();
+        let mut over = Vec::new();
+        for condition in conditions {
+            let Some(earlier) = self.earlier_boot.remove(&condition.kind) else {
+                continue;
+            };
+            if condition.healthy
+                && let Some(finding) = condition::finding_of(&earlier, settings, now)
+            {
+                over.push(Output::Transition(Transition {
+                    change: Change::Cleared,
+                    fault: finding.last_seen,
+                    finding,
+                    found: now,
+                }));
+            }
+        }
+        over
     }
 
     fn signal(&mut self, signal: Signal, now: Now, out: &mut Vec<Output>) {

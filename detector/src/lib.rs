@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::args::{CleanupArgs, Cli, Command, RunArgs};
+use crate::boots::marker::Marker;
 use crate::core::Core;
 use crate::export::{Exporter, Options};
 use crate::host::Host;
@@ -23,6 +24,7 @@ use crate::reader::{Memory, Message};
 use crate::state::file::StateFile;
 
 mod args;
+mod boots;
 mod check;
 mod cleanup;
 mod clock;
@@ -47,6 +49,9 @@ const SUCCESS: u8 = 0;
 
 /// Nothing can be watched, or no API server can be spoken to, whatever one waits for.
 const CANNOT_RUN_HERE: u8 = 3;
+
+/// For the disk to take note of the stop.
+const DISK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// For what is known but not yet written when a signal comes.
 const LAST_WRITES: Duration = Duration::from_secs(3);
@@ -105,11 +110,25 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         let state_file = StateFile::new(args.state_dir.clone());
         let boot_id = clock::boot_id()?;
         let left = state_file.load(&boot_id);
-        let memory = Memory { boot_id, left };
+        let memory = Memory {
+            boot_id: boot_id.clone(),
+            left,
+        };
         let (mailbox, thread) = reader::start(host.sources, core, prober, memory, move |output| {
             // When the exporter is gone the process is on its way out.
             drop(sender.send(output));
         })?;
+        let boots = {
+            let mailbox = mailbox.clone();
+            let dumps = [
+                args.sources.host_sys.join("fs/pstore"),
+                // Where systemd-pstore moves them.
+                args.sources.host_proc.join("1/root/var/lib/systemd/pstore"),
+            ];
+            Marker::start(args.boots_dir.clone(), dumps, boot_id, move |found| {
+                mailbox.send(Message::Signal(found.signal()));
+            })?
+        };
         let exporter = Exporter::new(client, options(&args), state_file);
         let exporting = exporter.run(outputs, |existing| {
             mailbox.send(Message::Existing(existing))
@@ -121,6 +140,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             signal = stop_signal() => {
                 info!(signal = signal?, "stopping");
                 mailbox.send(Message::Stop);
+                boots.stop(DISK_PATIENCE);
                 // The conditions stay as they are: an upgrade makes no flap.
                 if timeout(LAST_WRITES, exporting).await.is_err() {
                     warn!("stopped before the API server had taken everything");

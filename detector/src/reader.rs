@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::clock;
 use crate::core::{Core, Evidence, Existing, Input, Output};
 use crate::probe::Prober;
+use crate::signal::Signal;
 use crate::source::Source;
 use crate::state::State;
 use crate::state::file::Left;
@@ -23,7 +24,12 @@ use crate::state::file::Left;
 /// What other threads tell the reader.
 pub(crate) enum Message {
     Existing(Vec<Existing>),
-    Evidence { device: String, evidence: Evidence },
+    Evidence {
+        device: String,
+        evidence: Evidence,
+    },
+    /// From a thread that is no source.
+    Signal(Signal),
     Stop,
 }
 
@@ -119,6 +125,7 @@ impl<F: FnMut(Output)> Reader<F> {
             while let Ok(message) = self.messages.try_recv() {
                 match message {
                     Message::Existing(existing) => self.step(Input::Existing(existing)),
+                    Message::Signal(signal) => self.step(Input::Signal(signal)),
                     Message::Evidence { device, evidence } => {
                         self.step(Input::Evidence { device, evidence })
                     }

@@ -23,6 +23,8 @@ pub(crate) enum Reason {
     SignalsLost,
     MonitoringGap,
     StateDamaged,
+    UnexpectedReboot,
+    UnexpectedRebootLoop,
     BlockIoError,
     FilesystemError,
     FilesystemReadOnly,
@@ -95,6 +97,8 @@ impl Reason {
             Self::SignalsLost => &kernel::SIGNALS_LOST,
             Self::MonitoringGap => &kernel::MONITORING_GAP,
             Self::StateDamaged => &kernel::STATE_DAMAGED,
+            Self::UnexpectedReboot => &kernel::UNEXPECTED_REBOOT,
+            Self::UnexpectedRebootLoop => &kernel::UNEXPECTED_REBOOT_LOOP,
             Self::BlockIoError => &storage::BLOCK_IO_ERROR,
             Self::FilesystemError => &storage::FILESYSTEM_ERROR,
             Self::FilesystemReadOnly => &storage::FILESYSTEM_READ_ONLY,
@@ -122,6 +126,8 @@ impl Reason {
             | Self::SignalsLost
             | Self::MonitoringGap
             | Self::StateDamaged
+            | Self::UnexpectedReboot
+            | Self::UnexpectedRebootLoop
             | Self::BlockIoError
             | Self::FilesystemError
             | Self::FilesystemReadOnly
@@ -152,13 +158,15 @@ impl Reason {
     }
 
     /// One for each row of the table; XID 79 and 31 for their families.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::OomKilling,
         Self::AppBlocked,
         Self::SoftLockup,
         Self::SignalsLost,
         Self::MonitoringGap,
         Self::StateDamaged,
+        Self::UnexpectedReboot,
+        Self::UnexpectedRebootLoop,
         Self::BlockIoError,
         Self::FilesystemError,
         Self::FilesystemReadOnly,

@@ -63,6 +63,12 @@ pub(crate) enum What {
     Gpu { gpu: String, state: GpuState },
     /// NVML itself.
     Nvml(Nvml),
+    /// The host was booted though nobody had asked for it, `count` times within a day.
+    UnexpectedBoot {
+        count: usize,
+        /// Of the kernel that died.
+        last_words: Option<String>,
+    },
     /// A source lost observations: nothing can be said about them but their number.
     Lost { source: SourceName, count: u64 },
 }

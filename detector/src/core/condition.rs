@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::finding::Finding;
+use super::settings::Settings;
+use crate::finding::{Finding, Now, Subject};
 use crate::reason::{ConditionType, Reason, Severity};
 use crate::signal;
 use crate::text;
@@ -98,6 +99,29 @@ pub(super) fn read_only_devices(condition: &Existing) -> impl Iterator<Item = St
             .strip_prefix(": ")?
             .split_once(", mounted at ")?;
         signal::device_name(device)
+    })
+}
+
+/// The finding that a condition of an earlier boot speaks of, as far as its text tells.
+pub(super) fn finding_of(condition: &Existing, settings: &Settings, now: Now) -> Option<Finding> {
+    let (reason, rest) = condition.message.split_once(": ")?;
+    let reason = settings.reason(reason)?;
+    Some(Finding {
+        reason,
+        entity: "(earlier boot)".to_owned(),
+        severity: Severity::Fatal,
+        message: format!(
+            "the node has been booted since: {}",
+            text::bounded(rest, 512)
+        ),
+        subject: Subject::default(),
+        count: 1,
+        flaps: 0,
+        opened: Now {
+            boot: now.boot,
+            wall: condition.transition,
+        },
+        last_seen: now.boot,
     })
 }
 

@@ -505,6 +505,27 @@ fn a_reboot_that_mended_it_is_a_new_status() {
 }
 
 #[test]
+fn what_a_reboot_ended_is_told_once_it_is_known_to_be_over() {
+    let broken = || Existing {
+        kind: ConditionType::StorageReady,
+        healthy: false,
+        transition: Timestamp::from_second(1_600_000_000).unwrap(),
+        message: "FilesystemReadOnly: sda1, mounted at /, is read-only (since x)".to_owned(),
+    };
+    for (answer, told) in [(Evidence::Writable, 1), (read_only(true), 0)] {
+        let mut core = Core::new(vec![ConditionType::StorageReady]);
+        core.step(Input::HistoryRead, at(100));
+        let outputs = core.step(Input::Existing(vec![broken()]), at(100));
+        assert_eq!(changes(&outputs), [], "unknown is not over");
+        let outputs = core.step(evidence("sda1", answer), at(101));
+        let cleared = changes(&outputs)
+            .into_iter()
+            .filter(|(change, ..)| *change == Change::Cleared);
+        assert_eq!(cleared.count(), told);
+    }
+}
+
+#[test]
 fn the_oldest_fatal_finding_speaks_for_the_condition() {
     let mut core = started();
     for (device, second) in [("sdb1", 2), ("sda1", 4)] {

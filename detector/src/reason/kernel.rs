@@ -75,3 +75,29 @@ pub(super) const STATE_DAMAGED: Row = Row {
     advice: "Look at the file that was set aside, and at what else writes to --state-dir.",
     source: "the state file in --state-dir",
 };
+
+const BOOTS: &str = "the list of boots in --boots-dir: a boot is unexpected if the agent had not been told to stop before it, as it is when a host shuts down; pstore for the last words";
+
+pub(super) const UNEXPECTED_REBOOT: Row = Row {
+    name: "UnexpectedReboot",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each boot that nobody asked for",
+    meaning: "The host was reset, lost power or its kernel died: it was booted without having been shut down.",
+    advice: "Look at the last words of the kernel in the message, at the console of the machine, and at the cloud's own events.",
+    source: BOOTS,
+};
+
+pub(super) const UNEXPECTED_REBOOT_LOOP: Row = Row {
+    name: "UnexpectedRebootLoop",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "the third boot within 24 hours that nobody asked for",
+    meaning: "The host dies again and again.",
+    advice: "Replace the node. `severity: Fatal` in the configuration leaves that to repair.",
+    source: BOOTS,
+};

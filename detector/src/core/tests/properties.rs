@@ -174,9 +174,9 @@ impl Host {
         }
     }
 
-    /// Lets everything be asked and answered.
+    /// Lets everything be asked and answered, and what flaps be well for long enough.
     fn settle(&mut self) {
-        for _ in 0..4 {
+        for _ in 0..64 {
             self.wait(10);
             self.answer(false);
         }
