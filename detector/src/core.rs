@@ -10,6 +10,7 @@ use crate::signal::Signal;
 mod accelerated;
 mod assess;
 mod condition;
+mod configuration;
 mod settings;
 
 use self::accelerated::Gpus;
@@ -199,6 +200,7 @@ impl Core {
             } => self.xid(sighting, (gpu, xid), seen_by, historic, now, out),
             Assessed::Gpu { gpu, state } => self.gpu(gpu, state, now, out),
             Assessed::Nvml(nvml) => self.nvml(nvml, now, out),
+            Assessed::Configuration(state) => self.configuration(state, now, out),
             Assessed::Forged => {}
         }
     }
@@ -385,6 +387,7 @@ impl Core {
         let before = self.before.as_mut().filter(|_| self.history_read)?;
         let findings = self.findings.values().map(|open| &open.finding);
         let monitored = accelerated::published(&self.monitored, findings.clone());
+        let monitored = configuration::published(monitored, &self.settings, findings.clone());
         let mut conditions = condition::fold(&monitored, findings, before, now.wall);
         if self.suspects.values().any(|suspect| !suspect.answered) {
             // Unknown is not healthy: what was said last stands, here or on the Node.

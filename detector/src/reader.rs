@@ -12,14 +12,24 @@ use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::clock;
+use crate::config::{Config, Scope};
 use crate::core::{Core, Evidence, Existing, Input, Output};
 use crate::probe::Prober;
+use crate::signal::{Signal, What};
 use crate::source::Source;
 
 /// What other threads tell the reader.
 pub(crate) enum Message {
     Existing(Vec<Existing>),
-    Evidence { device: String, evidence: Evidence },
+    Evidence {
+        device: String,
+        evidence: Evidence,
+    },
+    /// The configuration file has changed; `config` is absent where the old one stays in force.
+    Config {
+        config: Option<Arc<Config>>,
+        state: What,
+    },
     Stop,
 }
 
@@ -46,6 +56,7 @@ pub(crate) fn start(
     sources: Vec<Box<dyn Source + Send>>,
     core: Core,
     prober: Prober,
+    config: Arc<Config>,
     output: impl FnMut(Output) + Send + 'static,
 ) -> anyhow::Result<(Mailbox, JoinHandle<anyhow::Result<()>>)> {
     let (queue, messages) = mpsc::channel();
@@ -53,17 +64,21 @@ pub(crate) fn start(
         eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).context("make an eventfd")?,
     );
     let mailbox = Mailbox { queue, wake };
-    let reader = Reader {
+    let mut reader = Reader {
         sources,
         core,
         prober,
+        scope: Scope::default(),
         mailbox: mailbox.clone(),
         messages,
         output,
     };
     let thread = thread::Builder::new()
         .name("reader".to_owned())
-        .spawn(move || reader.run());
+        .spawn(move || {
+            reader.configure(&config);
+            reader.run()
+        });
     Ok((mailbox, thread.context("start the reader thread")?))
 }
 
@@ -71,6 +86,7 @@ struct Reader<F> {
     sources: Vec<Box<dyn Source + Send>>,
     core: Core,
     prober: Prober,
+    scope: Scope,
     mailbox: Mailbox,
     messages: Receiver<Message>,
     output: F,
@@ -92,6 +108,16 @@ impl<F: FnMut(Output)> Reader<F> {
                     Message::Existing(existing) => self.step(Input::Existing(existing)),
                     Message::Evidence { device, evidence } => {
                         self.step(Input::Evidence { device, evidence })
+                    }
+                    Message::Config { config, state } => {
+                        if let Some(config) = config {
+                            self.configure(&config);
+                        }
+                        self.step(Input::Signal(Signal {
+                            at: clock::boot(),
+                            historic: false,
+                            what: state,
+                        }));
                     }
                     Message::Stop => return Ok(()),
                 }
@@ -150,6 +176,7 @@ impl<F: FnMut(Output)> Reader<F> {
             sources,
             core,
             prober,
+            scope,
             mailbox,
             output,
             ..
@@ -157,10 +184,25 @@ impl<F: FnMut(Output)> Reader<F> {
         let source = &mut sources[index];
         source
             .drain(&mut |signal| {
+                if !scope.admits(&signal.what) {
+                    return;
+                }
                 let outputs = core.step(Input::Signal(signal), clock::now());
                 hand_over(outputs, prober, mailbox, output);
             })
             .with_context(|| format!("the source {:?} broke", source.name()))
+    }
+
+    /// All of it, between two signals.
+    fn configure(&mut self, config: &Config) {
+        for source in &mut self.sources {
+            source.configure(&config.rules);
+        }
+        self.scope = config.scope.clone();
+        if let Some(mounts) = &config.critical_mounts {
+            self.prober.set_critical(mounts.clone());
+        }
+        self.step(Input::Settings(config.settings.clone()));
     }
 
     fn step(&mut self, input: Input) {
@@ -208,3 +250,6 @@ fn take_priority() {
         "SCHED_RR is not allowed here; the reader thread is niced instead where that is allowed"
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 mod accelerated;
 mod custom;
+mod intern;
 mod kernel;
 mod networking;
 mod storage;
 
 pub(crate) use self::accelerated::FATAL_XIDS;
+pub(crate) use self::intern::{LONGEST_NAME, intern, is_reason_name};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Reason {
@@ -21,6 +23,8 @@ pub(crate) enum Reason {
     AppBlocked,
     SoftLockup,
     SignalsLost,
+    ConfigInvalid,
+    ConfigPending,
     BlockIoError,
     FilesystemError,
     FilesystemReadOnly,
@@ -91,6 +95,8 @@ impl Reason {
             Self::AppBlocked => &kernel::APP_BLOCKED,
             Self::SoftLockup => &kernel::SOFT_LOCKUP,
             Self::SignalsLost => &kernel::SIGNALS_LOST,
+            Self::ConfigInvalid => &kernel::CONFIG_INVALID,
+            Self::ConfigPending => &kernel::CONFIG_PENDING,
             Self::BlockIoError => &storage::BLOCK_IO_ERROR,
             Self::FilesystemError => &storage::FILESYSTEM_ERROR,
             Self::FilesystemReadOnly => &storage::FILESYSTEM_READ_ONLY,
@@ -116,6 +122,8 @@ impl Reason {
             | Self::AppBlocked
             | Self::SoftLockup
             | Self::SignalsLost
+            | Self::ConfigInvalid
+            | Self::ConfigPending
             | Self::BlockIoError
             | Self::FilesystemError
             | Self::FilesystemReadOnly
@@ -128,11 +136,13 @@ impl Reason {
     }
 
     /// One for each row of the table; XID 79 and 31 for their families.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::OomKilling,
         Self::AppBlocked,
         Self::SoftLockup,
         Self::SignalsLost,
+        Self::ConfigInvalid,
+        Self::ConfigPending,
         Self::BlockIoError,
         Self::FilesystemError,
         Self::FilesystemReadOnly,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::reason::ConditionType;
+
 /// One observation by one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signal {
@@ -61,6 +63,24 @@ pub(crate) enum What {
     Gpu { gpu: String, state: GpuState },
     /// NVML itself.
     Nvml(Nvml),
+    /// A line fits a log rule of the configuration.
+    LogRule {
+        rule: String,
+        reason: &'static str,
+        condition: ConditionType,
+        /// The file's path or the journal's unit; absent for the kernel log.
+        log: Option<String>,
+        /// The line itself: printable, bounded.
+        line: String,
+    },
+    /// What the configuration is like; told at start and when the file changes.
+    Configuration {
+        file: String,
+        /// What is wrong with the file, so that the one before it stays in force.
+        invalid: Option<String>,
+        /// Keys whose change waits for the next start.
+        pending: Option<String>,
+    },
     /// A source lost observations: nothing can be said about them but their number.
     Lost { source: SourceName, count: u64 },
 }
@@ -151,6 +171,8 @@ pub(crate) enum SourceName {
     Bpf,
     Kmsg,
     Nvml,
+    /// Log files that rules look at.
+    File,
 }
 
 /// A GPU by PCI domain, bus and device as the driver writes it: `0000:05:00`; it goes into paths

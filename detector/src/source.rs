@@ -5,10 +5,13 @@
 //! decision.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
+use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName};
 
 pub(crate) mod bpf;
+pub(crate) mod file;
 pub(crate) mod kmsg;
 pub(crate) mod nvml;
 mod pci;
@@ -23,4 +26,7 @@ pub(crate) trait Source {
     /// Hands over what is there now. What comes in a flood is handed over in parts, so that the other
     /// sources have their turn. An error means that the source is broken.
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()>;
+
+    /// Takes the log rules that are in force from now on. Most sources read no lines.
+    fn configure(&mut self, _rules: &Arc<LogRules>) {}
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::reason::{FATAL_XIDS, Reason, Severity};
+use crate::reason::{ConditionType, FATAL_XIDS, Reason, Severity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -13,6 +13,8 @@ pub(crate) struct Settings {
     pub fatal_xids: BTreeSet<u32>,
     /// Whether reasons that EKS's agent does not have may be Fatal: others act on these conditions.
     pub own_fatal_reasons: bool,
+    /// The conditions that live log rules look after.
+    pub fed_by_rules: BTreeSet<ConditionType>,
 }
 
 /// What is absent stays as the table has it.
@@ -39,6 +41,7 @@ impl Default for Settings {
             overrides: BTreeMap::new(),
             fatal_xids: FATAL_XIDS.into_iter().collect(),
             own_fatal_reasons: true,
+            fed_by_rules: BTreeSet::new(),
         }
     }
 }
