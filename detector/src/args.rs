@@ -30,7 +30,8 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t = Format::Text)]
         output: Format,
     },
-    /// Say which hooks and sources this host supports and why not, then exit
+    /// Say which hooks and sources this host supports and why not, then exit; with --config only say
+    /// what is wrong with that file (exit code 1), on any machine
     Check {
         #[command(flatten)]
         sources: SourceArgs,
@@ -91,8 +92,12 @@ pub(crate) struct CleanupArgs {
     pub log_format: Format,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
+    /// Configuration file; what it says goes before what the flags say. Without this
+    /// /etc/nodemend/detector.yaml, where there is one
+    #[arg(long, env = "NODEMEND_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Path that the node cannot do without; may be repeated. A read-only file system under one of
     /// them is Fatal
     #[arg(

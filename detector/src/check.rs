@@ -1,13 +1,17 @@
 //! `nodemend-detector check`: what this host supports, and the remedy for what it does not.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use crate::args::{Format, SourceArgs};
+use crate::config::Config;
 use crate::host::Host;
 use crate::reason::ConditionType;
+use crate::reload::{self, ConfigFile};
+use crate::rules::Live;
 use crate::signal::{Nvml, SourceName, What};
 use crate::source::Source;
 
@@ -16,8 +20,13 @@ const NVML_PATIENCE: Duration = Duration::from_secs(6);
 
 /// Prints the table; false when nothing at all can be watched here.
 pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
-    let mut host = Host::open(args);
+    let configuration = ConfigFile::open(args);
+    let config = configuration
+        .as_ref()
+        .map_or_else(|_| Config::default(), |(_, config)| config.clone());
+    let mut host = Host::open(args, &config);
     let mut monitored = host.monitored();
+    let live = host.live();
     let nvml = match &host.nvml {
         Ok(()) => nvml(&mut host.sources),
         Err(why) => Err(why.clone()),
@@ -57,6 +66,16 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         )
     }));
     let usable = rows.iter().any(|(_, using, _)| using.is_some());
+    let (using, missing) = match configuration {
+        Ok((file, _)) => (Some(file.describe()), None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
+    rows.push(("configuration".to_owned(), using, missing));
+    rows.extend(config.rules.iter().map(|rule| {
+        let why = rule.unwatched(live).map(str::to_owned);
+        let using = why.is_none().then(|| rule.reason.to_owned());
+        (format!("log rule {}", rule.name), using, why)
+    }));
     match format {
         Format::Json => {
             let rows: Vec<Value> = rows
@@ -76,6 +95,59 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         }
     }
     usable
+}
+
+/// Prints what is wrong with a configuration file, from that file alone; false when it is not valid.
+pub(crate) fn config(path: &Path, format: Format) -> bool {
+    let result = reload::validate(path);
+    let live = Live {
+        kernel_log: true,
+        files: true,
+    };
+    let rules = result.iter().flat_map(|config| config.rules.iter());
+    let unwatched: Vec<_> = rules
+        .filter_map(|rule| Some((rule.name.clone(), rule.unwatched(live)?)))
+        .collect();
+    let errors = result.as_ref().err().map_or(&[][..], Vec::as_slice);
+    match format {
+        Format::Json => {
+            let errors: Vec<Value> = errors
+                .iter()
+                .map(|error| {
+                    let known = error.place.line > 0;
+                    json!({
+                        "path": error.path,
+                        "line": known.then_some(error.place.line),
+                        "column": known.then_some(error.place.column),
+                        "message": error.message,
+                    })
+                })
+                .collect();
+            let unwatched: Vec<Value> = unwatched
+                .iter()
+                .map(|(rule, why)| json!({"rule": rule, "why": why}))
+                .collect();
+            let file = path.display().to_string();
+            let valid = result.is_ok();
+            println!(
+                "{}",
+                json!({"file": file, "valid": valid, "errors": errors, "unwatchedRules": unwatched})
+            );
+        }
+        Format::Text => {
+            let file = path.display();
+            for line in reload::lines(path, errors) {
+                println!("{line}");
+            }
+            for (rule, why) in unwatched {
+                println!("{file}: LOG RULE NOT WATCHED: {rule}: {why}");
+            }
+            if result.is_ok() {
+                println!("{file}: valid");
+            }
+        }
+    }
+    result.is_ok()
 }
 
 /// Its first word, or that it hangs.

@@ -11,6 +11,7 @@ use crate::state::State;
 mod accelerated;
 mod assess;
 mod condition;
+mod configuration;
 mod findings;
 mod saved;
 mod settings;
@@ -221,6 +222,7 @@ impl Core {
             } => self.xid(sighting, (gpu, xid), seen_by, historic, now, out),
             Assessed::Gpu { gpu, state } => self.gpu(gpu, state, now, out),
             Assessed::Nvml(nvml) => self.nvml(nvml, now, out),
+            Assessed::Configuration(state) => self.configuration(state, now, out),
             Assessed::Forged => {}
         }
     }
@@ -232,6 +234,8 @@ impl Core {
         }
         let findings = self.findings.iter().map(|(_, open)| &open.finding);
         let monitored = accelerated::published(&self.monitored, findings.clone());
+        let settings = self.findings.settings();
+        let monitored = configuration::published(monitored, settings, findings.clone());
         let mut conditions = condition::fold(&monitored, findings, &self.before, now.wall);
         if self.suspects.any_unanswered() {
             // Unknown is not healthy: what was said last stands, here or on the Node.

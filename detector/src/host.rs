@@ -2,10 +2,14 @@
 
 use tracing::{info, warn};
 
-use crate::args::SourceArgs;
+use crate::args::{Interval, SourceArgs};
+use crate::config::Config;
+use crate::probe;
 use crate::reason::ConditionType;
+use crate::rules::Live;
 use crate::source::Source;
 use crate::source::bpf::{BpfSource, Hook, HookStatus};
+use crate::source::file::FileSource;
 use crate::source::kmsg::KmsgSource;
 use crate::source::nvml::{self, NvmlSource};
 
@@ -16,11 +20,15 @@ pub(crate) struct Host {
     pub kernel_log: Result<(), String>,
     /// Why GPUs are not watched: on most nodes, because there are none.
     pub nvml: Result<(), String>,
+    /// Why no log file can be followed.
+    pub log_files: Result<(), String>,
     gpu_driver: bool,
 }
 
 impl Host {
-    pub(crate) fn open(args: &SourceArgs) -> Self {
+    pub(crate) fn open(flags: &SourceArgs, config: &Config) -> Self {
+        let args = &effective(flags, config);
+        let off = |key| Err(format!("turned off by the configuration ({key}.enabled)"));
         let mut sources: Vec<Box<dyn Source + Send>> = Vec::new();
         let hooks = match BpfSource::load(&args.disable_hooks, &args.disable_variants) {
             Ok((source, hooks)) => {
@@ -39,10 +47,22 @@ impl Host {
                     .collect()
             }
         };
-        let kernel_log = KmsgSource::open(args.host_sys.clone())
-            .map(|source| sources.push(Box::new(source)))
-            .map_err(|error| format!("{error:#}"));
-        let nvml = NvmlSource::start(args)
+        let kernel_log = if config.at_start.kernel_log {
+            KmsgSource::open(args.host_sys.clone())
+                .map(|source| sources.push(Box::new(source)))
+                .map_err(|error| format!("{error:#}"))
+        } else {
+            off("sources.kernelLog")
+        };
+        let nvml = if config.at_start.nvml.enabled {
+            NvmlSource::start(args)
+                .map(|source| sources.push(Box::new(source)))
+                .map_err(|error| format!("{error:#}"))
+        } else {
+            off("sources.nvml")
+        };
+        let log_files = probe::find_host_root(&args.host_proc)
+            .and_then(FileSource::start)
             .map(|source| sources.push(Box::new(source)))
             .map_err(|error| format!("{error:#}"));
         Self {
@@ -50,6 +70,7 @@ impl Host {
             hooks,
             kernel_log,
             nvml,
+            log_files,
             gpu_driver: nvml::driver_loaded(&args.host_sys),
         }
     }
@@ -70,12 +91,25 @@ impl Host {
                 }
                 ConditionType::StorageReady => log && attached(Hook::BlockIo),
                 ConditionType::NetworkingReady => attached(Hook::NetDrop),
-                // Only log rules of the configuration look at it so far.
+                // Only log rules look at it: `Settings::fed_by_rules`.
                 ConditionType::ContainerRuntimeReady => false,
                 // By the kernel log alone until NVML answers.
                 ConditionType::AcceleratedHardwareReady => log && self.gpu_driver,
             })
             .collect()
+    }
+
+    /// Whether there is anything to wait for. Log files alone count only where a rule names one.
+    pub(crate) fn watches_nothing(&self, config: &Config) -> bool {
+        let others = self.sources.len() - usize::from(self.log_files.is_ok());
+        others == 0 && (self.log_files.is_err() || config.rules.files().next().is_none())
+    }
+
+    pub(crate) fn live(&self) -> Live {
+        Live {
+            kernel_log: self.kernel_log.is_ok(),
+            files: self.log_files.is_ok(),
+        }
     }
 
     pub(crate) fn log(&self) {
@@ -102,5 +136,23 @@ impl Host {
         if let Err(missing) = &self.nvml {
             info!(source = "NVML", missing, "not watched");
         }
+        if let Err(missing) = &self.log_files {
+            warn!(source = "log files", missing, "not watched");
+        }
     }
+}
+
+/// What the file says goes before what the flags say: it is what changes live. A hook is off when
+/// either says so.
+fn effective(flags: &SourceArgs, config: &Config) -> SourceArgs {
+    let mut args = flags.clone();
+    let at_start = &config.at_start;
+    args.disable_hooks.extend(&at_start.disabled_hooks);
+    if let Some(library) = &at_start.nvml.library {
+        args.nvml_library = library.into();
+    }
+    if let Some(interval) = at_start.nvml.interval {
+        args.gpu_interval = Interval(interval);
+    }
+    args
 }

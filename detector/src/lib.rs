@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -21,6 +22,7 @@ use crate::export::{Exporter, Options};
 use crate::host::Host;
 use crate::probe::Prober;
 use crate::reader::{Memory, Message};
+use crate::reload::ConfigFile;
 use crate::state::file::StateFile;
 
 mod args;
@@ -28,6 +30,7 @@ mod boots;
 mod check;
 mod cleanup;
 mod clock;
+mod config;
 mod core;
 mod export;
 mod finding;
@@ -38,6 +41,8 @@ mod probe;
 mod reader;
 mod reason;
 mod reasons;
+mod reload;
+mod rules;
 mod signal;
 mod source;
 mod state;
@@ -46,6 +51,9 @@ mod watch;
 mod workload;
 
 const SUCCESS: u8 = 0;
+
+/// The file that was asked about is not valid.
+const REFUSED: u8 = 1;
 
 /// Nothing can be watched, or no API server can be spoken to, whatever one waits for.
 const CANNOT_RUN_HERE: u8 = 3;
@@ -69,6 +77,10 @@ pub fn main() -> anyhow::Result<u8> {
         }
         Command::Check { sources, output } => {
             logging::start(output);
+            if let Some(file) = &sources.config {
+                let valid = check::config(file, output);
+                return Ok(if valid { SUCCESS } else { REFUSED });
+            }
             let usable = check::check(&sources, output);
             Ok(if usable { SUCCESS } else { CANNOT_RUN_HERE })
         }
@@ -85,22 +97,27 @@ pub fn main() -> anyhow::Result<u8> {
 
 /// Sources ─► reader thread (core) ─► exporter, until a signal or the first of them to end.
 fn run(args: RunArgs) -> anyhow::Result<u8> {
-    let host = Host::open(&args.sources);
+    let (file, mut config) = ConfigFile::open(&args.sources).context("use the configuration")?;
+    let host = Host::open(&args.sources, &config);
     host.log();
-    if host.sources.is_empty() {
+    let live = host.live();
+    config.feed(live);
+    reload::warn_of_unwatched(&config, live);
+    if host.watches_nothing(&config) {
         tracing::error!("nothing can be watched on this host; `nodemend-detector check` says why");
         return Ok(CANNOT_RUN_HERE);
     }
+    let config = Arc::new(config);
     let runtime = runtime()?;
     let result = runtime.block_on(async {
-        let config = match config(args.kubeconfig.as_deref()).await {
-            Ok(config) => config,
+        let cluster = match cluster(args.kubeconfig.as_deref()).await {
+            Ok(cluster) => cluster,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "no API server to report to");
                 return Ok(CANNOT_RUN_HERE);
             }
         };
-        let client = Client::try_from(config).context("make a Kubernetes client")?;
+        let client = Client::try_from(cluster).context("make a Kubernetes client")?;
         let (sender, outputs) = mpsc::unbounded_channel();
         let core = Core::new(host.monitored());
         let prober = Prober::new(
@@ -114,10 +131,20 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             boot_id: boot_id.clone(),
             left,
         };
-        let (mailbox, thread) = reader::start(host.sources, core, prober, memory, move |output| {
+        let output = move |output| {
             // When the exporter is gone the process is on its way out.
             drop(sender.send(output));
-        })?;
+        };
+        let (mailbox, thread) = reader::start(
+            host.sources,
+            core,
+            prober,
+            Arc::clone(&config),
+            memory,
+            output,
+        )?;
+        let changes = mailbox.clone();
+        file.watch(&config, live, move |message| changes.send(message))?;
         let boots = {
             let mailbox = mailbox.clone();
             let dumps = [
@@ -160,8 +187,8 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
 
 fn clean_up(args: &CleanupArgs) -> anyhow::Result<()> {
     runtime()?.block_on(async {
-        let config = config(args.kubeconfig.as_deref()).await?;
-        let client = Client::try_from(config).context("make a Kubernetes client")?;
+        let cluster = cluster(args.kubeconfig.as_deref()).await?;
+        let client = Client::try_from(cluster).context("make a Kubernetes client")?;
         cleanup::cleanup(client, &args.namespace).await
     })
 }
@@ -182,7 +209,7 @@ async fn stop_signal() -> anyhow::Result<&'static str> {
     })
 }
 
-async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
+async fn cluster(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     let mut config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path)

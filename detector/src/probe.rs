@@ -36,6 +36,10 @@ impl Prober {
         }
     }
 
+    pub(crate) fn set_critical(&mut self, critical: Vec<String>) {
+        self.critical = critical.into();
+    }
+
     /// Answers through `answer`, within the deadline, from another thread.
     pub(crate) fn probe(
         &self,
@@ -126,7 +130,7 @@ impl Prober {
                 mount_point,
                 critical,
             } => {
-                if refuses_writes(&self.root(&mountinfo)?, &mount_point)? {
+                if refuses_writes(&host_root(&self.host_proc, &mountinfo)?, &mount_point)? {
                     Ok(Evidence::ReadOnly {
                         mount_point: show(mount_point),
                         critical,
@@ -136,20 +140,6 @@ impl Prober {
                 }
             }
         }
-    }
-
-    /// Where the host's root is, seen from here. `/proc/1/root` needs the right to trace process 1,
-    /// so it is used only where the agent has mounts of its own.
-    fn root(&self, host_mountinfo: &str) -> anyhow::Result<PathBuf> {
-        let own =
-            fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-        // A mount's number is unique on the host, across namespaces.
-        let same_namespace = own.lines().next() == host_mountinfo.lines().next();
-        Ok(if same_namespace {
-            PathBuf::from("/")
-        } else {
-            self.host_proc.join("1/root")
-        })
     }
 }
 
@@ -177,6 +167,27 @@ fn refuses_writes(root: &Path, mount_point: &Path) -> anyhow::Result<bool> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EIO)) => Ok(true),
         Err(error) => Err(error).with_context(|| format!("write {}", file.display())),
     }
+}
+
+/// Where the host's root is, seen from here. `/proc/1/root` needs the right to trace process 1,
+/// so it is used only where the agent has mounts of its own.
+fn host_root(host_proc: &Path, host_mountinfo: &str) -> anyhow::Result<PathBuf> {
+    let own = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    // A mount's number is unique on the host, across namespaces.
+    let same_namespace = own.lines().next() == host_mountinfo.lines().next();
+    Ok(if same_namespace {
+        PathBuf::from("/")
+    } else {
+        host_proc.join("1/root")
+    })
+}
+
+/// The same for whoever has not read the host's mounts.
+pub(crate) fn find_host_root(host_proc: &Path) -> anyhow::Result<PathBuf> {
+    let path = host_proc.join("1/mountinfo");
+    let mountinfo =
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    host_root(host_proc, &mountinfo)
 }
 
 /// `thread::spawn` panics where the host has no thread left.

@@ -14,9 +14,10 @@ use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::clock;
+use crate::config::{Config, Scope};
 use crate::core::{Core, Evidence, Existing, Input, Output};
 use crate::probe::Prober;
-use crate::signal::Signal;
+use crate::signal::{Signal, What};
 use crate::source::Source;
 use crate::state::State;
 use crate::state::file::Left;
@@ -30,6 +31,11 @@ pub(crate) enum Message {
     },
     /// From a thread that is no source.
     Signal(Signal),
+    /// The configuration file has changed; `config` is absent where the old one stays in force.
+    Config {
+        config: Option<Arc<Config>>,
+        state: What,
+    },
     Stop,
 }
 
@@ -67,6 +73,7 @@ pub(crate) fn start(
     sources: Vec<Box<dyn Source + Send>>,
     core: Core,
     prober: Prober,
+    config: Arc<Config>,
     memory: Memory,
     output: impl FnMut(Output) + Send + 'static,
 ) -> anyhow::Result<(Mailbox, JoinHandle<anyhow::Result<()>>)> {
@@ -75,10 +82,11 @@ pub(crate) fn start(
         eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).context("make an eventfd")?,
     );
     let mailbox = Mailbox { queue, wake };
-    let reader = Reader {
+    let mut reader = Reader {
         sources,
         core,
         prober,
+        scope: Scope::default(),
         mailbox: mailbox.clone(),
         messages,
         boot_id: memory.boot_id,
@@ -90,7 +98,10 @@ pub(crate) fn start(
     };
     let thread = thread::Builder::new()
         .name("reader".to_owned())
-        .spawn(move || reader.run(memory.left));
+        .spawn(move || {
+            reader.configure(&config);
+            reader.run(memory.left)
+        });
     Ok((mailbox, thread.context("start the reader thread")?))
 }
 
@@ -98,6 +109,7 @@ struct Reader<F> {
     sources: Vec<Box<dyn Source + Send>>,
     core: Core,
     prober: Prober,
+    scope: Scope,
     mailbox: Mailbox,
     messages: Receiver<Message>,
     boot_id: String,
@@ -132,6 +144,16 @@ impl<F: FnMut(Output)> Reader<F> {
                     Message::Stop => {
                         self.save();
                         return Ok(());
+                    }
+                    Message::Config { config, state } => {
+                        if let Some(config) = config {
+                            self.configure(&config);
+                        }
+                        self.step(Input::Signal(Signal {
+                            at: clock::boot(),
+                            historic: false,
+                            what: state,
+                        }));
                     }
                 }
             }
@@ -232,6 +254,7 @@ impl<F: FnMut(Output)> Reader<F> {
             sources,
             core,
             prober,
+            scope,
             mailbox,
             save_at,
             output,
@@ -240,10 +263,25 @@ impl<F: FnMut(Output)> Reader<F> {
         let source = &mut sources[index];
         source
             .drain(&mut |signal| {
+                if !scope.admits(&signal.what) {
+                    return;
+                }
                 let outputs = core.step(Input::Signal(signal), clock::now());
                 hand_over(outputs, prober, mailbox, save_at, output);
             })
             .with_context(|| format!("the source {:?} broke", source.name()))
+    }
+
+    /// All of it, between two signals.
+    fn configure(&mut self, config: &Config) {
+        for source in &mut self.sources {
+            source.configure(&config.rules);
+        }
+        self.scope = config.scope.clone();
+        if let Some(mounts) = &config.critical_mounts {
+            self.prober.set_critical(mounts.clone());
+        }
+        self.step(Input::Settings(config.settings.clone()));
     }
 
     fn step(&mut self, input: Input) {
@@ -308,3 +346,6 @@ fn take_priority() {
         "SCHED_RR is not allowed here; the reader thread is niced instead where that is allowed"
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 mod accelerated;
 mod custom;
+mod intern;
 mod kernel;
 mod networking;
 mod storage;
 
 pub(crate) use self::accelerated::FATAL_XIDS;
+pub(crate) use self::intern::{LONGEST_NAME, intern, is_reason_name};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Reason {
@@ -25,6 +27,8 @@ pub(crate) enum Reason {
     StateDamaged,
     UnexpectedReboot,
     UnexpectedRebootLoop,
+    ConfigInvalid,
+    ConfigPending,
     BlockIoError,
     FilesystemError,
     FilesystemReadOnly,
@@ -99,6 +103,8 @@ impl Reason {
             Self::StateDamaged => &kernel::STATE_DAMAGED,
             Self::UnexpectedReboot => &kernel::UNEXPECTED_REBOOT,
             Self::UnexpectedRebootLoop => &kernel::UNEXPECTED_REBOOT_LOOP,
+            Self::ConfigInvalid => &kernel::CONFIG_INVALID,
+            Self::ConfigPending => &kernel::CONFIG_PENDING,
             Self::BlockIoError => &storage::BLOCK_IO_ERROR,
             Self::FilesystemError => &storage::FILESYSTEM_ERROR,
             Self::FilesystemReadOnly => &storage::FILESYSTEM_READ_ONLY,
@@ -128,6 +134,8 @@ impl Reason {
             | Self::StateDamaged
             | Self::UnexpectedReboot
             | Self::UnexpectedRebootLoop
+            | Self::ConfigInvalid
+            | Self::ConfigPending
             | Self::BlockIoError
             | Self::FilesystemError
             | Self::FilesystemReadOnly
@@ -158,7 +166,7 @@ impl Reason {
     }
 
     /// One for each row of the table; XID 79 and 31 for their families.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::OomKilling,
         Self::AppBlocked,
         Self::SoftLockup,
@@ -167,6 +175,8 @@ impl Reason {
         Self::StateDamaged,
         Self::UnexpectedReboot,
         Self::UnexpectedRebootLoop,
+        Self::ConfigInvalid,
+        Self::ConfigPending,
         Self::BlockIoError,
         Self::FilesystemError,
         Self::FilesystemReadOnly,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::reason::ConditionType;
 use serde::{Deserialize, Serialize};
 
 /// One observation by one source.
@@ -68,6 +69,24 @@ pub(crate) enum What {
         count: usize,
         /// Of the kernel that died.
         last_words: Option<String>,
+    },
+    /// A line fits a log rule of the configuration.
+    LogRule {
+        rule: String,
+        reason: &'static str,
+        condition: ConditionType,
+        /// The file's path or the journal's unit; absent for the kernel log.
+        log: Option<String>,
+        /// The line itself: printable, bounded.
+        line: String,
+    },
+    /// What the configuration is like; told at start and when the file changes.
+    Configuration {
+        file: String,
+        /// What is wrong with the file, so that the one before it stays in force.
+        invalid: Option<String>,
+        /// Keys whose change waits for the next start.
+        pending: Option<String>,
     },
     /// A source lost observations: nothing can be said about them but their number.
     Lost { source: SourceName, count: u64 },
@@ -160,6 +179,8 @@ pub(crate) enum SourceName {
     Bpf,
     Kmsg,
     Nvml,
+    /// Log files that rules look at.
+    File,
 }
 
 impl SourceName {
@@ -169,6 +190,7 @@ impl SourceName {
             Self::Bpf => "bpf",
             Self::Kmsg => "kernelLog",
             Self::Nvml => "nvml",
+            Self::File => "files",
         }
     }
 }

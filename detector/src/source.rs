@@ -5,11 +5,14 @@
 //! decision.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName};
 
 pub(crate) mod bpf;
+pub(crate) mod file;
 pub(crate) mod kmsg;
 pub(crate) mod nvml;
 mod pci;
@@ -27,11 +30,12 @@ pub(crate) trait Source {
     }
 
     /// Goes on where the agent before this one stopped; agents have been watching since `since`.
-    fn resume(&mut self, since: Duration, position: Option<u64>) {
-        let _ = (since, position);
-    }
+    fn resume(&mut self, _since: Duration, _position: Option<u64>) {}
 
     /// Hands over what is there now. What comes in a flood is handed over in parts, so that the other
     /// sources have their turn. An error means that the source is broken.
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()>;
+
+    /// Takes the log rules that are in force from now on. Most sources read no lines.
+    fn configure(&mut self, _rules: &Arc<LogRules>) {}
 }

@@ -1,7 +1,7 @@
 //! `nodemend-detector watch`: findings and conditions of this host, live, without a cluster.
 
 use std::io::Write;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -13,11 +13,16 @@ use crate::finding::Transition;
 use crate::host::Host;
 use crate::probe::Prober;
 use crate::reader::{self, Memory, Message};
+use crate::reload::{self, ConfigFile};
 use crate::state::file::Left;
 
 pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
-    let host = Host::open(args);
-    if host.sources.is_empty() {
+    let (file, mut config) = ConfigFile::open(args).context("use the configuration")?;
+    let host = Host::open(args, &config);
+    let live = host.live();
+    config.feed(live);
+    reload::warn_of_unwatched(&config, live);
+    if host.watches_nothing(&config) {
         bail!("nothing can be watched on this host; `nodemend-detector check` says why");
     }
     let (sender, outputs) = mpsc::channel();
@@ -29,10 +34,21 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
         boot_id: clock::boot_id()?,
         left: Left::Nothing,
     };
-    let (mailbox, thread) = reader::start(host.sources, core, prober, memory, move |output| {
+    let config = Arc::new(config);
+    let output = move |output| {
         // The receiver lives as long as the process.
         drop(sender.send(output));
-    })?;
+    };
+    let (mailbox, thread) = reader::start(
+        host.sources,
+        core,
+        prober,
+        Arc::clone(&config),
+        memory,
+        output,
+    )?;
+    let changes = mailbox.clone();
+    file.watch(&config, live, move |message| changes.send(message))?;
     // There is no Node whose conditions could stand already.
     mailbox.send(Message::Existing(Vec::new()));
 

@@ -1,5 +1,6 @@
 //! PURE. What a signal says, in words, and about whom.
 
+use super::configuration::ConfigState;
 use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
 use crate::reason::Reason;
@@ -30,6 +31,7 @@ pub(super) enum Assessed {
         state: GpuState,
     },
     Nvml(Nvml),
+    Configuration(ConfigState),
     /// Somebody made the kernel print it.
     Forged,
 }
@@ -186,11 +188,34 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 format!("the host was booted{often} without having been shut down{words}");
             sighting(reason, "host".to_owned(), message, Subject::default(), 1)
         }
+        What::LogRule {
+            rule,
+            reason,
+            condition,
+            log,
+            line,
+        } => {
+            let place = log.as_deref().unwrap_or("the kernel log");
+            let message = format!("{rule} matched in {place}: {line}");
+            let name = reason;
+            let reason = Reason::Custom { name, condition };
+            sighting(reason, rule, message, Subject::default(), 1)
+        }
+        What::Configuration {
+            file,
+            invalid,
+            pending,
+        } => Assessed::Configuration(ConfigState {
+            file,
+            invalid,
+            pending,
+        }),
         What::Lost { source, count } => {
             let name = match source {
                 SourceName::Bpf => "the BPF ring buffer",
                 SourceName::Kmsg => "the kernel log",
                 SourceName::Nvml => "NVML",
+                SourceName::File => "log files",
             };
             let message = format!("{count} records of {name} were lost");
             sighting(

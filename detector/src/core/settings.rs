@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::reason::{FATAL_XIDS, Reason, Severity};
+use crate::reason::{ConditionType, FATAL_XIDS, Reason, Severity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub own_fatal_reasons: bool,
     /// The reasons of the user's own log rules.
     pub custom: BTreeSet<Reason>,
+    /// The conditions that live log rules look after.
+    pub fed_by_rules: BTreeSet<ConditionType>,
 }
 
 /// What is absent stays as the table has it.
@@ -42,6 +44,7 @@ impl Default for Settings {
             fatal_xids: FATAL_XIDS.into_iter().collect(),
             own_fatal_reasons: true,
             custom: BTreeSet::new(),
+            fed_by_rules: BTreeSet::new(),
         }
     }
 }

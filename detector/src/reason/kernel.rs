@@ -101,3 +101,31 @@ pub(super) const UNEXPECTED_REBOOT_LOOP: Row = Row {
     advice: "Replace the node. `severity: Fatal` in the configuration leaves that to repair.",
     source: BOOTS,
 };
+
+pub(super) const CONFIG_INVALID: Row = Row {
+    name: "ConfigInvalid",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    eks: false,
+    threshold: "at once, when the changed file cannot be used; a good file clears it",
+    meaning: "The detector's configuration file has an error. All of what was in force before stays in force.",
+    advice: "`nodemend-detector check --config FILE` names every error with its line.",
+    source: "the file, watched by inotify",
+};
+
+pub(super) const CONFIG_PENDING: Row = Row {
+    name: "ConfigPending",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Info,
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    eks: false,
+    threshold: "at once, when keys change that are read at start only; a restart clears it, or taking the change back",
+    meaning: "A part of the detector's configuration waits for the agent's next start; the rest is in force.",
+    advice: "Restart the detector's pod on this node.",
+    source: "the file, watched by inotify",
+};

@@ -154,7 +154,9 @@ impl BpfSource {
                     HookStatus {
                         hook,
                         using: None,
-                        missing: Some("disabled by --disable-hook".to_owned()),
+                        missing: Some(
+                            "disabled by --disable-hook or by the configuration".to_owned(),
+                        ),
                     }
                 } else {
                     attach_hook(

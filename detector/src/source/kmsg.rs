@@ -5,12 +5,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 
 use super::{Source, pci};
 use crate::clock;
+use crate::rules::{LogRules, Origin};
 use crate::signal::{Signal, SourceName, What};
 
 mod grammar;
@@ -31,6 +33,7 @@ pub(crate) struct KmsgSource {
     next_sequence: Option<u64>,
     /// What is older was read by the agent before this one.
     resumed: Option<u64>,
+    rules: Arc<LogRules>,
 }
 
 impl KmsgSource {
@@ -51,6 +54,7 @@ impl KmsgSource {
             caught_up: false,
             next_sequence: None,
             resumed: None,
+            rules: Arc::default(),
         })
     }
 
@@ -130,7 +134,21 @@ impl Source for KmsgSource {
                     what,
                 });
             }
+            if record.facility != 0 {
+                continue;
+            }
+            for what in self.rules.read(&Origin::KernelLog, record.text.as_bytes()) {
+                emit(Signal {
+                    at,
+                    historic: !self.caught_up,
+                    what,
+                });
+            }
         }
         Ok(())
+    }
+
+    fn configure(&mut self, rules: &Arc<LogRules>) {
+        self.rules = Arc::clone(rules);
     }
 }

@@ -1,0 +1,292 @@
+//! The thread that follows log files by name: through rotation by rename, truncation, and creation
+//! after the agent's start.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use super::tail::{self, Read, Tail};
+use super::{ring, silence};
+use crate::clock;
+use crate::rules::{LogRules, Origin};
+use crate::signal::{Signal, SourceName, What};
+
+pub(super) struct Follower {
+    root: File,
+    rules: Arc<LogRules>,
+    new_rules: Receiver<Arc<LogRules>>,
+    nudge: Arc<OwnedFd>,
+    queue: SyncSender<Signal>,
+    wake: Arc<OwnedFd>,
+    files: BTreeMap<String, Followed>,
+    /// Absent where the host has no watch left: then everything is looked at every `RETRY`.
+    inotify: Option<OwnedFd>,
+}
+
+#[derive(Default)]
+struct Followed {
+    /// What the name leads to.
+    current: Option<Tail>,
+    /// What it led to before: a daemon writes to it until it is told to open its log again.
+    previous: Option<Tail>,
+    looked: bool,
+    /// Why it cannot be read; said when it changes.
+    trouble: Option<String>,
+}
+
+/// Nothing tells when a whole directory appears, or what a dangling link leads to.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The reader has gone.
+struct Ended;
+
+impl Follower {
+    pub(super) fn new(
+        root: PathBuf,
+        new_rules: Receiver<Arc<LogRules>>,
+        nudge: Arc<OwnedFd>,
+        queue: SyncSender<Signal>,
+        wake: Arc<OwnedFd>,
+    ) -> anyhow::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open(&root, flags, Mode::empty())
+            .with_context(|| format!("open the host's root {}", root.display()))?;
+        Ok(Self {
+            root: root.into(),
+            rules: Arc::default(),
+            new_rules,
+            nudge,
+            queue,
+            wake,
+            files: BTreeMap::new(),
+            inotify: None,
+        })
+    }
+
+    /// Until the reader has gone.
+    pub(super) fn run(mut self) {
+        let mut more = false;
+        loop {
+            let names_changed = match self.wait(more) {
+                Ok(changed) => changed,
+                Err(error) => {
+                    warn!(
+                        error = format!("{error:#}"),
+                        "log files are looked at every {} s only",
+                        RETRY.as_secs()
+                    );
+                    self.inotify = None;
+                    true
+                }
+            };
+            let configured = self.new_rules.try_iter().last();
+            let reconfigured = configured.is_some();
+            if let Some(rules) = configured {
+                self.take(rules);
+            }
+            if names_changed || reconfigured {
+                self.look();
+            }
+            match self.read() {
+                Ok(rest) => more = rest,
+                Err(Ended) => return,
+            }
+        }
+    }
+
+    /// True when something other than an append may have happened.
+    fn wait(&self, more: bool) -> anyhow::Result<bool> {
+        let absent = |followed: &Followed| followed.current.is_none();
+        let blind = self.inotify.is_none() && !self.files.is_empty();
+        let timeout = if more {
+            Some(Duration::ZERO)
+        } else {
+            (blind || self.files.values().any(absent)).then_some(RETRY)
+        };
+        let timeout = timeout
+            .map(Timespec::try_from)
+            .transpose()
+            .context("compute the time to sleep")?;
+        let mut fds = vec![PollFd::from_borrowed_fd(self.nudge.as_fd(), PollFlags::IN)];
+        let inotify = self.inotify.iter();
+        fds.extend(inotify.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)));
+        let ready = match poll(&mut fds, timeout.as_ref()) {
+            Ok(ready) => ready,
+            Err(Errno::INTR) => 0,
+            Err(error) => return Err(error).context("wait for log files"),
+        };
+        silence(&self.nudge)?;
+        let changed = self.inotify.as_ref().is_some_and(|fd| changed(fd));
+        Ok(changed || (ready == 0 && !more))
+    }
+
+    fn take(&mut self, rules: Arc<LogRules>) {
+        let mut before = std::mem::take(&mut self.files);
+        self.files = rules
+            .files()
+            .map(|path| {
+                let followed = before.remove(path).unwrap_or_default();
+                (path.to_owned(), followed)
+            })
+            .collect();
+        self.rules = rules;
+        // With its watches on what nobody asks for any more.
+        self.inotify = None;
+        if self.files.is_empty() {
+            return;
+        }
+        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+        match inotify::init(flags) {
+            Ok(inotify) => self.inotify = Some(inotify),
+            Err(error) => warn!(%error, "no inotify; log files are looked at every 2 s"),
+        }
+    }
+
+    /// Follows each name to what it leads to now.
+    fn look(&mut self) {
+        let Self {
+            root,
+            files,
+            inotify,
+            ..
+        } = self;
+        for (path, followed) in files {
+            // The watch first: what happens after it is told.
+            if let Some(inotify) = inotify
+                && let Err(error) = watch_directory(inotify, root, path)
+            {
+                warn!(path, %error, "changes of the directory are not told");
+            }
+            let trouble = match followed.look(root, path) {
+                Ok(true) => None,
+                Ok(false) => Some("there is no such file yet".to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            if followed.trouble != trouble {
+                match &trouble {
+                    Some(trouble) => warn!(path, trouble, "log file not watched"),
+                    None => info!(path, "log file watched"),
+                }
+                followed.trouble = trouble;
+            }
+            let tails = followed.current.iter().chain(&followed.previous);
+            for tail in tails {
+                let Some(inotify) = inotify else { break };
+                let flags = WatchFlags::MODIFY
+                    | WatchFlags::ATTRIB
+                    | WatchFlags::MOVE_SELF
+                    | WatchFlags::DELETE_SELF;
+                if let Err(error) = inotify::add_watch(&*inotify, tail.own_path(), flags) {
+                    warn!(path, %error, "appended lines are not told");
+                }
+            }
+        }
+    }
+
+    /// What was appended; true when there is more.
+    fn read(&mut self) -> Result<bool, Ended> {
+        let mut more = false;
+        let (mut seen, mut cut) = (Vec::new(), 0);
+        for (path, followed) in &mut self.files {
+            let origin = Origin::File { path: path.clone() };
+            let mut line = |line: &[u8]| seen.extend(self.rules.read(&origin, line));
+            for slot in [&mut followed.previous, &mut followed.current] {
+                let Some(tail) = slot else { continue };
+                match tail.read(&mut line) {
+                    Ok(Read::More) => more = true,
+                    Ok(Read::End) => {}
+                    Ok(Read::Gone) => *slot = None,
+                    Err(error) => {
+                        warn!(path, %error, "log file not read");
+                        *slot = None;
+                        continue;
+                    }
+                }
+                cut += slot.as_mut().map_or(0, Tail::take_cut);
+            }
+        }
+        if cut > 0 {
+            let source = SourceName::File;
+            seen.push(What::Lost { source, count: cut });
+        }
+        for what in seen {
+            let signal = Signal {
+                at: clock::boot(),
+                historic: false,
+                what,
+            };
+            self.hand_over(signal)?;
+        }
+        Ok(more)
+    }
+
+    /// Waits where the reader is behind: the lines are safe in their files.
+    fn hand_over(&self, signal: Signal) -> Result<(), Ended> {
+        // A queue that is full must not sleep on a reader that sleeps.
+        ring(&self.wake);
+        self.queue.send(signal).map_err(|_| Ended)?;
+        ring(&self.wake);
+        Ok(())
+    }
+}
+
+impl Followed {
+    /// True when the name leads to a file.
+    fn look(&mut self, root: &File, path: &str) -> std::io::Result<bool> {
+        let first = !std::mem::replace(&mut self.looked, true);
+        let Some(mut found) = Tail::open(root, path)? else {
+            return Ok(false);
+        };
+        let identity = found.identity;
+        let same = |tail: &Tail| tail.identity == identity;
+        if self.current.as_ref().is_some_and(same) {
+            return Ok(true);
+        }
+        if first {
+            found.skip_to_end()?;
+        }
+        // Renamed to and fro: not read a second time.
+        let back = self.previous.take_if(|tail| same(tail));
+        let before = self.current.replace(back.unwrap_or(found));
+        if before.is_some() {
+            self.previous = before;
+        }
+        Ok(true)
+    }
+}
+
+fn watch_directory(inotify: &OwnedFd, root: &File, path: &str) -> std::io::Result<()> {
+    let Some(directory) = tail::directory(root, path)? else {
+        return Ok(());
+    };
+    let flags = WatchFlags::CREATE
+        | WatchFlags::MOVED_TO
+        | WatchFlags::MOVED_FROM
+        | WatchFlags::DELETE
+        | WatchFlags::ONLYDIR;
+    inotify::add_watch(inotify, tail::own_path(&directory), flags)?;
+    Ok(())
+}
+
+/// Takes all events; true when one of them is more than an append.
+fn changed(inotify: &OwnedFd) -> bool {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(inotify, &mut buffer);
+    let mut changed = false;
+    while let Ok(event) = events.next() {
+        changed |= event.events() != ReadFlags::MODIFY;
+    }
+    changed
+}

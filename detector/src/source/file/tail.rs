@@ -1,0 +1,118 @@
+//! One open log file: what was appended to it since the last look.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
+use rustix::io::Errno;
+
+use super::lines::Lines;
+
+/// Which file it is, whatever its name.
+pub(super) type Identity = (u64, u64);
+
+pub(super) struct Tail {
+    file: File,
+    pub(super) identity: Identity,
+    offset: u64,
+    lines: Lines,
+}
+
+pub(super) enum Read {
+    More,
+    End,
+    /// Read to the end, and no name leads to it any more.
+    Gone,
+}
+
+/// Of one file, before the others have their turn.
+const CHUNK: usize = 64 << 10;
+
+impl Tail {
+    /// As `path` leads to it inside of `root`; None: nothing is there. Only a regular file: opening a
+    /// FIFO or a device can block or do something.
+    pub(super) fn open(root: &File, path: &str) -> io::Result<Option<Self>> {
+        let Some(place) = resolve(root, path, OFlags::empty())? else {
+            return Ok(None);
+        };
+        let kind = FileType::from_raw_mode(fstat(&place)?.st_mode);
+        if kind != FileType::RegularFile {
+            return Err(io::Error::other(format!("not a regular file: {kind:?}")));
+        }
+        let file = File::from(open(
+            own_path(&place),
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?);
+        let metadata = file.metadata()?;
+        Ok(Some(Self {
+            identity: (metadata.dev(), metadata.ino()),
+            file,
+            offset: 0,
+            lines: Lines::default(),
+        }))
+    }
+
+    /// What is there already is history.
+    pub(super) fn skip_to_end(&mut self) -> io::Result<()> {
+        self.offset = self.file.metadata()?.len();
+        Ok(())
+    }
+
+    pub(super) fn read(&mut self, line: &mut dyn FnMut(&[u8])) -> io::Result<Read> {
+        let metadata = self.file.metadata()?;
+        if metadata.len() < self.offset {
+            // Cut off, as logrotate's copytruncate does.
+            self.offset = 0;
+            self.lines.forget();
+        }
+        let mut buffer = vec![0; CHUNK];
+        let length = self.file.read_at(&mut buffer, self.offset)?;
+        self.offset += u64::try_from(length).unwrap_or(0);
+        self.lines.push(&buffer[..length], line);
+        Ok(match (length, metadata.nlink()) {
+            (0, 0) => Read::Gone,
+            (CHUNK, _) => Read::More,
+            (0, _) => Read::End,
+            (_, 0) => Read::More,
+            _ => Read::End,
+        })
+    }
+
+    pub(super) fn take_cut(&mut self) -> u64 {
+        self.lines.take_cut()
+    }
+
+    /// A name for inotify.
+    pub(super) fn own_path(&self) -> PathBuf {
+        own_path(&self.file)
+    }
+}
+
+/// The directory in which the name stands, for inotify.
+pub(super) fn directory(root: &File, path: &str) -> io::Result<Option<File>> {
+    let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
+    resolve(root, &parent.to_string_lossy(), OFlags::DIRECTORY)
+}
+
+/// Symbolic links too lead to places inside of `root` only: it can be another mount namespace's.
+fn resolve(root: &File, path: &str, more: OFlags) -> io::Result<Option<File>> {
+    let relative = match path.trim_start_matches('/') {
+        "" => ".",
+        relative => relative,
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC | more;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match openat2(root, relative, flags, Mode::empty(), resolve) {
+        Ok(fd) => Ok(Some(fd.into())),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn own_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
