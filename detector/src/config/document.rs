@@ -46,6 +46,7 @@ pub(super) fn parse(text: &str, errors: &mut Errors) -> Option<Node> {
         Err(error) => {
             let place = error.location().map(Place::from).unwrap_or_default();
             let message = error.without_snippet().to_string();
+            let message = message.split(" at line ").next().unwrap_or_default();
             errors.add(ConfigError {
                 path: String::new(),
                 place,
