@@ -60,6 +60,13 @@ pub(crate) struct RunArgs {
     /// Folder of kubelet's pod logs; names of pods are read from its folders' names
     #[arg(long, env = "NODEMEND_POD_LOGS_DIR", default_value = "/var/log/pods")]
     pub pod_logs_dir: PathBuf,
+    /// Folder for what must survive a restart of the agent, on a tmpfs of the host: it must not hang
+    /// with the disk whose death it reports
+    #[arg(long, env = "NODEMEND_STATE_DIR", default_value = "/run/nodemend")]
+    pub state_dir: PathBuf,
+    /// Folder on the host's disk for the list of its boots, by which those are told that nobody asked for
+    #[arg(long, env = "NODEMEND_BOOTS_DIR", default_value = "/var/lib/nodemend")]
+    pub boots_dir: PathBuf,
     /// Time between condition heartbeats (± 10 %), for example 5m
     #[arg(long, env = "NODEMEND_HEARTBEAT", default_value = "5m")]
     pub heartbeat: Interval,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -16,6 +17,13 @@ pub(crate) fn now() -> Now {
 /// `CLOCK_BOOTTIME`, as in the records of the BPF programs.
 pub(crate) fn boot() -> Duration {
     read(ClockId::Boottime)
+}
+
+/// Another one after each boot of the kernel.
+pub(crate) fn boot_id() -> anyhow::Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    Ok(id.trim().to_owned())
 }
 
 /// How long the machine has been suspended since boot.

@@ -124,6 +124,7 @@ fn read(bytes: &[u8], errors: &mut Errors) -> Option<Config> {
     let rules = log_rules
         .map(|item| log_rules::read(item, &mut settings, errors))
         .unwrap_or_default();
+    settings.custom = rules.iter().map(|rule| rule.reason()).collect();
     let xids = root
         .get("xids")
         .map(|item| reasons::xids(item, &mut settings, errors))
@@ -199,6 +200,7 @@ impl Scope {
             | What::Nvml(_)
             | What::LogRule { .. }
             | What::Configuration { .. }
+            | What::UnexpectedBoot { .. }
             | What::Lost { .. } => true,
         }
     }

@@ -3,21 +3,27 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::finding::{Change, Finding, Now, Sighting, Subject, Transition};
-use crate::reason::{Clears, ConditionType, Reason, Severity};
+use crate::finding::{Change, Now, Transition};
+use crate::reason::{ConditionType, Reason, Severity};
 use crate::signal::Signal;
+use crate::state::State;
 
 mod accelerated;
 mod assess;
 mod condition;
 mod configuration;
+mod findings;
+mod saved;
 mod settings;
+mod suspects;
 
 use self::accelerated::Gpus;
 use self::assess::Assessed;
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
+use self::findings::Findings;
 pub(crate) use self::settings::{Override, Settings, Threshold};
+use self::suspects::Suspects;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
@@ -69,57 +75,36 @@ pub(crate) enum Output {
     Probe {
         device: String,
     },
+    /// What the next agent must know, once everything before it has been told.
+    State(Box<State>),
 }
-
-/// How often the evidence of an open finding is read again.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-/// A repeat is announced when its count has doubled, and not more often than this.
-const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
-/// Open findings of one reason; what comes on top shares one finding.
-const MOST_PER_REASON: usize = 256;
-/// Devices whose evidence is asked for at a time.
-const MOST_SUSPECTS: usize = 64;
-const OTHERS: &str = "(others)";
 
 pub(crate) struct Core {
-    settings: Settings,
     monitored: Vec<ConditionType>,
-    findings: BTreeMap<(Reason, String), Open>,
-    suspects: BTreeMap<String, Suspect>,
+    findings: Findings,
+    suspects: Suspects,
     gpus: Gpus,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
-    before: Option<BTreeMap<ConditionType, Before>>,
+    before: BTreeMap<ConditionType, Before>,
+    /// The Node has been read.
+    node_read: bool,
+    /// What the Node said of an earlier boot, until it is known what is so now.
+    earlier_boot: BTreeMap<ConditionType, Existing>,
     published: Option<Vec<Condition>>,
     history_read: bool,
-}
-
-struct Open {
-    finding: Finding,
-    announced: Duration,
-    announced_count: u64,
-}
-
-/// A device that is said to be read-only.
-struct Suspect {
-    fault: Duration,
-    /// Its evidence has been asked for.
-    asked: bool,
-    /// Its evidence has been read at least once.
-    answered: bool,
-    /// When to ask again.
-    next: Duration,
 }
 
 impl Core {
     /// `monitored`: the conditions whose sources work. The others are never published.
     pub(crate) fn new(monitored: Vec<ConditionType>) -> Self {
         Self {
-            settings: Settings::default(),
             monitored,
-            findings: BTreeMap::new(),
-            suspects: BTreeMap::new(),
+            findings: Findings::default(),
+            suspects: Suspects::default(),
             gpus: Gpus::default(),
-            before: None,
+            before: BTreeMap::new(),
+            node_read: false,
+            earlier_boot: BTreeMap::new(),
             published: None,
             history_read: false,
         }
@@ -127,19 +112,8 @@ impl Core {
 
     /// When [`Input::Wake`] is wanted, by `CLOCK_BOOTTIME`.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
-        let quiet =
-            self.findings
-                .values()
-                .filter_map(|open| match open.finding.reason.row().clears {
-                    Clears::Quiet(quiet) => Some(open.finding.last_seen + quiet),
-                    Clears::Recovered | Clears::RecoveredOrReboot => None,
-                });
-        let probes = self
-            .suspects
-            .values()
-            .filter(|suspect| !suspect.asked)
-            .map(|suspect| suspect.next);
-        quiet.chain(probes).min()
+        let clears = self.findings.wake_at();
+        clears.into_iter().chain(self.suspects.wake_at()).min()
     }
 
     pub(crate) fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
@@ -150,48 +124,96 @@ impl Core {
                 fault = Some(signal.at);
                 self.signal(signal, now, &mut out);
             }
-            Input::Existing(existing) => {
-                // A Node that was created again has none of our conditions: what we know stands.
-                if self.before.is_none() {
-                    // What was read-only for the agent before this one may have left the log by now.
-                    for device in existing.iter().flat_map(condition::read_only_devices) {
-                        self.suspect(device, now.boot, &mut out);
-                    }
-                    for condition in &existing {
-                        self.remember_gpus(condition, now);
-                    }
-                    let before = |condition: Existing| {
-                        (
-                            condition.kind,
-                            Before {
-                                healthy: condition.healthy,
-                                transition: condition.transition,
-                            },
-                        )
-                    };
-                    self.before = Some(existing.into_iter().map(before).collect());
-                }
-            }
+            Input::Existing(existing) => self.existing(existing, now, &mut out),
             Input::HistoryRead => {
                 self.history_read = true;
             }
             Input::Evidence { device, evidence } => {
-                fault = self.evidence(&device, evidence, now, &mut out);
+                let findings = &mut self.findings;
+                fault = self
+                    .suspects
+                    .evidence(&device, evidence, findings, now, &mut out);
             }
-            Input::Settings(settings) => self.settings = settings,
-            Input::Wake => self.wake(now, &mut out),
+            Input::Settings(settings) => self.findings.configure(settings, now, &mut out),
+            Input::Wake => {
+                self.findings.wake(now, &mut out);
+                self.suspects.wake(&self.findings, now, &mut out);
+            }
         }
-        out.extend(self.publish(fault, now));
+        let published = self.publish(fault, now);
+        if let Some(Output::Conditions { conditions, .. }) = &published {
+            out.extend(self.ended_by_reboot(conditions, now));
+        }
+        out.extend(published);
         out
+    }
+
+    fn existing(&mut self, existing: Vec<Existing>, now: Now, out: &mut Vec<Output>) {
+        // A Node that was created again has none of our conditions: what we know stands.
+        if std::mem::replace(&mut self.node_read, true) {
+            return;
+        }
+        for condition in existing {
+            // The API has whole seconds.
+            let saved = self.before.get(&condition.kind);
+            if saved.is_some_and(|saved| {
+                saved.transition.as_second() >= condition.transition.as_second()
+            }) {
+                continue;
+            }
+            // No state was left, or the Node was written after it: what was read-only may have left
+            // the log by now.
+            for device in condition::read_only_devices(&condition) {
+                self.suspects.add(device, now.boot, out);
+            }
+            self.remember_gpus(&condition, now);
+            let before = Before {
+                healthy: condition.healthy,
+                transition: condition.transition,
+            };
+            self.before.insert(condition.kind, before);
+            let age = now.wall.duration_since(condition.transition);
+            if !condition.healthy && age.unsigned_abs() > now.boot {
+                self.earlier_boot.insert(condition.kind, condition);
+            }
+        }
+    }
+
+    /// What the Node said of the boot before is over, if the condition is healthy now.
+    fn ended_by_reboot(&mut self, conditions: &[Condition], now: Now) -> Vec<Output> {
+        let settings = self.findings.settings();
+        let mut over = Vec::new();
+        for condition in conditions {
+            let Some(earlier) = self.earlier_boot.remove(&condition.kind) else {
+                continue;
+            };
+            if condition.healthy
+                && let Some(finding) = condition::finding_of(&earlier, settings, now)
+            {
+                over.push(Output::Transition(Transition {
+                    change: Change::Cleared,
+                    fault: finding.last_seen,
+                    finding,
+                    found: now,
+                }));
+            }
+        }
+        over
     }
 
     fn signal(&mut self, signal: Signal, now: Now, out: &mut Vec<Output>) {
         let (historic, fault) = (signal.historic, signal.at);
-        match assess::assess(signal, &self.settings) {
-            // What was over before the agent started is not news.
-            Assessed::Sighting(_) if historic => {}
-            Assessed::Sighting(sighting) => self.see(sighting, now, out),
-            Assessed::SuspectReadOnly { device } => self.suspect(device, fault, out),
+        match assess::assess(signal, self.findings.settings()) {
+            Assessed::Sighting(mut sighting) if historic => {
+                // What was over before the agent started is not news, and what was not may be by
+                // now: a first start turns no node red over old lines.
+                sighting.severity = sighting.severity.min(Severity::Warning);
+                if !self.findings.is_past(&sighting, now) {
+                    self.findings.see(sighting, now, out);
+                }
+            }
+            Assessed::Sighting(sighting) => self.findings.see(sighting, now, out),
+            Assessed::SuspectReadOnly { device } => self.suspects.add(device, fault, out),
             Assessed::Xid {
                 sighting,
                 gpu,
@@ -205,191 +227,17 @@ impl Core {
         }
     }
 
-    fn suspect(&mut self, device: String, fault: Duration, out: &mut Vec<Output>) {
-        if !self.suspects.contains_key(&device) && self.suspects.len() >= MOST_SUSPECTS {
-            return;
-        }
-        let new = Suspect {
-            fault,
-            asked: false,
-            answered: false,
-            next: fault,
-        };
-        let suspect = self.suspects.entry(device.clone()).or_insert(new);
-        if !suspect.asked {
-            suspect.fault = fault;
-            suspect.asked = true;
-            out.push(Output::Probe { device });
-        }
-    }
-
-    /// Opens a finding, or counts a repeat of it.
-    fn see(&mut self, mut sighting: Sighting, now: Now, out: &mut Vec<Output>) {
-        let mut key = (sighting.reason, sighting.entity.clone());
-        let open_of_reason = self
-            .findings
-            .keys()
-            .filter(|(reason, _)| reason.row().name == key.0.row().name)
-            .count();
-        if !self.findings.contains_key(&key) && open_of_reason >= MOST_PER_REASON {
-            OTHERS.clone_into(&mut key.1);
-            OTHERS.clone_into(&mut sighting.entity);
-            sighting.subject = Subject::default();
-        }
-        let (fault, found) = (sighting.at, now);
-        match self.findings.get_mut(&key) {
-            None => {
-                let finding = Finding {
-                    reason: sighting.reason,
-                    entity: sighting.entity,
-                    severity: sighting.severity,
-                    message: sighting.message,
-                    subject: sighting.subject,
-                    count: sighting.count,
-                    opened: now,
-                    last_seen: now.boot,
-                };
-                out.push(Output::Transition(Transition {
-                    change: Change::Opened,
-                    finding: finding.clone(),
-                    fault,
-                    found,
-                }));
-                let announced_count = finding.count;
-                self.findings.insert(
-                    key,
-                    Open {
-                        finding,
-                        announced: now.boot,
-                        announced_count,
-                    },
-                );
-            }
-            Some(open) => {
-                open.finding.count = open.finding.count.saturating_add(sighting.count);
-                open.finding.last_seen = now.boot;
-                open.finding.severity = sighting.severity;
-                let doubled = open.finding.count >= open.announced_count.saturating_mul(2);
-                if doubled && now.boot.saturating_sub(open.announced) >= REPEAT_INTERVAL {
-                    open.finding.message = sighting.message;
-                    open.finding.subject = sighting.subject;
-                    open.announced = now.boot;
-                    open.announced_count = open.finding.count;
-                    let finding = open.finding.clone();
-                    out.push(Output::Transition(Transition {
-                        change: Change::Repeated,
-                        finding,
-                        fault,
-                        found,
-                    }));
-                }
-            }
-        }
-    }
-
-    /// Returns when the fault was, for the latency of the condition that it changes.
-    fn evidence(
-        &mut self,
-        device: &str,
-        evidence: Evidence,
-        now: Now,
-        out: &mut Vec<Output>,
-    ) -> Option<Duration> {
-        let suspect = self.suspects.get_mut(device)?;
-        suspect.asked = false;
-        suspect.answered |= evidence != Evidence::Late;
-        suspect.next = now.boot + PROBE_INTERVAL;
-        let fault = suspect.fault;
-        match evidence {
-            Evidence::Late => {}
-            Evidence::Writable | Evidence::NotMounted => {
-                self.suspects.remove(device);
-                self.clear(&(Reason::FilesystemReadOnly, device.to_owned()), now, out);
-            }
-            Evidence::ReadOnly {
-                mount_point,
-                critical,
-            } => {
-                let (severity, role) = match &critical {
-                    Some(path) => (
-                        Severity::Fatal,
-                        format!(", which the node needs (critical path {path})"),
-                    ),
-                    None => (Severity::Warning, String::new()),
-                };
-                let message = format!("{device}, mounted at {mount_point}{role}, is read-only");
-                // Seen again by our own re-reading: the same fault, not a repeat of it.
-                if let Some(open) = self
-                    .findings
-                    .get_mut(&(Reason::FilesystemReadOnly, device.to_owned()))
-                {
-                    open.finding.last_seen = now.boot;
-                    open.finding.severity = severity;
-                    open.finding.message = message;
-                    return Some(fault);
-                }
-                let sighting = Sighting {
-                    reason: Reason::FilesystemReadOnly,
-                    entity: device.to_owned(),
-                    severity,
-                    message,
-                    subject: Subject {
-                        device: Some(device.to_owned()),
-                        ..Subject::default()
-                    },
-                    count: 1,
-                    at: fault,
-                };
-                self.see(sighting, now, out);
-            }
-        }
-        Some(fault)
-    }
-
-    fn wake(&mut self, now: Now, out: &mut Vec<Output>) {
-        let quiet: Vec<_> = self
-            .findings
-            .iter()
-            .filter(|(_, open)| match open.finding.reason.row().clears {
-                Clears::Quiet(quiet) => open.finding.last_seen + quiet <= now.boot,
-                Clears::Recovered | Clears::RecoveredOrReboot => false,
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in quiet {
-            self.clear(&key, now, out);
-        }
-        for (device, suspect) in &mut self.suspects {
-            if !suspect.asked && suspect.next <= now.boot {
-                suspect.asked = true;
-                out.push(Output::Probe {
-                    device: device.clone(),
-                });
-            }
-        }
-    }
-
-    fn clear(&mut self, key: &(Reason, String), now: Now, out: &mut Vec<Output>) {
-        if let Some(open) = self.findings.remove(key) {
-            let fault = open.finding.last_seen;
-            let finding = open.finding;
-            out.push(Output::Transition(Transition {
-                change: Change::Cleared,
-                finding,
-                fault,
-                found: now,
-            }));
-        }
-    }
-
     /// The conditions, if they are known well enough and differ from what was sent last.
     fn publish(&mut self, fault: Option<Duration>, now: Now) -> Option<Output> {
-        let before = self.before.as_mut().filter(|_| self.history_read)?;
-        let findings = self.findings.values().map(|open| &open.finding);
+        if !(self.node_read && self.history_read) {
+            return None;
+        }
+        let findings = self.findings.iter().map(|(_, open)| &open.finding);
         let monitored = accelerated::published(&self.monitored, findings.clone());
-        let monitored = configuration::published(monitored, &self.settings, findings.clone());
-        let mut conditions = condition::fold(&monitored, findings, before, now.wall);
-        if self.suspects.values().any(|suspect| !suspect.answered) {
+        let settings = self.findings.settings();
+        let monitored = configuration::published(monitored, settings, findings.clone());
+        let mut conditions = condition::fold(&monitored, findings, &self.before, now.wall);
+        if self.suspects.any_unanswered() {
             // Unknown is not healthy: what was said last stands, here or on the Node.
             let unknown = Reason::FilesystemReadOnly.row().condition;
             let last = self
@@ -419,7 +267,7 @@ impl Core {
                 transition,
                 ..
             } = condition;
-            before.insert(
+            self.before.insert(
                 kind,
                 Before {
                     healthy,

@@ -19,6 +19,8 @@ use self::schedule::{Bucket, Due, Intervals};
 use crate::clock;
 use crate::core::{Condition, Existing, Output};
 use crate::finding::{Now, Transition};
+use crate::state::State;
+use crate::state::file::StateFile;
 
 mod event;
 mod retry;
@@ -54,6 +56,9 @@ pub(crate) struct Exporter {
     // Apart, so that neither holds up the other.
     condition_retry: Retry,
     event_retry: Retry,
+    /// Not saved yet.
+    state: Option<Box<State>>,
+    state_file: StateFile,
     jitter: f64,
 }
 
@@ -71,7 +76,7 @@ struct Refusal {
 }
 
 impl Exporter {
-    pub(crate) fn new(client: Client, options: Options) -> Self {
+    pub(crate) fn new(client: Client, options: Options, state_file: StateFile) -> Self {
         Self {
             nodes: Api::all(client.clone()),
             events: Api::namespaced(client, event::NAMESPACE),
@@ -86,6 +91,8 @@ impl Exporter {
             queued_events: 0,
             condition_retry: Retry::default(),
             event_retry: Retry::default(),
+            state: None,
+            state_file,
             jitter: random(),
         }
     }
@@ -105,6 +112,7 @@ impl Exporter {
             let open = self.wait(&mut outputs, self.next_write()).await;
             self.write_conditions().await;
             self.write_events().await;
+            self.save_state();
             if !open {
                 return;
             }
@@ -131,7 +139,15 @@ impl Exporter {
                 if !self.wait(outputs, Some(again)).await {
                     return None;
                 }
+                self.save_state();
             }
+        }
+    }
+
+    /// After everything that it knows of was told, or could not be told.
+    fn save_state(&mut self) {
+        if let Some(state) = self.state.take() {
+            self.state_file.save(&state);
         }
     }
 
@@ -199,6 +215,7 @@ impl Exporter {
                     });
                 }
             }
+            Output::State(state) => self.state = Some(state),
             // Answered by the reader itself.
             Output::Probe { .. } => {}
         }

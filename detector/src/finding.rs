@@ -1,9 +1,10 @@
 //! PURE. A finding: one fault, counted when it repeats.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::reason::{Reason, Severity};
 use crate::signal::Workload;
@@ -34,8 +35,8 @@ pub(crate) struct Sighting {
 }
 
 /// What a fault happened to, as far as its class allows.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Subject {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -59,11 +60,30 @@ pub(crate) struct Finding {
     pub message: String,
     pub subject: Subject,
     pub count: u64,
+    /// How often it was opened, or came back, within an hour.
+    pub flaps: usize,
     pub opened: Now,
     pub last_seen: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// That many openings within an hour are flapping: the finding then stays open until it has been well
+/// for a while, so that its condition says False throughout instead of starting everybody's clock
+/// anew with each flap.
+pub(crate) const FLAPS: usize = 3;
+
+impl Finding {
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        if self.flaps < FLAPS {
+            return Cow::Borrowed(&self.message);
+        }
+        Cow::Owned(format!(
+            "{}; flapping: {} times within an hour",
+            self.message, self.flaps
+        ))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Change {
     Opened,
     Repeated,

@@ -16,14 +16,17 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::args::{CleanupArgs, Cli, Command, RunArgs};
+use crate::boots::marker::Marker;
 use crate::core::Core;
 use crate::export::{Exporter, Options};
 use crate::host::Host;
 use crate::probe::Prober;
-use crate::reader::Message;
+use crate::reader::{Memory, Message};
 use crate::reload::ConfigFile;
+use crate::state::file::StateFile;
 
 mod args;
+mod boots;
 mod check;
 mod cleanup;
 mod clock;
@@ -42,6 +45,7 @@ mod reload;
 mod rules;
 mod signal;
 mod source;
+mod state;
 mod text;
 mod watch;
 mod workload;
@@ -53,6 +57,9 @@ const REFUSED: u8 = 1;
 
 /// Nothing can be watched, or no API server can be spoken to, whatever one waits for.
 const CANNOT_RUN_HERE: u8 = 3;
+
+/// For the disk to take note of the stop.
+const DISK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// For what is known but not yet written when a signal comes.
 const LAST_WRITES: Duration = Duration::from_secs(3);
@@ -117,15 +124,39 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             args.sources.host_proc.clone(),
             args.sources.critical_mounts.clone(),
         );
+        let state_file = StateFile::new(args.state_dir.clone());
+        let boot_id = clock::boot_id()?;
+        let left = state_file.load(&boot_id);
+        let memory = Memory {
+            boot_id: boot_id.clone(),
+            left,
+        };
         let output = move |output| {
             // When the exporter is gone the process is on its way out.
             drop(sender.send(output));
         };
-        let (mailbox, thread) =
-            reader::start(host.sources, core, prober, Arc::clone(&config), output)?;
+        let (mailbox, thread) = reader::start(
+            host.sources,
+            core,
+            prober,
+            Arc::clone(&config),
+            memory,
+            output,
+        )?;
         let changes = mailbox.clone();
         file.watch(&config, live, move |message| changes.send(message))?;
-        let exporter = Exporter::new(client, options(&args));
+        let boots = {
+            let mailbox = mailbox.clone();
+            let dumps = [
+                args.sources.host_sys.join("fs/pstore"),
+                // Where systemd-pstore moves them.
+                args.sources.host_proc.join("1/root/var/lib/systemd/pstore"),
+            ];
+            Marker::start(args.boots_dir.clone(), dumps, boot_id, move |found| {
+                mailbox.send(Message::Signal(found.signal()));
+            })?
+        };
+        let exporter = Exporter::new(client, options(&args), state_file);
         let exporting = exporter.run(outputs, |existing| {
             mailbox.send(Message::Existing(existing))
         });
@@ -136,6 +167,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             signal = stop_signal() => {
                 info!(signal = signal?, "stopping");
                 mailbox.send(Message::Stop);
+                boots.stop(DISK_PATIENCE);
                 // The conditions stay as they are: an upgrade makes no flap.
                 if timeout(LAST_WRITES, exporting).await.is_err() {
                     warn!("stopped before the API server had taken everything");

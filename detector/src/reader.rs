@@ -1,10 +1,12 @@
 //! The one thread from the kernel to the decision: waits for the sources, for messages, and for the
 //! time that the core asked for; nothing ticks.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -17,6 +19,8 @@ use crate::core::{Core, Evidence, Existing, Input, Output};
 use crate::probe::Prober;
 use crate::signal::{Signal, What};
 use crate::source::Source;
+use crate::state::State;
+use crate::state::file::Left;
 
 /// What other threads tell the reader.
 pub(crate) enum Message {
@@ -25,6 +29,8 @@ pub(crate) enum Message {
         device: String,
         evidence: Evidence,
     },
+    /// From a thread that is no source.
+    Signal(Signal),
     /// The configuration file has changed; `config` is absent where the old one stays in force.
     Config {
         config: Option<Arc<Config>>,
@@ -51,12 +57,24 @@ impl Mailbox {
     }
 }
 
+/// What the agent before this one left, and what the next one will be left.
+pub(crate) struct Memory {
+    pub boot_id: String,
+    pub left: Left,
+}
+
+/// Repeats of what has been told change only numbers: these are saved a little later.
+const SAVE_DELAY: Duration = Duration::from_secs(1);
+/// Lines that say nothing move the position in the log: how old a saved one may become.
+const POSITION_AGE: Duration = Duration::from_secs(30);
+
 /// Starts the thread. It ends with [`Message::Stop`], or with an error when a source breaks.
 pub(crate) fn start(
     sources: Vec<Box<dyn Source + Send>>,
     core: Core,
     prober: Prober,
     config: Arc<Config>,
+    memory: Memory,
     output: impl FnMut(Output) + Send + 'static,
 ) -> anyhow::Result<(Mailbox, JoinHandle<anyhow::Result<()>>)> {
     let (queue, messages) = mpsc::channel();
@@ -71,13 +89,18 @@ pub(crate) fn start(
         scope: Scope::default(),
         mailbox: mailbox.clone(),
         messages,
+        boot_id: memory.boot_id,
+        first_start: clock::boot(),
+        save_at: None,
+        saved: Duration::ZERO,
+        saved_positions: BTreeMap::new(),
         output,
     };
     let thread = thread::Builder::new()
         .name("reader".to_owned())
         .spawn(move || {
             reader.configure(&config);
-            reader.run()
+            reader.run(memory.left)
         });
     Ok((mailbox, thread.context("start the reader thread")?))
 }
@@ -89,12 +112,20 @@ struct Reader<F> {
     scope: Scope,
     mailbox: Mailbox,
     messages: Receiver<Message>,
+    boot_id: String,
+    /// Of the first agent in this boot.
+    first_start: Duration,
+    /// When what has changed is to be saved.
+    save_at: Option<Duration>,
+    saved: Duration,
+    saved_positions: BTreeMap<String, u64>,
     output: F,
 }
 
 impl<F: FnMut(Output)> Reader<F> {
-    fn run(mut self) -> anyhow::Result<()> {
+    fn run(mut self, left: Left) -> anyhow::Result<()> {
         take_priority();
+        self.go_on(left);
         for source in 0..self.sources.len() {
             self.drain(source)?;
         }
@@ -106,8 +137,13 @@ impl<F: FnMut(Output)> Reader<F> {
             while let Ok(message) = self.messages.try_recv() {
                 match message {
                     Message::Existing(existing) => self.step(Input::Existing(existing)),
+                    Message::Signal(signal) => self.step(Input::Signal(signal)),
                     Message::Evidence { device, evidence } => {
                         self.step(Input::Evidence { device, evidence })
+                    }
+                    Message::Stop => {
+                        self.save();
+                        return Ok(());
                     }
                     Message::Config { config, state } => {
                         if let Some(config) = config {
@@ -119,13 +155,57 @@ impl<F: FnMut(Output)> Reader<F> {
                             what: state,
                         }));
                     }
-                    Message::Stop => return Ok(()),
                 }
             }
             if self.core.wake_at().is_some_and(|at| at <= clock::boot()) {
                 self.step(Input::Wake);
             }
+            self.save_if_due();
         }
+    }
+
+    fn go_on(&mut self, left: Left) {
+        let now = clock::now();
+        let outputs = match left {
+            Left::Nothing => return,
+            Left::Damaged(why) => self.core.state_damaged(&why, now),
+            Left::State(read) => {
+                self.first_start = read.state.first_start;
+                for source in &mut self.sources {
+                    let position = read.state.positions.get(source.name().name());
+                    source.resume(self.first_start, position.copied());
+                }
+                self.core.restore(&read.state, now)
+            }
+        };
+        self.hand_over(outputs);
+    }
+
+    fn save_if_due(&mut self) {
+        let now = clock::boot();
+        let stale = now.saturating_sub(self.saved) >= POSITION_AGE;
+        if self.save_at.is_some_and(|at| at <= now)
+            || (stale && self.positions() != self.saved_positions)
+        {
+            self.save();
+        }
+    }
+
+    fn positions(&self) -> BTreeMap<String, u64> {
+        let position = |source: &Box<dyn Source + Send>| {
+            Some((source.name().name().to_owned(), source.position()?))
+        };
+        self.sources.iter().filter_map(position).collect()
+    }
+
+    fn save(&mut self) {
+        let now = clock::now();
+        let mut state = State::new(self.boot_id.clone(), now, self.first_start);
+        self.core.save(&mut state);
+        state.positions = self.positions();
+        self.saved_positions.clone_from(&state.positions);
+        (self.save_at, self.saved) = (None, now.boot);
+        (self.output)(Output::State(Box::new(state)));
     }
 
     /// Sleeps until something is readable or due; returns the indices of the readable sources.
@@ -141,11 +221,9 @@ impl<F: FnMut(Output)> Reader<F> {
                 fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             }
         }
-        let timeout = self
-            .core
-            .wake_at()
-            .map(|at| at.saturating_sub(clock::boot()));
-        let timeout = timeout
+        let wake_at = self.core.wake_at().into_iter().chain(self.save_at).min();
+        let timeout = wake_at
+            .map(|at| at.saturating_sub(clock::boot()))
             .map(Timespec::try_from)
             .transpose()
             .context("compute the time to sleep")?;
@@ -178,6 +256,7 @@ impl<F: FnMut(Output)> Reader<F> {
             prober,
             scope,
             mailbox,
+            save_at,
             output,
             ..
         } = self;
@@ -188,7 +267,7 @@ impl<F: FnMut(Output)> Reader<F> {
                     return;
                 }
                 let outputs = core.step(Input::Signal(signal), clock::now());
-                hand_over(outputs, prober, mailbox, output);
+                hand_over(outputs, prober, mailbox, save_at, output);
             })
             .with_context(|| format!("the source {:?} broke", source.name()))
     }
@@ -207,7 +286,18 @@ impl<F: FnMut(Output)> Reader<F> {
 
     fn step(&mut self, input: Input) {
         let outputs = self.core.step(input, clock::now());
-        hand_over(outputs, &self.prober, &self.mailbox, &mut self.output);
+        self.hand_over(outputs);
+    }
+
+    fn hand_over(&mut self, outputs: Vec<Output>) {
+        let Self {
+            prober,
+            mailbox,
+            save_at,
+            output,
+            ..
+        } = self;
+        hand_over(outputs, prober, mailbox, save_at, output);
     }
 }
 
@@ -215,8 +305,10 @@ fn hand_over(
     outputs: Vec<Output>,
     prober: &Prober,
     mailbox: &Mailbox,
+    save_at: &mut Option<Duration>,
     output: &mut impl FnMut(Output),
 ) {
+    save_at.get_or_insert_with(|| clock::boot() + SAVE_DELAY);
     for item in outputs {
         match item {
             Output::Probe { device } => {
@@ -225,7 +317,11 @@ fn hand_over(
                     mailbox.send(Message::Evidence { device, evidence })
                 });
             }
-            Output::Transition(_) | Output::Conditions { .. } => output(item),
+            Output::Transition(_) | Output::Conditions { .. } => {
+                *save_at = Some(Duration::ZERO);
+                output(item);
+            }
+            Output::State(_) => output(item),
         }
     }
 }

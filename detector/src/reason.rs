@@ -23,6 +23,10 @@ pub(crate) enum Reason {
     AppBlocked,
     SoftLockup,
     SignalsLost,
+    MonitoringGap,
+    StateDamaged,
+    UnexpectedReboot,
+    UnexpectedRebootLoop,
     ConfigInvalid,
     ConfigPending,
     BlockIoError,
@@ -66,10 +70,10 @@ pub(crate) enum Severity {
 pub(crate) enum Clears {
     /// No new signal for this long.
     Quiet(Duration),
-    /// The evidence was read again and the fault is gone.
-    Recovered,
+    /// The evidence was read again, and the fault has been gone for the time `settle`.
+    Recovered { settle: Duration },
     /// The same where NVML can say it; otherwise only a reboot ends it.
-    RecoveredOrReboot,
+    RecoveredOrReboot { settle: Duration },
 }
 
 pub(crate) struct Row {
@@ -95,6 +99,10 @@ impl Reason {
             Self::AppBlocked => &kernel::APP_BLOCKED,
             Self::SoftLockup => &kernel::SOFT_LOCKUP,
             Self::SignalsLost => &kernel::SIGNALS_LOST,
+            Self::MonitoringGap => &kernel::MONITORING_GAP,
+            Self::StateDamaged => &kernel::STATE_DAMAGED,
+            Self::UnexpectedReboot => &kernel::UNEXPECTED_REBOOT,
+            Self::UnexpectedRebootLoop => &kernel::UNEXPECTED_REBOOT_LOOP,
             Self::ConfigInvalid => &kernel::CONFIG_INVALID,
             Self::ConfigPending => &kernel::CONFIG_PENDING,
             Self::BlockIoError => &storage::BLOCK_IO_ERROR,
@@ -122,6 +130,10 @@ impl Reason {
             | Self::AppBlocked
             | Self::SoftLockup
             | Self::SignalsLost
+            | Self::MonitoringGap
+            | Self::StateDamaged
+            | Self::UnexpectedReboot
+            | Self::UnexpectedRebootLoop
             | Self::ConfigInvalid
             | Self::ConfigPending
             | Self::BlockIoError
@@ -135,12 +147,34 @@ impl Reason {
         }
     }
 
+    /// A reason of the table by its name, as [`Reason::name`] gives it.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        let xid = |suffix| {
+            let number: u32 = name
+                .strip_prefix("NvidiaXID")?
+                .strip_suffix(suffix)?
+                .parse()
+                .ok()?;
+            // `+79` and `079` are no names of it.
+            (name == format!("NvidiaXID{number}{suffix}")).then_some(number)
+        };
+        Self::ALL
+            .into_iter()
+            .find(|reason| reason.name() == name)
+            .or_else(|| xid("Error").map(Self::NvidiaXidError))
+            .or_else(|| xid("Warning").map(Self::NvidiaXidWarning))
+    }
+
     /// One for each row of the table; XID 79 and 31 for their families.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::OomKilling,
         Self::AppBlocked,
         Self::SoftLockup,
         Self::SignalsLost,
+        Self::MonitoringGap,
+        Self::StateDamaged,
+        Self::UnexpectedReboot,
+        Self::UnexpectedRebootLoop,
         Self::ConfigInvalid,
         Self::ConfigPending,
         Self::BlockIoError,
@@ -210,19 +244,43 @@ impl fmt::Display for Clears {
                 "after {} minutes without a new signal",
                 quiet.as_secs() / 60
             ),
-            Self::Recovered => {
-                f.write_str("when the evidence, read again every 10 seconds, says that it is over")
+            Self::Recovered { settle } => {
+                f.write_str(
+                    "when the evidence, read again every 10 seconds, says that it is over",
+                )?;
+                settled(*settle, f)
             }
-            Self::RecoveredOrReboot => f.write_str(
-                "when NVML, which had called the GPU lost or in need of recovery, says that it is well again; else with the next boot",
-            ),
+            Self::RecoveredOrReboot { settle } => {
+                f.write_str("when NVML, which had called the GPU lost or in need of recovery, says that it is well again")?;
+                settled(*settle, f)?;
+                f.write_str("; else with the next boot")
+            }
         }
     }
+}
+
+fn settled(settle: Duration, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if settle.is_zero() {
+        return Ok(());
+    }
+    write!(f, " and has been for {} seconds", settle.as_secs())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_found_by_its_name() {
+        for reason in Reason::ALL
+            .into_iter()
+            .chain([Reason::NvidiaXidWarning(43)])
+        {
+            assert_eq!(Reason::from_name(&reason.name()), Some(reason));
+        }
+        assert_eq!(Reason::from_name("NvidiaXID+79Error"), None);
+        assert_eq!(Reason::from_name("NvidiaXID<n>Error"), None);
+    }
 
     #[test]
     fn names_are_unique_and_fit_a_condition_reason() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
 
-use crate::reason::ConditionType;
+use crate::reason::{ConditionType, Reason};
 use crate::signal::What;
 use crate::text;
 
@@ -29,6 +29,15 @@ pub(crate) struct LogRule {
     pub pattern: String,
     pub reason: &'static str,
     pub condition: ConditionType,
+}
+
+impl LogRule {
+    pub(crate) fn reason(&self) -> Reason {
+        Reason::Custom {
+            name: self.reason,
+            condition: self.condition,
+        }
+    }
 }
 
 /// Which logs this agent reads.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::reason::ConditionType;
+use serde::{Deserialize, Serialize};
 
 /// One observation by one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,12 @@ pub(crate) enum What {
     Gpu { gpu: String, state: GpuState },
     /// NVML itself.
     Nvml(Nvml),
+    /// The host was booted though nobody had asked for it, `count` times within a day.
+    UnexpectedBoot {
+        count: usize,
+        /// Of the kernel that died.
+        last_words: Option<String>,
+    },
     /// A line fits a log rule of the configuration.
     LogRule {
         rule: String,
@@ -93,7 +100,8 @@ pub(crate) struct Task {
 }
 
 /// The pod and container that a cgroup belongs to, read from its path.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Workload {
     /// Names from the outermost level that was copied to the innermost, joined by `/`.
     pub cgroup: String,
@@ -129,7 +137,7 @@ pub(crate) enum BlockErrorClass {
     Other,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GpuState {
     /// Why the driver cannot use it, if so.
     pub lost: Option<String>,
@@ -139,7 +147,7 @@ pub(crate) struct GpuState {
 }
 
 /// What the driver says must be done with a GPU (`NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Recovery {
     /// The driver is too old to say.
     Unknown,
@@ -173,6 +181,18 @@ pub(crate) enum SourceName {
     Nvml,
     /// Log files that rules look at.
     File,
+}
+
+impl SourceName {
+    /// For the state file and metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "bpf",
+            Self::Kmsg => "kernelLog",
+            Self::Nvml => "nvml",
+            Self::File => "files",
+        }
+    }
 }
 
 /// A GPU by PCI domain, bus and device as the driver writes it: `0000:05:00`; it goes into paths

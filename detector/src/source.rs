@@ -6,6 +6,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName};
@@ -22,6 +23,14 @@ pub(crate) trait Source {
 
     /// Readable when [`Source::drain`] has something to do.
     fn fds(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// How far it has read, where a source can go on from there.
+    fn position(&self) -> Option<u64> {
+        None
+    }
+
+    /// Goes on where the agent before this one stopped; agents have been watching since `since`.
+    fn resume(&mut self, _since: Duration, _position: Option<u64>) {}
 
     /// Hands over what is there now. What comes in a flood is handed over in parts, so that the other
     /// sources have their turn. An error means that the source is broken.

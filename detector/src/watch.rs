@@ -7,12 +7,14 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::args::{Format, SourceArgs};
+use crate::clock;
 use crate::core::{Condition, Core, Output};
 use crate::finding::Transition;
 use crate::host::Host;
 use crate::probe::Prober;
-use crate::reader::{self, Message};
+use crate::reader::{self, Memory, Message};
 use crate::reload::{self, ConfigFile};
+use crate::state::file::Left;
 
 pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     let (file, mut config) = ConfigFile::open(args).context("use the configuration")?;
@@ -27,12 +29,24 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     let core = Core::new(host.monitored());
     let prober = Prober::new(args.host_proc.clone(), args.critical_mounts.clone());
     let hooks = hooks(&host);
+    // What a look at the host shows is nobody's memory.
+    let memory = Memory {
+        boot_id: clock::boot_id()?,
+        left: Left::Nothing,
+    };
     let config = Arc::new(config);
     let output = move |output| {
         // The receiver lives as long as the process.
         drop(sender.send(output));
     };
-    let (mailbox, thread) = reader::start(host.sources, core, prober, Arc::clone(&config), output)?;
+    let (mailbox, thread) = reader::start(
+        host.sources,
+        core,
+        prober,
+        Arc::clone(&config),
+        memory,
+        output,
+    )?;
     let changes = mailbox.clone();
     file.watch(&config, live, move |message| changes.send(message))?;
     // There is no Node whose conditions could stand already.
@@ -74,8 +88,8 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
                 }
                 shown = conditions;
             }
-            // Answered by the reader itself.
-            Output::Probe { .. } => {}
+            // Answered by the reader itself, and kept by nobody.
+            Output::Probe { .. } | Output::State(_) => {}
         }
     }
     match thread.join() {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::assess::of_device;
-use super::{Core, Existing, MOST_PER_REASON, Open, Output};
+use super::findings::{MOST_PER_REASON, Open};
+use super::{Core, Existing, Output};
 use crate::finding::{Finding, Now, Sighting, Subject};
 use crate::reason::{ConditionType, Reason, Severity};
 use crate::signal::{GpuState, Nvml, Recovery, SourceName, gpu_name};
@@ -19,6 +20,17 @@ pub(super) struct Gpus {
     states: BTreeMap<String, GpuState>,
     /// XIDs that only one source has reported so far: who, and when it happened.
     alone: BTreeMap<(String, u32), (SourceName, Duration)>,
+}
+
+impl Gpus {
+    pub(super) fn states(&self) -> &BTreeMap<String, GpuState> {
+        &self.states
+    }
+
+    /// As the agent before this one saw them last.
+    pub(super) fn remember(&mut self, states: BTreeMap<String, GpuState>) {
+        self.states = states;
+    }
 }
 
 /// What is published: a GPU that is known to be broken also when its driver has gone.
@@ -50,9 +62,9 @@ impl Core {
         let key = (sighting.reason, sighting.entity.clone());
         if historic {
             // Over, or told by the agent before this one, or a question for NVML.
-            if sighting.severity == Severity::Fatal && !self.findings.contains_key(&key) {
+            if sighting.severity == Severity::Fatal && self.findings.get(&key).is_none() {
                 sighting.severity = self.severity_now(&fault.0);
-                self.see(sighting, now, out);
+                self.findings.see(sighting, now, out);
             }
             return;
         }
@@ -63,17 +75,15 @@ impl Core {
             .alone
             .remove(&fault)
             .is_some_and(|(by, when)| by != seen_by && near(when));
-        if twin && let Some(open) = self.findings.get_mut(&key) {
+        if twin && self.findings.get(&key).is_some() {
             // The kernel log says more.
-            if seen_by == SourceName::Kmsg {
-                open.finding.message = sighting.message;
-            }
-            open.finding.last_seen = now.boot;
+            let message = (seen_by == SourceName::Kmsg).then_some(sighting.message);
+            self.findings.enrich(&key, message, now);
             return;
         }
         self.gpus.alone.retain(|_, (_, when)| near(*when));
         self.gpus.alone.insert(fault, (seen_by, at));
-        self.see(sighting, now, out);
+        self.findings.see(sighting, now, out);
     }
 
     /// What an error from before the start means now.
@@ -90,31 +100,27 @@ impl Core {
         self.ecc(&gpu, before.as_ref(), &state, now, out);
         let xids: Vec<_> = self
             .findings
-            .keys()
-            .filter(|(reason, entity)| {
+            .iter()
+            .filter(|((reason, entity), _)| {
                 matches!(reason, Reason::NvidiaXidError(_)) && *entity == gpu
             })
-            .cloned()
+            .map(|(key, open)| (key.clone(), open.seen))
             .collect();
         match health(&state) {
             Health::Unknown => {}
             Health::Unwell => {
-                for key in &xids {
-                    if let Some(open) = self.findings.get_mut(key) {
-                        open.finding.severity = Severity::Fatal;
-                    }
+                for (key, _) in &xids {
+                    self.findings.unwell(key, now, out);
+                    self.findings.set_seen(key, Severity::Fatal);
                 }
             }
             Health::Well => {
                 let recovered = before.as_ref().map(health) == Some(Health::Unwell);
-                for key in xids {
+                for (key, seen) in xids {
                     // One from before the start, of which nothing is left.
-                    let over = self
-                        .findings
-                        .get(&key)
-                        .is_some_and(|open| open.finding.severity == Severity::Warning);
+                    let over = seen == Severity::Warning;
                     if recovered || over {
-                        self.clear(&key, now, out);
+                        self.findings.well(&key, now, out);
                     }
                 }
             }
@@ -124,7 +130,7 @@ impl Core {
     fn lost(&mut self, gpu: &str, state: &GpuState, now: Now, out: &mut Vec<Output>) {
         let key = (Reason::NvidiaDeviceCountMismatch, gpu.to_owned());
         let Some(why) = &state.lost else {
-            return self.clear(&key, now, out);
+            return self.findings.well(&key, now, out);
         };
         self.see_once(&key, format!("GPU {gpu} is lost: {why}"), now, out);
     }
@@ -145,20 +151,17 @@ impl Core {
             state.uncorrected,
         ) {
             (_, None) => {}
-            (_, Some(0)) => self.clear(&key, now, out),
+            (_, Some(0)) => self.findings.well(&key, now, out),
             (Some(old), Some(new)) if new > old => {
                 let severity = key.0.row().severity;
-                self.see(
-                    sighting(&key, severity, message(new), new - old, now),
-                    now,
-                    out,
-                );
+                let new = sighting(&key, severity, message(new), new - old, now);
+                self.findings.see(new, now, out);
             }
             (Some(_), Some(_)) => {}
             (None, Some(new)) => {
-                if !self.findings.contains_key(&key) {
+                if self.findings.get(&key).is_none() {
                     let warning = sighting(&key, Severity::Warning, message(new), new, now);
-                    self.see(warning, now, out);
+                    self.findings.see(warning, now, out);
                 }
             }
         }
@@ -173,7 +176,7 @@ impl Core {
                 if !self.monitored.contains(&kind) {
                     self.monitored.push(kind);
                 }
-                self.clear(&error, now, out);
+                self.findings.well(&error, now, out);
             }
             Nvml::Unavailable { why, driver } => {
                 let had = self.monitored.contains(&kind);
@@ -190,7 +193,7 @@ impl Core {
                 let message = format!("NVML has not returned from {call} within {seconds} s");
                 self.see_once(&hung, message, now, out);
             }
-            Nvml::Answered => self.clear(&hung, now, out),
+            Nvml::Answered => self.findings.well(&hung, now, out),
         }
     }
 
@@ -202,15 +205,12 @@ impl Core {
         now: Now,
         out: &mut Vec<Output>,
     ) {
-        match self.findings.get_mut(key) {
-            Some(open) => {
-                open.finding.last_seen = now.boot;
-                open.finding.message = message;
-            }
-            None => {
-                let severity = key.0.row().severity;
-                self.see(sighting(key, severity, message, 1, now), now, out);
-            }
+        let severity = key.0.row().severity;
+        if self.findings.get(key).is_some() {
+            self.findings.confirm(key, severity, message, now, out);
+        } else {
+            let sighting = sighting(key, severity, message, 1, now);
+            self.findings.see(sighting, now, out);
         }
     }
 
@@ -231,27 +231,32 @@ impl Core {
             if self.is_over(reason, &gpu) {
                 continue;
             }
-            if let Some(open) = self.findings.get_mut(&(reason, gpu.clone())) {
-                open.finding.severity = Severity::Fatal;
-                open.finding.opened = opened;
+            let key = (reason, gpu.clone());
+            if self.findings.get(&key).is_some() {
+                self.findings.set_seen(&key, Severity::Fatal);
+                self.findings.set_opened(&key, opened);
                 continue;
             }
+            let severity = self.findings.settings().severity(reason, Severity::Fatal);
             let finding = Finding {
                 reason,
                 subject: of_device(&gpu),
-                entity: gpu.clone(),
-                severity: Severity::Fatal,
+                entity: gpu,
+                severity,
                 message,
                 count: 1,
+                flaps: 0,
                 opened,
                 last_seen: now.boot,
             };
             let open = Open {
                 finding,
+                seen: Severity::Fatal,
                 announced: now.boot,
                 announced_count: 1,
+                well_since: None,
             };
-            self.findings.insert((reason, gpu), open);
+            self.findings.adopt(key, open);
         }
     }
 

@@ -8,6 +8,9 @@ use crate::signal::{
     BlockErrorClass, BlockOperation, Disk, GpuState, Nvml, Signal, SourceName, Task, What, Workload,
 };
 
+/// Unexpected boots within a day that are a loop.
+const LOOP: usize = 3;
+
 /// What to do with a signal.
 pub(super) enum Assessed {
     /// A fault by itself.
@@ -171,6 +174,20 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
         }
         What::Gpu { gpu, state } => Assessed::Gpu { gpu, state },
         What::Nvml(nvml) => Assessed::Nvml(nvml),
+        What::UnexpectedBoot { count, last_words } => {
+            let words = last_words
+                .map(|words| format!("; the kernel before said last: {words}"))
+                .unwrap_or_default();
+            let (reason, often) = if count >= LOOP {
+                let often = format!(" for the {count}th time within 24 hours");
+                (Reason::UnexpectedRebootLoop, often)
+            } else {
+                (Reason::UnexpectedReboot, String::new())
+            };
+            let message =
+                format!("the host was booted{often} without having been shut down{words}");
+            sighting(reason, "host".to_owned(), message, Subject::default(), 1)
+        }
         What::LogRule {
             rule,
             reason,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::finding::Finding;
+use super::settings::Settings;
+use crate::finding::{Finding, Now, Subject};
 use crate::reason::{ConditionType, Reason, Severity};
 use crate::signal;
 use crate::text;
@@ -101,6 +102,29 @@ pub(super) fn read_only_devices(condition: &Existing) -> impl Iterator<Item = St
     })
 }
 
+/// The finding that a condition of an earlier boot speaks of, as far as its text tells.
+pub(super) fn finding_of(condition: &Existing, settings: &Settings, now: Now) -> Option<Finding> {
+    let (reason, rest) = condition.message.split_once(": ")?;
+    let reason = settings.reason(reason)?;
+    Some(Finding {
+        reason,
+        entity: "(earlier boot)".to_owned(),
+        severity: Severity::Fatal,
+        message: format!(
+            "the node has been booted since: {}",
+            text::bounded(rest, 512)
+        ),
+        subject: Subject::default(),
+        count: 1,
+        flaps: 0,
+        opened: Now {
+            boot: now.boot,
+            wall: condition.transition,
+        },
+        last_seen: now.boot,
+    })
+}
+
 fn message(open: &[&Finding]) -> String {
     if open.is_empty() {
         return "nodemend watches this; no fatal finding is open".to_owned();
@@ -109,7 +133,7 @@ fn message(open: &[&Finding]) -> String {
         .iter()
         .map(|finding| {
             let since = finding.opened.wall.strftime("%Y-%m-%dT%H:%M:%SZ");
-            format!("{}: {} (since {since})", finding.reason, finding.message)
+            format!("{}: {} (since {since})", finding.reason, finding.text())
         })
         .collect();
     text::bounded(&parts.join("; "), MESSAGE_LIMIT)

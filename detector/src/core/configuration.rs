@@ -62,24 +62,22 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let key = (reason, entity.to_owned());
-        match (message, self.findings.get_mut(&key)) {
-            (None, _) => self.clear(&key, now, out),
-            (Some(message), Some(open)) => {
-                open.finding.last_seen = now.boot;
-                open.finding.message = message;
-            }
-            (Some(message), None) => {
-                let sighting = Sighting {
-                    reason,
-                    entity: key.1,
-                    severity: reason.row().severity,
-                    message,
-                    subject: Subject::default(),
-                    count: 1,
-                    at: now.boot,
-                };
-                self.see(sighting, now, out);
-            }
+        let severity = reason.row().severity;
+        let Some(message) = message else {
+            return self.findings.well(&key, now, out);
+        };
+        if self.findings.get(&key).is_some() {
+            return self.findings.confirm(&key, severity, message, now, out);
         }
+        let sighting = Sighting {
+            reason,
+            entity: key.1,
+            severity,
+            message,
+            subject: Subject::default(),
+            count: 1,
+            at: now.boot,
+        };
+        self.findings.see(sighting, now, out);
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Settings {
     pub fatal_xids: BTreeSet<u32>,
     /// Whether reasons that EKS's agent does not have may be Fatal: others act on these conditions.
     pub own_fatal_reasons: bool,
+    /// The reasons of the user's own log rules.
+    pub custom: BTreeSet<Reason>,
     /// The conditions that live log rules look after.
     pub fed_by_rules: BTreeSet<ConditionType>,
 }
@@ -41,6 +43,7 @@ impl Default for Settings {
             overrides: BTreeMap::new(),
             fatal_xids: FATAL_XIDS.into_iter().collect(),
             own_fatal_reasons: true,
+            custom: BTreeSet::new(),
             fed_by_rules: BTreeSet::new(),
         }
     }
@@ -79,6 +82,12 @@ impl Settings {
         } else {
             severity.min(Severity::Warning)
         }
+    }
+
+    /// By its name, as [`Reason::name`] gives it.
+    pub(crate) fn reason(&self, name: &str) -> Option<Reason> {
+        let custom = self.custom.iter().find(|reason| reason.name() == name);
+        custom.copied().or_else(|| Reason::from_name(name))
     }
 
     /// The reason of an XID.

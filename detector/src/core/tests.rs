@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::findings::{MOST_PER_REASON, OTHERS};
 use super::*;
+use crate::finding::{Change, Subject};
 use crate::signal::{Disk, SourceName, Task, What};
 
 mod accelerated;
+mod life;
 mod properties;
 
 fn at(seconds: u64) -> Now {
@@ -154,7 +157,10 @@ fn the_same_fault_again_is_counted_not_told() {
     core.step(signal(io_error("sda"), at(2)), at(2));
     let outputs = core.step(signal(io_error("sda"), at(3)), at(3));
     assert_eq!(outputs, []);
-    let open = &core.findings[&(Reason::BlockIoError, "sda".to_owned())];
+    let open = core
+        .findings
+        .get(&(Reason::BlockIoError, "sda".to_owned()))
+        .unwrap();
     assert_eq!(open.finding.count, 2);
 }
 
@@ -289,7 +295,14 @@ fn only_evidence_ends_a_read_only_finding() {
         (changes(&outputs).len(), probes(&outputs)),
         (0, vec!["sda1"])
     );
-    let outputs = core.step(evidence("sda1", Evidence::NotMounted), at(3601));
+    assert_eq!(
+        changes(&core.step(evidence("sda1", Evidence::NotMounted), at(3601))),
+        [],
+        "once is not enough"
+    );
+    assert_eq!(probes(&core.step(Input::Wake, at(3611))), ["sda1"]);
+    core.step(evidence("sda1", Evidence::NotMounted), at(3611));
+    let outputs = core.step(Input::Wake, at(3616));
     assert_eq!(
         changes(&outputs),
         [(Change::Cleared, Reason::FilesystemReadOnly, Severity::Fatal)]
@@ -336,21 +349,20 @@ fn evidence_that_nobody_asked_for_changes_nothing() {
 }
 
 #[test]
-fn what_was_over_before_the_start_is_no_news() {
+fn what_was_over_before_the_start_is_no_news_and_what_was_not_is_a_warning() {
+    let lockup = || What::SoftLockup {
+        cpu: 3,
+        seconds: 23,
+        task: Task::default(),
+    };
     let mut core = Core::new(ConditionType::ALL.to_vec());
+    assert_eq!(core.step(historic(lockup(), at(1)), at(1801)), []);
+    let outputs = core.step(historic(lockup(), at(2)), at(1801));
     assert_eq!(
-        core.step(
-            historic(
-                What::Ext4Error {
-                    device: "sda1".to_owned(),
-                    detail: "x".to_owned()
-                },
-                at(1)
-            ),
-            at(9)
-        ),
-        []
+        changes(&outputs),
+        [(Change::Opened, Reason::SoftLockup, Severity::Warning)]
     );
+    assert_eq!(core.wake_at(), Some(at(1802).boot));
 }
 
 #[test]
@@ -396,6 +408,7 @@ fn a_condition_whose_evidence_is_awaited_is_not_published_and_the_others_are() {
         [
             ConditionType::KernelReady,
             ConditionType::NetworkingReady,
+            ConditionType::ContainerRuntimeReady,
             ConditionType::AcceleratedHardwareReady
         ]
     );
@@ -492,6 +505,27 @@ fn a_reboot_that_mended_it_is_a_new_status() {
 }
 
 #[test]
+fn what_a_reboot_ended_is_told_once_it_is_known_to_be_over() {
+    let broken = || Existing {
+        kind: ConditionType::StorageReady,
+        healthy: false,
+        transition: Timestamp::from_second(1_600_000_000).unwrap(),
+        message: "FilesystemReadOnly: sda1, mounted at /, is read-only (since x)".to_owned(),
+    };
+    for (answer, told) in [(Evidence::Writable, 1), (read_only(true), 0)] {
+        let mut core = Core::new(vec![ConditionType::StorageReady]);
+        core.step(Input::HistoryRead, at(100));
+        let outputs = core.step(Input::Existing(vec![broken()]), at(100));
+        assert_eq!(changes(&outputs), [], "unknown is not over");
+        let outputs = core.step(evidence("sda1", answer), at(101));
+        let cleared = changes(&outputs)
+            .into_iter()
+            .filter(|(change, ..)| *change == Change::Cleared);
+        assert_eq!(cleared.count(), told);
+    }
+}
+
+#[test]
 fn the_oldest_fatal_finding_speaks_for_the_condition() {
     let mut core = started();
     for (device, second) in [("sdb1", 2), ("sda1", 4)] {
@@ -545,8 +579,11 @@ fn more_entities_than_the_limit_share_one_finding() {
     for pid in 0..1000 {
         core.step(signal(oom(pid), at(2)), at(2));
     }
-    assert_eq!(core.findings.len(), MOST_PER_REASON + 1);
-    let others = &core.findings[&(Reason::OomKilling, OTHERS.to_owned())];
+    assert_eq!(core.findings.iter().count(), MOST_PER_REASON + 1);
+    let others = core
+        .findings
+        .get(&(Reason::OomKilling, OTHERS.to_owned()))
+        .unwrap();
     assert_eq!(
         others.finding.count,
         1000 - u64::try_from(MOST_PER_REASON).unwrap()
@@ -584,5 +621,5 @@ fn what_a_source_lost_is_a_finding_with_its_number() {
         changes(&outputs),
         [(Change::Opened, Reason::SignalsLost, Severity::Warning)]
     );
-    assert_eq!(core.findings.values().next().unwrap().finding.count, 637);
+    assert_eq!(core.findings.iter().next().unwrap().1.finding.count, 637);
 }

@@ -202,6 +202,7 @@ mod tests {
                 ..Subject::default()
             },
             count: 1,
+            flaps: 0,
             opened: now,
             last_seen: now.boot,
         };

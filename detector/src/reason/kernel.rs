@@ -52,11 +52,63 @@ pub(super) const SIGNALS_LOST: Row = Row {
     source: "the ring buffer's own counter; sequence numbers of /dev/kmsg",
 };
 
+pub(super) const MONITORING_GAP: Row = Row {
+    name: "MonitoringGap",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Info,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each restart of the agent",
+    meaning: "For the time that the message names, no agent was watching: faults that only tracepoints show are not counted for it. The kernel log was read from where the agent before had stopped.",
+    advice: "None after an upgrade. Many of them: look why the agent restarts.",
+    source: "the state that the agent before left in --state-dir",
+};
+
+pub(super) const STATE_DAMAGED: Row = Row {
+    name: "StateDamaged",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "at once, at the agent's start",
+    meaning: "What the agent before had saved could not be read. Findings were rebuilt from the kernel log and the Node's conditions; those that only tracepoints show are forgotten.",
+    advice: "Look at the file that was set aside, and at what else writes to --state-dir.",
+    source: "the state file in --state-dir",
+};
+
+const BOOTS: &str = "the list of boots in --boots-dir: a boot is unexpected if the agent had not been told to stop before it, as it is when a host shuts down; pstore for the last words";
+
+pub(super) const UNEXPECTED_REBOOT: Row = Row {
+    name: "UnexpectedReboot",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each boot that nobody asked for",
+    meaning: "The host was reset, lost power or its kernel died: it was booted without having been shut down.",
+    advice: "Look at the last words of the kernel in the message, at the console of the machine, and at the cloud's own events.",
+    source: BOOTS,
+};
+
+pub(super) const UNEXPECTED_REBOOT_LOOP: Row = Row {
+    name: "UnexpectedRebootLoop",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "the third boot within 24 hours that nobody asked for",
+    meaning: "The host dies again and again.",
+    advice: "Replace the node. `severity: Fatal` in the configuration leaves that to repair.",
+    source: BOOTS,
+};
+
 pub(super) const CONFIG_INVALID: Row = Row {
     name: "ConfigInvalid",
     condition: ConditionType::KernelReady,
     severity: Severity::Warning,
-    clears: Clears::Recovered,
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
     eks: false,
     threshold: "at once, when the changed file cannot be used; a good file clears it",
     meaning: "The detector's configuration file has an error. All of what was in force before stays in force.",
@@ -68,7 +120,9 @@ pub(super) const CONFIG_PENDING: Row = Row {
     name: "ConfigPending",
     condition: ConditionType::KernelReady,
     severity: Severity::Info,
-    clears: Clears::Recovered,
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
     eks: false,
     threshold: "at once, when keys change that are read at start only; a restart clears it, or taking the change back",
     meaning: "A part of the detector's configuration waits for the agent's next start; the rest is in force.",

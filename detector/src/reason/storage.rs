@@ -32,7 +32,9 @@ pub(super) const FILESYSTEM_READ_ONLY: Row = Row {
     name: "FilesystemReadOnly",
     condition: ConditionType::StorageReady,
     severity: Severity::Fatal,
-    clears: Clears::Recovered,
+    clears: Clears::Recovered {
+        settle: Duration::from_secs(15),
+    },
     eks: false,
     threshold: "at once, when the mount is seen to be read-only; Fatal only if a critical path lies on it (--critical-mount), else a Warning",
     meaning: "The kernel turned a file system read-only after an error. Nothing on it can be written any more: under the root, kubelet or the container runtime the node cannot serve.",

@@ -31,6 +31,8 @@ pub(crate) struct KmsgSource {
     /// The past is read: what comes now is new.
     caught_up: bool,
     next_sequence: Option<u64>,
+    /// What is older was read by the agent before this one.
+    resumed: Option<u64>,
     rules: Arc<LogRules>,
 }
 
@@ -51,6 +53,7 @@ impl KmsgSource {
             started: clock::boot(),
             caught_up: false,
             next_sequence: None,
+            resumed: None,
             rules: Arc::default(),
         })
     }
@@ -64,6 +67,16 @@ impl KmsgSource {
 impl Source for KmsgSource {
     fn name(&self) -> SourceName {
         SourceName::Kmsg
+    }
+
+    fn position(&self) -> Option<u64> {
+        self.next_sequence
+    }
+
+    fn resume(&mut self, since: Duration, position: Option<u64>) {
+        self.started = since;
+        self.next_sequence = position;
+        self.resumed = position;
     }
 
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
@@ -91,8 +104,14 @@ impl Source for KmsgSource {
             let Some(record) = record::parse(&buffer[..length]) else {
                 continue;
             };
+            if self
+                .resumed
+                .is_some_and(|resumed| record.sequence < resumed)
+            {
+                continue;
+            }
             let at = record.at + suspended;
-            self.caught_up |= at >= self.started;
+            self.caught_up |= at >= self.started || self.resumed.is_some();
             new += usize::from(self.caught_up);
             let count = self.lost(record.sequence);
             if count > 0 {

@@ -72,7 +72,9 @@ fn condition(outputs: &[Output]) -> Option<Condition> {
 }
 
 fn count(core: &Core, xid: u32) -> u64 {
-    core.findings[&(Settings::default().of_xid(xid), GPU.to_owned())]
+    core.findings
+        .get(&(Settings::default().of_xid(xid), GPU.to_owned()))
+        .unwrap()
         .finding
         .count
 }
@@ -123,7 +125,7 @@ fn what_both_sources_see_is_one_fault_in_either_order() {
         step(&mut core, first, 2);
         assert_eq!(changes(&step(&mut core, second, 11)), []);
         assert_eq!(count(&core, 79), 1);
-        let open = core.findings.values().next().unwrap();
+        let open = core.findings.iter().next().unwrap().1;
         assert!(
             open.finding.message.contains("fallen off the bus"),
             "{}",
@@ -175,6 +177,8 @@ fn a_lost_gpu_is_a_finding_until_it_answers() {
         "NvidiaDeviceCountMismatch"
     );
     let outputs = step(&mut core, state(Recovery::Unknown), 12);
+    assert_eq!(condition(&outputs), None, "for a moment is not enough");
+    let outputs = core.step(Input::Wake, at(22));
     assert!(condition(&outputs).unwrap().healthy);
 }
 
@@ -193,7 +197,7 @@ fn uncorrected_errors_count_by_how_much_the_counter_rises() {
     );
     step(&mut core, errors(5), 22);
     let key = (Reason::NvidiaDoubleBitError, GPU.to_owned());
-    assert_eq!(core.findings[&key].finding.count, 5);
+    assert_eq!(core.findings.get(&key).unwrap().finding.count, 5);
     assert!(condition(&step(&mut core, errors(0), 32)).unwrap().healthy);
 }
 

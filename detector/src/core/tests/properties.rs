@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::suspects::MOST_SUSPECTS;
 use super::*;
 
 /// Some are under a critical path, some are not.
@@ -97,7 +98,7 @@ impl Host {
         for output in self.core.step(input, now) {
             match output {
                 Output::Probe { device } => self.asked.push(device),
-                Output::Transition(_) => {}
+                Output::Transition(_) | Output::State(_) => {}
                 Output::Conditions { conditions, .. } => {
                     for condition in conditions {
                         self.write(condition, now);
@@ -105,8 +106,8 @@ impl Host {
                 }
             }
         }
-        assert!(self.core.suspects.len() <= MOST_SUSPECTS);
-        assert!(self.core.findings.len() <= Reason::ALL.len() * (MOST_PER_REASON + 1));
+        assert!(self.core.suspects.names().count() <= MOST_SUSPECTS);
+        assert!(self.core.findings.iter().count() <= Reason::ALL.len() * (MOST_PER_REASON + 1));
     }
 
     /// The rule of `lastTransitionTime`, for every write to the Node.
@@ -173,9 +174,9 @@ impl Host {
         }
     }
 
-    /// Lets everything be asked and answered.
+    /// Lets everything be asked and answered, and what flaps be well for long enough.
     fn settle(&mut self) {
-        for _ in 0..3 {
+        for _ in 0..64 {
             self.wait(10);
             self.answer(false);
         }
@@ -249,8 +250,213 @@ proptest! {
                 }]),
             };
             core.step(input, now);
-            prop_assert!(core.suspects.len() <= MOST_SUSPECTS);
-            prop_assert!(core.findings.len() <= Reason::ALL.len() * (MOST_PER_REASON + 1));
+            prop_assert!(core.suspects.names().count() <= MOST_SUSPECTS);
+            prop_assert!(core.findings.iter().count() <= Reason::ALL.len() * (MOST_PER_REASON + 1));
+        }
+    }
+}
+
+/// Faults of one log, and what happens to the agents that read it.
+#[derive(Debug, Clone)]
+enum Happening {
+    Fault(usize),
+    Quiet(u64),
+    /// The state reaches the file.
+    Save,
+    /// Killed, at any point after the last save; the next agent starts so many seconds later.
+    Kill(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        5 => (0..DEVICES.len()).prop_map(Happening::Fault),
+        3 => (0u64..400).prop_map(Happening::Quiet),
+        2 => Just(Happening::Save),
+        2 => (0u64..30).prop_map(Happening::Kill),
+    ]
+}
+
+fn settings() -> Settings {
+    let threshold = Threshold {
+        count: 2,
+        window: Duration::from_secs(300),
+    };
+    let over = Override {
+        severity: Some(Severity::Fatal),
+        threshold: Some(threshold),
+        ..Override::default()
+    };
+    Settings {
+        overrides: BTreeMap::from([("BlockIOError".to_owned(), over)]),
+        ..Settings::default()
+    }
+}
+
+/// Agents one after the other, on one log and one Node.
+struct Agents {
+    core: Core,
+    log: Vec<(usize, Now)>,
+    read: usize,
+    file: Option<(State, usize)>,
+    node: BTreeMap<ConditionType, Condition>,
+}
+
+impl Agents {
+    fn new() -> Self {
+        let mut agents = Self {
+            core: Core::new(vec![]),
+            log: Vec::new(),
+            read: 0,
+            file: None,
+            node: BTreeMap::new(),
+        };
+        agents.start(at(1));
+        agents
+    }
+
+    fn start(&mut self, now: Now) {
+        self.core = Core::new(vec![ConditionType::StorageReady]);
+        self.step(Input::Settings(settings()), now);
+        self.read = 0;
+        if let Some((state, read)) = self.file.clone() {
+            self.read = read;
+            let bytes = serde_json::to_vec(&state).unwrap();
+            let state = State::parse(&bytes, "boot").unwrap().unwrap().state;
+            self.core.restore(&state, now);
+        }
+        self.read_log(now);
+        self.step(Input::HistoryRead, now);
+        let existing = self.node.values().map(|condition| Existing {
+            kind: condition.kind,
+            healthy: condition.healthy,
+            // The API has whole seconds.
+            transition: condition.transition,
+            message: condition.message.clone(),
+        });
+        let existing = existing.collect();
+        self.step(Input::Existing(existing), now);
+    }
+
+    fn read_log(&mut self, now: Now) {
+        for index in self.read..self.log.len() {
+            let (device, when) = self.log[index];
+            let fault = Signal {
+                at: when.boot,
+                historic: false,
+                what: io_error(DEVICES[device].0),
+            };
+            self.step(Input::Signal(fault), now);
+        }
+        self.read = self.log.len();
+    }
+
+    fn step(&mut self, input: Input, now: Now) {
+        for output in self.core.step(input, now) {
+            if let Output::Conditions { conditions, .. } = output {
+                for condition in conditions {
+                    self.node.insert(condition.kind, condition);
+                }
+            }
+        }
+    }
+
+    fn fault(&mut self, device: usize, now: Now) {
+        self.log.push((device, now));
+        self.read_log(now);
+    }
+
+    fn wake(&mut self, now: Now) {
+        while let Some(due) = self.core.wake_at().filter(|due| *due <= now.boot) {
+            self.step(Input::Wake, at(due.as_secs()));
+        }
+    }
+
+    fn save(&mut self, now: Now) {
+        let mut state = State::new("boot".to_owned(), now, at(1).boot);
+        self.core.save(&mut state);
+        self.file = Some((state, self.read));
+    }
+
+    /// All that anybody could see of it, but for the gap that a restart reports.
+    fn visible(&self) -> Vec<(Reason, String, u64, Duration)> {
+        let open = self.core.findings.iter();
+        open.filter(|((reason, _), _)| *reason != Reason::MonitoringGap)
+            .map(|((reason, entity), open)| {
+                let finding = &open.finding;
+                (*reason, entity.clone(), finding.count, finding.last_seen)
+            })
+            .collect()
+    }
+
+    fn conditions(&self) -> Vec<(bool, Timestamp)> {
+        let conditions = self.node.values();
+        conditions
+            .map(|condition| (condition.healthy, condition.transition))
+            .collect()
+    }
+}
+
+proptest! {
+    #[test]
+    fn killed_at_any_point_the_next_agents_know_what_one_would_have_known(
+        happenings in prop::collection::vec(happening(), 0..60),
+    ) {
+        let (mut one, mut many) = (Agents::new(), Agents::new());
+        many.save(at(1));
+        let mut seconds = 1;
+        for happening in happenings {
+            match happening {
+                Happening::Fault(device) => {
+                    one.fault(device, at(seconds));
+                    many.fault(device, at(seconds));
+                }
+                Happening::Quiet(quiet) => {
+                    seconds += quiet;
+                    one.wake(at(seconds));
+                    many.wake(at(seconds));
+                }
+                Happening::Save => many.save(at(seconds)),
+                Happening::Kill(pause) => {
+                    // Nobody is awake in between, but nothing happens either.
+                    seconds += pause;
+                    one.wake(at(seconds));
+                    many.start(at(seconds));
+                    many.wake(at(seconds));
+                }
+            }
+            prop_assert_eq!(one.visible(), many.visible());
+            prop_assert_eq!(one.conditions().iter().map(|c| c.0).collect::<Vec<_>>(),
+                many.conditions().iter().map(|c| c.0).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn when_every_change_was_saved_the_transition_times_are_those_of_one_agent(
+        happenings in prop::collection::vec(happening(), 0..60),
+    ) {
+        let (mut one, mut many) = (Agents::new(), Agents::new());
+        let mut seconds = 1;
+        many.save(at(seconds));
+        for happening in happenings {
+            match happening {
+                Happening::Fault(device) => {
+                    one.fault(device, at(seconds));
+                    many.fault(device, at(seconds));
+                }
+                Happening::Quiet(quiet) => {
+                    seconds += quiet;
+                    one.wake(at(seconds));
+                    many.wake(at(seconds));
+                }
+                Happening::Save => {}
+                Happening::Kill(_) => {
+                    one.wake(at(seconds));
+                    many.start(at(seconds));
+                }
+            }
+            many.save(at(seconds));
+            prop_assert_eq!(one.visible(), many.visible());
+            prop_assert_eq!(one.conditions(), many.conditions());
         }
     }
 }

@@ -1,0 +1,174 @@
+//! PURE. The core's memory, handed to the next agent and taken over from the one before.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::condition::Before;
+use super::findings::{Key, Open};
+use super::{Core, Output};
+use crate::finding::{Finding, Now, Sighting, Subject};
+use crate::reason::{ConditionType, Reason};
+use crate::state::{SavedCondition, SavedFaults, SavedFinding, SavedOpenings, SavedSubject, State};
+
+const AGENT: &str = "agent";
+
+impl Core {
+    /// Writes what must not be forgotten into `state`.
+    pub(crate) fn save(&self, state: &mut State) {
+        state.findings = self.findings.iter().map(|(_, open)| save(open)).collect();
+        let name = |reason: &Reason| reason.name().into_owned();
+        let openings = self.findings.openings().iter();
+        state.openings = openings
+            .map(|((reason, entity), at)| SavedOpenings {
+                reason: name(reason),
+                entity: entity.clone(),
+                at: at.iter().copied().collect(),
+            })
+            .collect();
+        let faults = self.findings.below_threshold().iter();
+        state.below_threshold = faults
+            .map(|((reason, entity), at)| SavedFaults {
+                reason: name(reason),
+                entity: entity.clone(),
+                at: at.iter().copied().collect(),
+            })
+            .collect();
+        state.suspects = self.suspects.names().cloned().collect();
+        state.gpus = self.gpus.states().clone();
+        state.conditions = self
+            .before
+            .iter()
+            .map(|(kind, before)| SavedCondition {
+                kind: kind.name().to_owned(),
+                healthy: before.healthy,
+                transition: before.transition,
+            })
+            .collect();
+    }
+
+    /// Goes on where the agent before stopped. What it had told is not told again; what it knew by
+    /// evidence is asked for again.
+    pub(crate) fn restore(&mut self, state: &State, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        for saved in &state.findings {
+            if let Some(reason) = self.findings.settings().reason(&saved.reason)
+                && self.findings.settings().is_enabled(reason)
+            {
+                let severity = self.findings.settings().severity(reason, saved.seen);
+                let open = open(saved, reason, severity);
+                self.findings
+                    .adopt((reason, open.finding.entity.clone()), open);
+            }
+        }
+        let key = |reason: &str, entity: &str| -> Option<Key> {
+            let reason = self.findings.settings().reason(reason)?;
+            Some((reason, entity.to_owned()))
+        };
+        let openings: BTreeMap<Key, VecDeque<_>> = state
+            .openings
+            .iter()
+            .filter_map(|saved| {
+                let at = saved.at.iter().copied().collect();
+                Some((key(&saved.reason, &saved.entity)?, at))
+            })
+            .collect();
+        let faults = state
+            .below_threshold
+            .iter()
+            .filter_map(|saved| {
+                let at = saved.at.iter().copied().collect();
+                Some((key(&saved.reason, &saved.entity)?, at))
+            })
+            .collect();
+        self.findings.remember(openings, faults);
+        self.gpus.remember(state.gpus.clone());
+        let conditions = state.conditions.iter().filter_map(|saved| {
+            let kind = ConditionType::ALL
+                .into_iter()
+                .find(|kind| kind.name() == saved.kind)?;
+            let before = Before {
+                healthy: saved.healthy,
+                transition: saved.transition,
+            };
+            Some((kind, before))
+        });
+        self.before = conditions.collect();
+        for device in &state.suspects {
+            self.suspects.add(device.clone(), now.boot, &mut out);
+        }
+        let gap = now.boot.saturating_sub(state.saved.boot);
+        let reason = Reason::MonitoringGap;
+        let gap = Sighting {
+            reason,
+            entity: AGENT.to_owned(),
+            severity: reason.row().severity,
+            message: format!("no agent watched for {:.1} s", gap.as_secs_f64()),
+            subject: Subject::default(),
+            count: 1,
+            at: now.boot,
+        };
+        self.findings.see(gap, now, &mut out);
+        out
+    }
+}
+
+impl Core {
+    /// The agent before this one left something that cannot be read.
+    pub(crate) fn state_damaged(&mut self, why: &str, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        let reason = Reason::StateDamaged;
+        let sighting = Sighting {
+            reason,
+            entity: AGENT.to_owned(),
+            severity: reason.row().severity,
+            message: format!("the state of the agent before this one: {why}"),
+            subject: Subject::default(),
+            count: 1,
+            at: now.boot,
+        };
+        self.findings.see(sighting, now, &mut out);
+        out
+    }
+}
+
+fn save(open: &Open) -> SavedFinding {
+    let finding = &open.finding;
+    SavedFinding {
+        reason: finding.reason.name().into_owned(),
+        entity: finding.entity.clone(),
+        seen: open.seen,
+        message: finding.message.clone(),
+        subject: SavedSubject {
+            workload: finding.subject.workload.clone(),
+            subject: finding.subject.clone(),
+        },
+        count: finding.count,
+        flaps: finding.flaps,
+        opened: finding.opened.into(),
+        last_seen: finding.last_seen,
+        announced: open.announced,
+        announced_count: open.announced_count,
+        well_since: open.well_since,
+    }
+}
+
+fn open(saved: &SavedFinding, reason: Reason, severity: crate::reason::Severity) -> Open {
+    let mut subject = saved.subject.subject.clone();
+    subject.workload.clone_from(&saved.subject.workload);
+    Open {
+        finding: Finding {
+            reason,
+            entity: saved.entity.clone(),
+            severity,
+            message: saved.message.clone(),
+            subject,
+            count: saved.count,
+            flaps: saved.flaps,
+            opened: saved.opened.into(),
+            last_seen: saved.last_seen,
+        },
+        seen: saved.seen,
+        announced: saved.announced,
+        announced_count: saved.announced_count,
+        well_since: saved.well_since,
+    }
+}
