@@ -13,9 +13,10 @@ use crate::args::{Cli, Command};
 use crate::core::{Core, Output};
 use crate::finding::{Change, Transition};
 use crate::probe::Prober;
-use crate::reader::{self, Mailbox};
+use crate::reader::{self, Mailbox, Memory};
 use crate::source::Source;
 use crate::source::file::FileSource;
+use crate::state::file::Left;
 
 fn args(config: &Path) -> SourceArgs {
     let config = config.to_str().unwrap();
@@ -86,8 +87,12 @@ impl Agent {
         let (sender, outputs) = mpsc::channel();
         let core = Core::new(Vec::new());
         let output = move |output| drop(sender.send(output));
+        let memory = Memory {
+            boot_id: "b".to_owned(),
+            left: Left::Nothing,
+        };
         let (mailbox, _) =
-            reader::start(sources, core, prober, Arc::clone(&config), output).unwrap();
+            reader::start(sources, core, prober, Arc::clone(&config), memory, output).unwrap();
         mailbox.send(Message::Existing(Vec::new()));
         let changes = mailbox.clone();
         file.watch(&config, live, move |message| changes.send(message))
@@ -112,7 +117,7 @@ impl Agent {
         loop {
             match self.outputs.recv_timeout(Duration::from_secs(seconds)) {
                 Ok(Output::Transition(transition)) => return Some(transition),
-                Ok(Output::Conditions { .. } | Output::Probe { .. }) => {}
+                Ok(Output::Conditions { .. } | Output::Probe { .. } | Output::State(_)) => {}
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(error) => panic!("{error}"),
             }
