@@ -346,6 +346,3 @@ fn take_priority() {
         "SCHED_RR is not allowed here; the reader thread is niced instead where that is allowed"
     );
 }
-
-#[cfg(test)]
-mod tests;

@@ -15,7 +15,7 @@ pub(super) enum Value {
     Null,
     Boolean(bool),
     Integer(i128),
-    Float(f64),
+    Float,
     Text(String),
     List(Vec<Node>),
     /// In the order of the file; a key can be there twice.
@@ -46,6 +46,7 @@ pub(super) fn parse(text: &str, errors: &mut Errors) -> Option<Node> {
         Err(error) => {
             let place = error.location().map(Place::from).unwrap_or_default();
             let message = error.without_snippet().to_string();
+            let message = message.split(" at line ").next().unwrap_or_default();
             errors.add(ConfigError {
                 path: String::new(),
                 place,
@@ -63,7 +64,7 @@ impl Value {
             Self::Null => "nothing",
             Self::Boolean(_) => "a truth value",
             Self::Integer(_) => "a whole number",
-            Self::Float(_) => "a number",
+            Self::Float => "a number",
             Self::Text(_) => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
@@ -118,8 +119,8 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Integer(i128::try_from(value).unwrap_or(i128::MAX)))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Float(value))
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Float)
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

@@ -23,6 +23,8 @@ pub(super) struct Entry<'a> {
 
 /// A mapping with known keys only.
 pub(super) struct Object<'a> {
+    /// False: it is something else, which has been reported.
+    is_mapping: bool,
     path: String,
     place: Place,
     entries: Vec<Entry<'a>>,
@@ -105,6 +107,7 @@ impl<'a> Item<'a> {
             is_known
         });
         Object {
+            is_mapping: matches!(self.value, Value::Map(_) | Value::Null),
             path: self.path.clone(),
             place: self.place,
             entries,
@@ -215,7 +218,9 @@ impl<'a> Item<'a> {
                 None
             }
             Err(error) => {
-                self.error(errors, format!("not a duration: {error}"));
+                // The part before is about the parser's own many formats.
+                let remedy = error.rsplit("; ").next().unwrap_or_default();
+                self.error(errors, format!("not a duration here: {remedy}"));
                 None
             }
         }
@@ -260,7 +265,7 @@ impl<'a> Object<'a> {
     /// Reports that it is missing.
     pub(super) fn required(&self, key: &str, errors: &mut Errors) -> Option<&Item<'a>> {
         let item = self.get(key);
-        if item.is_none() {
+        if item.is_none() && self.is_mapping {
             self.error(errors, format!("{key} is missing"));
         }
         item

@@ -216,9 +216,10 @@ fn number(text: &str) -> Option<u32> {
 /// Every name, the families' with the number that stands in `word`.
 fn names(word: &str) -> Vec<String> {
     let digits: String = word.chars().filter(char::is_ascii_digit).collect();
+    let digits = digits.trim_start_matches('0');
     let rows = Reason::ALL.into_iter().map(|reason| reason.row().name);
-    rows.map(|name| match number(&digits) {
-        Some(_) => name.replace(NUMBER, &digits),
+    rows.map(|name| match number(digits) {
+        Some(_) => name.replace(NUMBER, digits),
         None => name.to_owned(),
     })
     .collect()

@@ -1,1 +1,263 @@
-//! x
+//! A ConfigMap's folder, swapped as the kubelet does it, and the real reader behind it.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+
+use clap::Parser;
+use tempfile::TempDir;
+
+use super::*;
+use crate::args::{Cli, Command};
+use crate::core::{Core, Output};
+use crate::finding::{Change, Transition};
+use crate::probe::Prober;
+use crate::reader::{self, Mailbox, Memory};
+use crate::source::Source;
+use crate::source::file::FileSource;
+use crate::state::file::Left;
+
+fn args(config: &Path) -> SourceArgs {
+    let config = config.to_str().unwrap();
+    let cli = Cli::parse_from(["nodemend-detector", "watch", "--config", config]);
+    match cli.command {
+        Command::Watch { sources, .. } => sources,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A folder of one ConfigMap: `detector.yaml -> ..data/detector.yaml`, `..data -> ..N`.
+struct ConfigMap {
+    folder: TempDir,
+    version: u32,
+}
+
+impl ConfigMap {
+    fn new(text: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        symlink("..data/detector.yaml", folder.path().join("detector.yaml")).unwrap();
+        let mut map = Self { folder, version: 0 };
+        map.swap(text);
+        map
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("detector.yaml")
+    }
+
+    /// As the kubelet's atomic writer does it.
+    fn swap(&mut self, text: &str) {
+        let at = |name: &str| self.folder.path().join(name);
+        let (old, new) = (self.version, self.version + 1);
+        let name = format!("..{new}");
+        fs::create_dir(at(&name)).unwrap();
+        fs::write(at(&name).join("detector.yaml"), text).unwrap();
+        symlink(&name, at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        if old > 0 {
+            fs::remove_dir_all(at(&format!("..{old}"))).unwrap();
+        }
+        self.version = new;
+    }
+}
+
+/// An agent whose only source is log files below a folder of its own.
+struct Agent {
+    root: TempDir,
+    outputs: Receiver<Output>,
+    mailbox: Mailbox,
+}
+
+impl Agent {
+    fn start(config: &Path) -> Self {
+        let root = TempDir::new().unwrap();
+        fs::write(root.path().join("a.log"), "").unwrap();
+        let args = args(config);
+        let (file, mut config) = ConfigFile::open(&args).unwrap();
+        let live = Live {
+            kernel_log: false,
+            files: true,
+        };
+        config.feed(live);
+        let config = Arc::new(config);
+        let files = FileSource::start(root.path().to_owned()).unwrap();
+        let sources: Vec<Box<dyn Source + Send>> = vec![Box::new(files)];
+        let prober = Prober::new(args.host_proc.clone(), args.critical_mounts.clone());
+        let (sender, outputs) = mpsc::channel();
+        let core = Core::new(Vec::new());
+        let output = move |output| drop(sender.send(output));
+        let memory = Memory {
+            boot_id: "b".to_owned(),
+            left: Left::Nothing,
+        };
+        let (mailbox, _) =
+            reader::start(sources, core, prober, Arc::clone(&config), memory, output).unwrap();
+        mailbox.send(Message::Existing(Vec::new()));
+        let changes = mailbox.clone();
+        file.watch(&config, live, move |message| changes.send(message))
+            .unwrap();
+        // The log's end has been found.
+        thread::sleep(Duration::from_millis(300));
+        Self {
+            root,
+            outputs,
+            mailbox,
+        }
+    }
+
+    fn log(&self, line: &str) {
+        let path = self.root.path().join("a.log");
+        let mut file = File::options().append(true).open(path).unwrap();
+        writeln!(file, "{line}").unwrap();
+    }
+
+    /// The next one within `seconds`.
+    fn transition(&self, seconds: u64) -> Option<Transition> {
+        loop {
+            match self.outputs.recv_timeout(Duration::from_secs(seconds)) {
+                Ok(Output::Transition(transition)) => return Some(transition),
+                Ok(Output::Conditions { .. } | Output::Probe { .. } | Output::State(_)) => {}
+                Err(RecvTimeoutError::Timeout) => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn expect(&self, change: Change, reason: &str) -> Transition {
+        let transition = self.transition(5).expect("nothing was reported");
+        let told = (
+            transition.change,
+            transition.finding.reason.name().into_owned(),
+        );
+        assert_eq!(told, (change, reason.to_owned()));
+        transition
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.mailbox.send(Message::Stop);
+    }
+}
+
+fn rule(name: &str, word: &str, reason: &str) -> String {
+    format!(
+        "logRules:\n- {{name: {name}, source: file, path: /a.log, pattern: {word}, reason: {reason}, condition: KernelReady}}\n"
+    )
+}
+
+#[test]
+fn a_changed_config_map_is_in_force_within_seconds() {
+    let mut map = ConfigMap::new(&rule("one", "first", "FirstBroken"));
+    let agent = Agent::start(&map.file());
+    agent.log("first");
+    agent.expect(Change::Opened, "FirstBroken");
+    map.swap(&rule("two", "second", "SecondBroken"));
+    thread::sleep(Duration::from_secs(2));
+    agent.log("first and second");
+    agent.expect(Change::Opened, "SecondBroken");
+}
+
+#[test]
+fn a_bad_file_keeps_the_old_one_in_force_and_is_reported_until_it_is_good() {
+    let good = rule("one", "first", "ThirdBroken");
+    let mut map = ConfigMap::new(&good);
+    let agent = Agent::start(&map.file());
+    map.swap("reasons:\n  OOMKillling: {enabled: false}\n");
+    let invalid = agent.expect(Change::Opened, "ConfigInvalid");
+    let message = invalid.finding.message;
+    let named = "2:3: reasons.OOMKillling: unknown reason; did you mean OOMKilling?";
+    assert!(message.contains(named), "{message}");
+    agent.log("first");
+    agent.expect(Change::Opened, "ThirdBroken");
+    map.swap(&good);
+    agent.expect(Change::Cleared, "ConfigInvalid");
+}
+
+#[test]
+fn a_bad_file_is_bad_as_a_whole() {
+    let mut map = ConfigMap::new("");
+    let agent = Agent::start(&map.file());
+    let mut text = rule("one", "first", "FourthBroken");
+    text += "ownFatalReason: true\n";
+    map.swap(&text);
+    agent.expect(Change::Opened, "ConfigInvalid");
+    agent.log("first");
+    assert_eq!(agent.transition(1), None);
+}
+
+#[test]
+fn what_waits_for_a_restart_is_said_while_the_rest_is_in_force() {
+    let mut map = ConfigMap::new("");
+    let agent = Agent::start(&map.file());
+    let mut text = rule("one", "first", "FifthBroken");
+    text += "sources: {kernelLog: {enabled: false}}\n";
+    map.swap(&text);
+    let pending = agent.expect(Change::Opened, "ConfigPending");
+    assert!(pending.finding.message.contains("sources.kernelLog"));
+    thread::sleep(Duration::from_millis(300));
+    agent.log("first");
+    agent.expect(Change::Opened, "FifthBroken");
+    map.swap("");
+    agent.expect(Change::Cleared, "ConfigPending");
+}
+
+#[test]
+fn a_file_that_disappears_keeps_what_it_said_in_force() {
+    let map = ConfigMap::new(&rule("one", "first", "SixthBroken"));
+    let agent = Agent::start(&map.file());
+    fs::remove_file(map.folder.path().join("..data")).unwrap();
+    agent.expect(Change::Opened, "ConfigInvalid");
+    agent.log("first");
+    agent.expect(Change::Opened, "SixthBroken");
+}
+
+#[test]
+fn an_editor_that_writes_in_place_is_followed_too() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("detector.yaml");
+    fs::write(&path, "").unwrap();
+    let agent = Agent::start(&path);
+    fs::write(&path, "nonsense: 1\n").unwrap();
+    agent.expect(Change::Opened, "ConfigInvalid");
+    fs::write(&path, "").unwrap();
+    agent.expect(Change::Cleared, "ConfigInvalid");
+}
+
+#[test]
+fn at_start_a_file_that_was_named_must_be_there_and_be_valid() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("detector.yaml");
+    let open = || match ConfigFile::open(&args(&path)) {
+        Ok(_) => "accepted".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    assert!(
+        open().ends_with("detector.yaml: there is no such file"),
+        "{}",
+        open()
+    );
+    fs::write(&path, "a: 1\nb: 2\n").unwrap();
+    let said = open();
+    assert!(said.contains("detector.yaml:1:1: a: unknown key"), "{said}");
+    assert!(said.contains("detector.yaml:2:1: b: unknown key"), "{said}");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(open().contains("not a regular file"), "{}", open());
+    fs::remove_dir(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    assert_eq!(open(), "accepted");
+}
+
+#[test]
+fn the_file_goes_before_the_flags() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("detector.yaml");
+    let mounts = || ConfigFile::open(&args(&path)).unwrap().1.critical_mounts;
+    fs::write(&path, "").unwrap();
+    assert_eq!(mounts(), Some(args(&path).critical_mounts));
+    fs::write(&path, "criticalMounts: [/data]").unwrap();
+    assert_eq!(mounts(), Some(vec!["/data".to_owned()]));
+}

@@ -12,7 +12,7 @@ use anyhow::Context;
 
 use super::{Source, pci};
 use crate::clock;
-use crate::rules::{LogRules, Origin};
+use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName, What};
 
 pub(crate) mod grammar;
@@ -134,10 +134,7 @@ impl Source for KmsgSource {
                     what,
                 });
             }
-            if record.facility != 0 {
-                continue;
-            }
-            for what in self.rules.read(&Origin::KernelLog, record.text.as_bytes()) {
+            for what in grammar::by_rules(&self.rules, &record) {
                 emit(Signal {
                     at,
                     historic: !self.caught_up,

@@ -47,6 +47,10 @@ pub(crate) async fn every_value() -> anyhow::Result<()> {
         ("detector.fatalHeartbeat=9s", r#""value":"9s""#),
         ("detector.criticalMounts={/,/data}", r#""value":"/,/data""#),
         ("detector.disableHooks={oom}", r#""value":"oom""#),
+        (
+            "detector.config.ownFatalReasons=false",
+            "ownFatalReasons: false",
+        ),
         ("detector.nodeSelector.a=b", r#""a":"b""#),
         ("detector.resources.limits.memory=9Mi", r#""memory":"9Mi""#),
         ("repairer.image=r9", "r9:"),

@@ -4,6 +4,7 @@
 //! print a chosen beginning. A line counts only if facility, level and the whole grammar fit.
 
 use super::record::Record;
+use crate::rules::{LogRules, Origin};
 use crate::signal::{SourceName, Task, What, device_name, gpu_name};
 use crate::text;
 
@@ -15,6 +16,14 @@ pub(crate) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| ext4_error(record))
         .or_else(|| soft_lockup(record))
         .or_else(|| xid(record))
+}
+
+/// What the user's own rules say. Theirs too are about lines of the kernel itself only.
+pub(super) fn by_rules(rules: &LogRules, record: &Record<'_>) -> Vec<What> {
+    if record.facility != 0 {
+        return Vec::new();
+    }
+    rules.read(&Origin::KernelLog, record.text.as_bytes())
 }
 
 /// `EXT4-fs (sda1): Remounting filesystem read-only`, KERN_CRIT (fs/ext4/super.c).
@@ -110,9 +119,30 @@ fn number(text: &str) -> Option<u32> {
 mod tests {
     use super::super::record;
     use super::*;
+    use crate::reason::ConditionType;
+    use crate::rules::LogRule;
 
     fn line(raw: &str) -> Option<What> {
         read(&record::parse(raw.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_rule_of_the_user_counts_for_lines_of_the_kernel_itself_only() {
+        let rule = LogRule {
+            name: "raid".to_owned(),
+            origin: Origin::KernelLog,
+            pattern: r"^md/raid1:md\d+: Disk failure".to_owned(),
+            reason: "RaidDegraded",
+            condition: ConditionType::StorageReady,
+        };
+        let rules = LogRules::new(vec![rule]).unwrap();
+        let of = |raw: &str| by_rules(&rules, &record::parse(raw.as_bytes()).unwrap()).len();
+        let text = "md/raid1:md0: Disk failure on sda, disabling device.";
+        assert_eq!(of(&format!("2,9,9,-;{text}\n SUBSYSTEM=block\n")), 1);
+        // Written to /dev/kmsg: facility 1, whatever priority was asked for.
+        assert_eq!(of(&format!("10,9,9,-;{text}\n")), 0);
+        // Begun with a process' name.
+        assert_eq!(of(&format!("6,9,9,-;x {text}\n")), 0);
     }
 
     #[test]
