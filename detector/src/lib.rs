@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -18,6 +19,7 @@ use crate::args::{CleanupArgs, Cli, Command, RunArgs};
 use crate::core::Core;
 use crate::export::{Exporter, Options};
 use crate::host::Host;
+use crate::metrics::{Metrics, counted};
 use crate::probe::Prober;
 use crate::reader::Message;
 
@@ -29,7 +31,9 @@ mod core;
 mod export;
 mod finding;
 mod host;
+mod http;
 mod logging;
+mod metrics;
 mod mounts;
 mod probe;
 mod reader;
@@ -45,6 +49,8 @@ const SUCCESS: u8 = 0;
 
 /// Nothing can be watched, or no API server can be spoken to, whatever one waits for.
 const CANNOT_RUN_HERE: u8 = 3;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// For what is known but not yet written when a signal comes.
 const LAST_WRITES: Duration = Duration::from_secs(3);
@@ -93,18 +99,24 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
                 return Ok(CANNOT_RUN_HERE);
             }
         };
-        let client = Client::try_from(config).context("make a Kubernetes client")?;
+        let monitored = host.monitored();
+        let metrics = Arc::new(Metrics::default());
+        metrics.host(&host);
+        let exporter = Exporter::new(config, options(&args)?, Arc::clone(&metrics))?;
+        let sources = counted::all(host.sources, &metrics);
         let (sender, outputs) = mpsc::unbounded_channel();
-        let core = Core::new(host.monitored());
+        let core = Core::new(monitored);
         let prober = Prober::new(
             args.sources.host_proc.clone(),
             args.sources.critical_mounts.clone(),
         );
-        let (mailbox, thread) = reader::start(host.sources, core, prober, move |output| {
+        let (mailbox, thread) = reader::start(sources, core, prober, move |output| {
             // When the exporter is gone the process is on its way out.
             drop(sender.send(output));
         })?;
-        let exporter = Exporter::new(client, options(&args));
+        if let Some(address) = args.http_address.0 {
+            tokio::spawn(http::serve(address, metrics, mailbox.clone()));
+        }
         let exporting = exporter.run(outputs, |existing| {
             mailbox.send(Message::Existing(existing))
         });
@@ -174,8 +186,11 @@ async fn config(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn options(args: &RunArgs) -> Options {
-    Options {
+fn options(args: &RunArgs) -> anyhow::Result<Options> {
+    let boot_id = std::fs::read_to_string(BOOT_ID).with_context(|| format!("read {BOOT_ID}"))?;
+    Ok(Options {
+        boot_id: boot_id.trim().to_owned(),
+        coexistence: args.coexistence,
         node: args.node_name.clone(),
         pod_logs: args.pod_logs_dir.clone(),
         intervals: export::schedule::Intervals {
@@ -184,5 +199,5 @@ fn options(args: &RunArgs) -> Options {
             text: Duration::from_secs(60),
         },
         status_burst: args.status_burst,
-    }
+    })
 }

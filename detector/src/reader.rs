@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::Context;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::clock;
@@ -19,7 +20,12 @@ use crate::source::Source;
 /// What other threads tell the reader.
 pub(crate) enum Message {
     Existing(Vec<Existing>),
-    Evidence { device: String, evidence: Evidence },
+    Evidence {
+        device: String,
+        evidence: Evidence,
+    },
+    /// Answered at once by a reader that is alive.
+    Ping(oneshot::Sender<()>),
     Stop,
 }
 
@@ -93,6 +99,8 @@ impl<F: FnMut(Output)> Reader<F> {
                     Message::Evidence { device, evidence } => {
                         self.step(Input::Evidence { device, evidence })
                     }
+                    // Who asked may have given up.
+                    Message::Ping(answer) => drop(answer.send(())),
                     Message::Stop => return Ok(()),
                 }
             }
