@@ -15,6 +15,7 @@ use super::{Exporter, nanoseconds, random};
 use crate::clock;
 use crate::core::{Condition, Existing};
 use crate::finding::Now;
+use crate::reason::ConditionType;
 
 /// A fleet that has waited for the same server is let in over this time.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -32,6 +33,8 @@ pub(super) struct Conditions {
     share: f64,
     /// None where another writer is and we refuse to write beside it.
     types: Option<Types>,
+    /// The shared types that another writer has.
+    contested: Vec<ConditionType>,
     /// Types to be taken off the Node with the next write: ours, but not to be written any more.
     gone: Vec<String>,
     /// What stands on the Node may not be what we wrote.
@@ -55,6 +58,7 @@ impl Conditions {
             retry: Retry::default(),
             share: schedule::share(true, random()),
             types: Some(Types::Shared),
+            contested: Vec::new(),
             gone: Vec::new(),
             disturbed: false,
             suspicion: Suspicion::default(),
@@ -74,6 +78,15 @@ impl Conditions {
             fault,
             found,
         });
+    }
+
+    /// What is ours of the shared types goes: a word that nobody renews would be a lie before long.
+    fn take_back(&mut self, node: &Node) {
+        self.gone = foreign::ours_alone(node)
+            .into_iter()
+            .filter(|kind| !self.contested.contains(kind))
+            .map(|kind| kind.name().to_owned())
+            .collect();
     }
 
     fn written(&self) -> &[Condition] {
@@ -215,8 +228,13 @@ impl Exporter {
             self.conditions.disturbed = due == Due::Heartbeat;
             return;
         }
-        // Names of our own are nobody else's.
-        if due != Due::Heartbeat || self.conditions.types != Some(Types::Shared) {
+        if self.conditions.types == Some(Types::Own) {
+            // The other writes the whole list: it can bring back what we have taken away.
+            self.conditions.take_back(node);
+            self.conditions.disturbed = !self.conditions.gone.is_empty();
+            return;
+        }
+        if due != Due::Heartbeat {
             return;
         }
         let Some(foreign) = foreign::words_of_others(node, self.conditions.written()) else {
@@ -252,12 +270,8 @@ impl Exporter {
         );
         error!(manager = foreign.manager.as_deref(), "{note}");
         let state = &mut self.conditions;
-        // A word that nobody renews would be a lie before long.
-        state.gone = foreign::ours_alone(node)
-            .into_iter()
-            .filter(|kind| !foreign.kinds.contains(kind))
-            .map(|kind| kind.name().to_owned())
-            .collect();
+        state.contested.clone_from(&foreign.kinds);
+        state.take_back(node);
         state.types = match self.options.coexistence {
             Coexistence::Shadow => Some(Types::Own),
             Coexistence::Refuse => None,

@@ -45,8 +45,8 @@ pub(super) fn words_of_others(node: &Node, written: &[Condition]) -> Option<Fore
     foreign(node, kinds)
 }
 
-/// Who writes our types on a Node where we have not written yet: named in `managedFields`, and
-/// heard of within `alive`. What an agent left behind that is gone is nobody's.
+/// Who writes our types on a Node where we have not written yet, and was heard of within `alive`.
+/// What an agent left behind that is gone is nobody's.
 pub(super) fn writer_before_us(node: &Node, now: Timestamp, alive: Duration) -> Option<Foreign> {
     let kinds = ConditionType::ALL
         .into_iter()
@@ -84,7 +84,8 @@ fn foreign(node: &Node, kinds: Vec<ConditionType>) -> Option<Foreign> {
 
 fn belongs_to_others(node: &Node, condition: &NodeCondition) -> bool {
     let message = condition.message.as_deref().unwrap_or_default();
-    owner(node, &condition.type_).is_some_and(|manager| manager != MANAGER)
+    owner(node, &condition.type_) != Some(MANAGER)
+        && !message.is_empty()
         && !wire::is_own_message(message)
 }
 
@@ -95,7 +96,8 @@ fn standing(node: &Node, kind: ConditionType) -> Option<&NodeCondition> {
         .find(|condition| condition.type_ == kind.name())
 }
 
-/// Who wrote the message of this condition last.
+/// Who wrote the message of this condition last. Unknown also on a Node that was created without any
+/// field but its name: the API server never begins to track it.
 fn owner<'a>(node: &'a Node, kind: &str) -> Option<&'a str> {
     let key = format!("k:{{\"type\":\"{kind}\"}}");
     let entries = node.metadata.managed_fields.as_ref()?;
@@ -215,6 +217,13 @@ mod tests {
     fn an_agent_that_was_there_before_us_is_seen_before_our_first_write() {
         let found = before_us(THEIRS, "2026-02-01T23:55:00Z", &written_by("eks")).unwrap();
         assert_eq!(found.manager.as_deref(), Some("eks"));
+    }
+
+    #[test]
+    fn without_managed_fields_it_is_seen_by_its_words() {
+        let found = before_us(THEIRS, NOW, &json!(null)).unwrap();
+        assert_eq!(found.manager, None);
+        assert_eq!(before_us(OURS, NOW, &json!(null)), None);
     }
 
     #[test]
