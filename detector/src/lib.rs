@@ -30,6 +30,8 @@ mod clock;
 mod core;
 mod export;
 mod finding;
+#[doc(hidden)]
+pub mod fleet;
 mod host;
 mod http;
 mod logging;

@@ -37,6 +37,7 @@ struct State {
     conditions: Vec<Condition>,
     latency: BTreeMap<&'static str, Histogram>,
     exports: BTreeMap<&'static str, u64>,
+    requests: BTreeMap<&'static str, u64>,
     failures: BTreeMap<(&'static str, u16), u64>,
     withheld: BTreeMap<Cow<'static, str>, u64>,
     dropped: BTreeMap<&'static str, u64>,
@@ -132,6 +133,23 @@ impl Metrics {
         let mut state = self.state();
         state.health.wrote = Some(now);
         state.health.failed = None;
+    }
+
+    /// Also those that fail.
+    pub(crate) fn requested(&self, verb: &'static str) {
+        *self.state().requests.entry(verb).or_default() += 1;
+    }
+
+    /// Requests that were answered, and those that were not.
+    pub(crate) fn requests(&self) -> (u64, u64) {
+        let state = self.state();
+        let all: u64 = state.requests.values().sum();
+        let failures = state.failures.iter();
+        let silent: u64 = failures
+            .filter(|((_, code), _)| *code == 0)
+            .map(|(_, count)| count)
+            .sum();
+        (all.saturating_sub(silent), silent)
     }
 
     /// `code` is the HTTP status, 0 without an answer.

@@ -108,6 +108,7 @@ impl Connection {
         self.asked.store(NOT_ASKED, Ordering::Relaxed);
         let limit = clock::boot() + REQUEST_TIMEOUT + LONGEST_ROUND;
         self.metrics.exporter_back_by(Some(limit));
+        self.metrics.requested(verb);
         let refusal = match timeout(REQUEST_TIMEOUT, request).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => {

@@ -73,6 +73,10 @@ pub(crate) struct Notice {
     pub at: Now,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are transitions; boxing each would cost more than it saves"
+)]
 pub(super) enum News {
     Transition(Transition),
     Notice(Notice),

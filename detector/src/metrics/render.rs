@@ -105,6 +105,14 @@ fn export(state: &State, page: &mut Page) {
     for (object, count) in &state.exports {
         page.sample(&[("object", object)], count);
     }
+    page.own(
+        "export_requests_total",
+        "counter",
+        "Requests to the API server.",
+    );
+    for (verb, count) in &state.requests {
+        page.sample(&[("verb", verb)], count);
+    }
     let help = "Requests that failed; code 0 is no answer.";
     page.own("export_failures_total", "counter", help);
     for ((verb, code), count) in &state.failures {
