@@ -217,14 +217,8 @@ impl Core {
     fn signal(&mut self, signal: Signal, now: Now, out: &mut Vec<Output>) {
         let (historic, fault) = (signal.historic, signal.at);
         match assess::assess(signal, self.findings.settings()) {
-            Assessed::Sighting(mut sighting) if historic => {
-                // What was over before the agent started is not news, and what was not may be by
-                // now: a first start turns no node red over old lines.
-                sighting.severity = sighting.severity.min(Severity::Warning);
-                if !self.findings.is_past(&sighting, now) {
-                    self.findings.see(sighting, now, out);
-                }
-            }
+            // A first start turns no node red over old lines.
+            Assessed::Sighting(sighting) if historic => self.findings.see_past(sighting, now, out),
             Assessed::Sighting(sighting) => self.findings.see(sighting, now, out),
             Assessed::SuspectReadOnly { device } => self.suspects.add(device, fault, out),
             Assessed::Xid {

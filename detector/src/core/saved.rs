@@ -160,6 +160,7 @@ impl From<&Transition> for SavedTransition {
                 announced: finding.last_seen,
                 announced_count: finding.count,
                 well_since: None,
+                historic: false,
                 finding,
             }),
         }
@@ -184,6 +185,7 @@ fn save(open: &Open) -> SavedFinding {
         announced: open.announced,
         announced_count: open.announced_count,
         well_since: open.well_since,
+        historic: open.historic,
     }
 }
 
@@ -206,5 +208,6 @@ fn open(saved: &SavedFinding, reason: Reason, severity: crate::reason::Severity)
         announced: saved.announced,
         announced_count: saved.announced_count,
         well_since: saved.well_since,
+        historic: saved.historic,
     }
 }
