@@ -15,6 +15,7 @@ mod image;
 mod lint;
 mod progress;
 mod run;
+mod rustc;
 mod test;
 #[cfg(test)]
 mod tidy;
@@ -68,10 +69,26 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    let result = match rustc::asked_by_cargo() {
+        Some(line) => rustc::run(&line).map(|()| true),
+        None => run(Task::parse()),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False where tests failed, which they have said themselves.
+fn run(task: Task) -> anyhow::Result<bool> {
     let repo = repo();
-    let result = match Task::parse() {
-        Task::Bpf => bpf::build(&repo).map(|object| println!("{}", object.display())),
-        Task::ControlPlane => control_plane::ensure(&repo).map(|bin| println!("{}", bin.display())),
+    match task {
+        Task::Bpf => println!("{}", bpf::build(&repo)?.display()),
+        Task::ControlPlane => println!("{}", control_plane::ensure(&repo)?.display()),
         Task::Demo {
             mut args,
             kubeconfig,
@@ -79,29 +96,15 @@ fn main() -> ExitCode {
             if let Some(path) = kubeconfig {
                 args.extend(["--kubeconfig".to_owned(), path.display().to_string()]);
             }
-            run::harness(&repo, "nodemend-demo", &args)
+            run::harness(&repo, "nodemend-demo", &args)?;
         }
-        Task::Test { suite, filter } => match test::run(&repo, suite, filter.as_deref()) {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::FAILURE,
-            Err(error) => Err(error),
-        },
-        Task::Bench { args } => run::harness(&repo, "nodemend-bench", &args),
-        Task::Gen { check } => r#gen::run(&repo, check),
-        Task::Image => image::run(&repo).map(|layouts| {
-            for layout in layouts {
-                println!("{}", layout.display());
-            }
-        }),
-        Task::Lint => lint::run(&repo),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Task::Test { suite, filter } => return test::run(&repo, suite, filter.as_deref()),
+        Task::Bench { args } => run::harness(&repo, "nodemend-bench", &args)?,
+        Task::Gen { check } => r#gen::run(&repo, check)?,
+        Task::Image => image::run(&repo)?,
+        Task::Lint => lint::run(&repo)?,
     }
+    Ok(true)
 }
 
 fn repo() -> PathBuf {
