@@ -1,10 +1,12 @@
-//! `cargo xtask image`: both images as OCI layouts, written directly, with no container engine.
+//! `cargo xtask image`: both images as OCI layouts, written directly, with no container engine; one
+//! that is there gets them too.
 //!
 //! An image is one layer: the binary, for the detector also the loader and libraries that it was
 //! linked against, and for the repairer, which is static, the certificate authorities that AWS is
 //! checked with. The same inputs make the same bytes.
 
 mod elf;
+mod engine;
 mod layout;
 mod tar;
 
@@ -14,11 +16,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
+use self::engine::Engine;
 use self::layout::Image;
 use self::tar::Tar;
 use crate::{bpf, build};
 
 const FOLDER: &str = "target/images";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DETECTOR: &str = "nodemend-detector";
 const REPAIRER: &str = "nodemend-repairer";
 /// What the NVIDIA driver's library asks for when it is loaded; the detector itself does not.
@@ -49,6 +53,17 @@ pub(crate) fn run(repo: &Path) -> anyhow::Result<()> {
         let layout = folder.join(image.name);
         layout::write(&image, &layout)?;
         println!("{}", layout.display());
+    }
+    let Some(engine) = Engine::find(&env::var_os("PATH").unwrap_or_default()) else {
+        eprintln!(
+            "neither buildah nor podman is here: the layouts are what there is; push each with \
+             `skopeo copy oci:{FOLDER}/NAME docker://REGISTRY/NAME:{VERSION}`"
+        );
+        return Ok(());
+    };
+    for name in [DETECTOR, REPAIRER] {
+        let put = engine.put(&folder, name, VERSION);
+        eprintln!("{}", put.context("the layouts are written, but not more")?);
     }
     Ok(())
 }
