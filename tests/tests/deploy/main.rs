@@ -6,6 +6,7 @@ mod images;
 mod install;
 mod missing_crds;
 mod name_lookup;
+mod patched;
 mod readme;
 mod scene;
 mod values;
@@ -44,6 +45,10 @@ fn main() -> ExitCode {
         trial(
             "install::without_crds_the_missing_kind_is_named",
             missing_crds::named,
+        ),
+        trial(
+            "upgrade::a_mode_that_a_person_has_patched_is_not_overruled",
+            patched::is_not_overruled,
         ),
         trial(
             "install::as_the_readme_says_and_nothing_of_ours_stays_on_a_node",
