@@ -41,6 +41,9 @@ enum Task {
         /// Use the cluster of this kubeconfig; its API server must be on loopback (kind, minikube)
         #[arg(long)]
         kubeconfig: Option<PathBuf>,
+        /// Also lose a GPU, as a scripted libnvidia-ml tells it (no GPU needed)
+        #[arg(long)]
+        gpu: bool,
     },
     /// Set up and run all tests, or one suite
     Test {
@@ -62,7 +65,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Build both images as OCI layouts, and print their folders
+    /// Build both images as OCI layouts, and put them into buildah's or podman's storage where there is one
     Image,
     /// Check formatting, lints (host and BPF), licences and sources
     Lint,
@@ -92,9 +95,13 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Demo {
             mut args,
             kubeconfig,
+            gpu,
         } => {
             if let Some(path) = kubeconfig {
                 args.extend(["--kubeconfig".to_owned(), path.display().to_string()]);
+            }
+            if gpu {
+                args.push("--gpu".to_owned());
             }
             run::harness(&repo, "nodemend-demo", &args)?;
         }
