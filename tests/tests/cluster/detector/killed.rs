@@ -40,6 +40,9 @@ pub(super) async fn a_thousand_times(cluster: Arc<Cluster>) -> anyhow::Result<()
         .last_transition_time;
     // A transition time that is made anew must differ.
     tokio::time::sleep(Duration::from_millis(1100)).await;
+    // What had happened to the device before is told as well, at the start.
+    let told = opened(&cluster, file_system.device()).await?;
+    ensure!(told > 0, "the fault was not told");
 
     let mut seen = BTreeSet::new();
     for kill in 0..KILLS {
@@ -84,8 +87,11 @@ pub(super) async fn a_thousand_times(cluster: Arc<Cluster>) -> anyhow::Result<()
         seen.len() == 1,
         "the status or its time changed while agents died: {seen:?}"
     );
-    let opened = opened(&cluster, file_system.device()).await?;
-    ensure!(opened == 1, "{opened} Events of one fault");
+    let again = opened(&cluster, file_system.device()).await?;
+    ensure!(
+        again == told,
+        "{again} Events, and {told} before it was killed"
+    );
     // And it clears, as if nothing had been.
     cluster.wait_condition(NODE, "StorageReady", "True").await?;
     Ok(())
