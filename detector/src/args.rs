@@ -40,6 +40,8 @@ pub(crate) enum Command {
     },
     /// Take this agent's conditions off every Node, when no agent runs any more (after an uninstall)
     Cleanup(CleanupArgs),
+    /// Say what would have been reported for a saved log; needs no host and no cluster
+    Replay(ReplayArgs),
     /// Print the table of everything that can be reported
     Reasons {
         #[arg(short, long, value_enum, default_value_t = TableFormat::Text)]
@@ -78,6 +80,23 @@ pub(crate) struct RunArgs {
     pub status_burst: u32,
     #[arg(long, env = "NODEMEND_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
     pub log_format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The log: kernel log as `dmesg` or /dev/kmsg gives it, `journalctl -o export` or `-o json`, or
+    /// lines of {"source":"kmsg|journal|file","unit":..,"path":..,"line":..,"at":SECONDS}; `-` is
+    /// standard input
+    pub file: PathBuf,
+    /// Configuration whose thresholds, severities and log rules hold
+    #[arg(long, env = "NODEMEND_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Take what only a live host can say to contradict the lines; else it confirms them
+    #[arg(long)]
+    pub no_evidence: bool,
+    /// One JSON object a transition, or lines for people
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
 }
 
 #[derive(Debug, Args)]

@@ -116,6 +116,11 @@ impl Core {
         clears.into_iter().chain(self.suspects.wake_at()).min()
     }
 
+    /// When the first finding clears, if nothing happens until then and no evidence changes.
+    pub(crate) fn clears_at(&self) -> Option<Duration> {
+        self.findings.wake_at()
+    }
+
     pub(crate) fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
         let mut out = Vec::new();
         let mut fault = None;

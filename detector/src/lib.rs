@@ -42,6 +42,7 @@ mod reader;
 mod reason;
 mod reasons;
 mod reload;
+mod replay;
 mod rules;
 mod signal;
 mod source;
@@ -87,6 +88,10 @@ pub fn main() -> anyhow::Result<u8> {
         Command::Cleanup(args) => {
             logging::start(args.log_format);
             clean_up(&args).map(|()| SUCCESS)
+        }
+        Command::Replay(args) => {
+            logging::start(args.output);
+            replay::replay(&args).map(|()| SUCCESS)
         }
         Command::Reasons { output } => {
             print!("{}", reasons::reasons(output));

@@ -66,7 +66,9 @@ impl Settings {
     }
 
     pub(crate) fn is_enabled(&self, reason: Reason) -> bool {
-        self.of(reason).enabled.unwrap_or(true)
+        // A rule that is gone takes its reason along.
+        let known = !matches!(reason, Reason::Custom { .. }) || self.custom.contains(&reason);
+        known && self.of(reason).enabled.unwrap_or(true)
     }
 
     /// `seen`: as the evidence has it. Evidence that makes a fault milder than its row still does.

@@ -15,8 +15,8 @@ use crate::clock;
 use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName, What};
 
-mod grammar;
-mod record;
+pub(crate) mod grammar;
+pub(crate) mod record;
 
 /// New records that are handed over before the other sources have their turn: an OOM kill writes a
 /// page of them, and its event in the ring must not wait for the whole page.

@@ -8,7 +8,7 @@ use crate::rules::{LogRules, Origin};
 use crate::signal::{SourceName, Task, What, device_name, gpu_name};
 use crate::text;
 
-pub(super) fn read(record: &Record<'_>) -> Option<What> {
+pub(crate) fn read(record: &Record<'_>) -> Option<What> {
     if record.facility != 0 {
         return None;
     }
@@ -103,7 +103,8 @@ fn xid(record: &Record<'_>) -> Option<What> {
 }
 
 fn at_level<'a>(record: &Record<'a>, level: u32) -> Option<&'a str> {
-    (record.level == level).then_some(record.text)
+    let fits = record.level.is_none_or(|of_record| of_record == level);
+    fits.then_some(record.text)
 }
 
 /// Digits only: `parse` alone would take a sign.

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// 0: the kernel itself. Whoever writes to the device gets another one.
     pub facility: u32,
-    /// 0 emergency ... 7 debug.
-    pub level: u32,
+    /// 0 emergency ... 7 debug; absent where a saved log does not tell.
+    pub level: Option<u32>,
     pub sequence: u64,
     /// The kernel's local clock since boot.
     pub at: Duration,
@@ -16,7 +16,7 @@ pub(super) struct Record<'a> {
     pub text: &'a str,
 }
 
-pub(super) fn parse(record: &[u8]) -> Option<Record<'_>> {
+pub(crate) fn parse(record: &[u8]) -> Option<Record<'_>> {
     let record = std::str::from_utf8(record).ok()?;
     let (prefix, rest) = record.split_once(';')?;
     let mut fields = prefix.split(',');
@@ -26,7 +26,7 @@ pub(super) fn parse(record: &[u8]) -> Option<Record<'_>> {
     let text = rest.split('\n').next()?;
     Some(Record {
         facility: priority >> 3,
-        level: priority & 7,
+        level: Some(priority & 7),
         sequence,
         at,
         text,
@@ -44,7 +44,7 @@ mod tests {
         let record = parse(b"30,711,5140900,-;systemd[1]: hello\n SUBSYSTEM=x\n").unwrap();
         assert_eq!(
             (record.facility, record.level, record.sequence),
-            (3, 6, 711)
+            (3, Some(6), 711)
         );
         assert_eq!(record.at, Duration::from_micros(5_140_900));
         assert_eq!(record.text, "systemd[1]: hello");

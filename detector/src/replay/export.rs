@@ -1,0 +1,101 @@
+//! PURE. Entries of `journalctl -o export` (systemd's JOURNAL_EXPORT_FORMATS): fields, then an
+//! empty line.
+
+use std::time::Duration;
+
+use super::saved::SavedLine;
+use crate::rules::Origin;
+
+/// A field that each entry begins with.
+pub(super) fn begins(line: &[u8]) -> bool {
+    line.starts_with(b"__CURSOR=") || line.starts_with(b"__REALTIME_TIMESTAMP=")
+}
+
+/// The fields that matter.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    message: Option<(String, u64)>,
+    kernel: bool,
+    facility: Option<u32>,
+    priority: Option<u32>,
+    /// When the journal got it, and when it was sent: since boot.
+    received: Option<Duration>,
+    sent: Option<Duration>,
+    identifier: Option<String>,
+    unit: Option<String>,
+}
+
+impl Entry {
+    pub(super) fn field(&mut self, name: &[u8], value: &[u8], number: u64) {
+        let text = || String::from_utf8_lossy(value).into_owned();
+        let micros = || text().parse().ok().map(Duration::from_micros);
+        match name {
+            b"MESSAGE" => self.message = Some((text(), number)),
+            b"_TRANSPORT" => self.kernel = value == b"kernel",
+            b"SYSLOG_FACILITY" => self.facility = text().parse().ok(),
+            b"PRIORITY" => self.priority = text().parse().ok(),
+            b"__MONOTONIC_TIMESTAMP" => self.received = micros(),
+            b"_SOURCE_MONOTONIC_TIMESTAMP" => self.sent = micros(),
+            b"SYSLOG_IDENTIFIER" => self.identifier = Some(text()),
+            b"_SYSTEMD_UNIT" => self.unit = Some(text()),
+            _other => {}
+        }
+    }
+
+    pub(super) fn finish(self) -> Option<SavedLine> {
+        let (text, number) = self.message?;
+        let origin = if self.kernel {
+            Origin::KernelLog
+        } else {
+            // `kubelet.service` is written `kubelet` in rules.
+            let unit = self.unit.as_deref();
+            let unit = unit.map(|unit| unit.strip_suffix(".service").unwrap_or(unit));
+            let unit = unit.map(str::to_owned).or(self.identifier);
+            Origin::Journal {
+                unit: unit.unwrap_or_default(),
+            }
+        };
+        Some(SavedLine {
+            origin,
+            facility: self.facility.unwrap_or(0),
+            level: self.priority,
+            at: self.sent.or(self.received),
+            text,
+            number,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::saved::Saved;
+    use super::*;
+
+    #[test]
+    fn entries_with_text_and_binary_fields_are_read() {
+        let mut input = b"__CURSOR=s=1\n__MONOTONIC_TIMESTAMP=9000000\n_TRANSPORT=kernel\n\
+            SYSLOG_FACILITY=0\nPRIORITY=2\nMESSAGE=EXT4-fs (sda1): Remounting filesystem read-only\n\n\
+            __CURSOR=s=2\n_SYSTEMD_UNIT=kubelet.service\nMESSAGE\n"
+            .to_vec();
+        input.extend_from_slice(&5u64.to_le_bytes());
+        input.extend_from_slice(b"two\nl\n\n__CURSOR=s=3\nPRIORITY=6\n");
+        let lines: Vec<_> = Saved::new(input.as_slice()).map(Result::unwrap).collect();
+        assert_eq!(lines.len(), 2, "the last one has no message");
+        assert_eq!(
+            (lines[0].level, lines[0].at, lines[0].number),
+            (Some(2), Some(Duration::from_secs(9)), 6)
+        );
+        let unit = "kubelet".to_owned();
+        assert_eq!(lines[1].origin, Origin::Journal { unit });
+        assert_eq!((lines[1].text.as_str(), lines[1].number), ("two\nl", 10));
+    }
+
+    #[test]
+    fn an_entry_that_is_cut_off_is_an_error() {
+        let mut input = b"__CURSOR=s=1\nMESSAGE\n".to_vec();
+        input.extend_from_slice(&500u64.to_le_bytes());
+        input.extend_from_slice(b"short");
+        let read: Result<Vec<_>, _> = Saved::new(input.as_slice()).collect();
+        assert!(read.is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! Saved logs, and what a node would have said.
+
+use super::*;
+
+fn said(log: &str, config: &Config, evidence: bool) -> Vec<Value> {
+    let mut replay = Replay::new(config, evidence);
+    let lines = Saved::new(log.as_bytes());
+    lines
+        .flat_map(|line| replay.read(&line.unwrap()))
+        .map(|said| said.json())
+        .collect()
+}
+
+fn brief(said: &[Value]) -> Vec<(&str, &str, &str, Option<u64>)> {
+    said.iter()
+        .map(|said| {
+            (
+                said["transition"].as_str().unwrap(),
+                said["reason"].as_str().unwrap(),
+                said["severity"].as_str().unwrap(),
+                said["input"].as_u64(),
+            )
+        })
+        .collect()
+}
+
+const REMOUNT: &str = "[    5.000000] usb 1-1: new device\n\
+    [   12.500000] EXT4-fs (sda1): Remounting filesystem read-only\n";
+
+#[test]
+fn a_line_is_said_with_its_number_and_its_time() {
+    let said = said(REMOUNT, &Config::default(), true);
+    assert_eq!(
+        brief(&said),
+        [("opened", "FilesystemReadOnly", "Fatal", Some(2))]
+    );
+    assert_eq!(said[0]["at"], 12.5);
+    assert_eq!(said[0]["condition"], "StorageReady");
+}
+
+#[test]
+fn without_evidence_a_text_alone_is_nothing() {
+    assert_eq!(said(REMOUNT, &Config::default(), false), [] as [Value; 0]);
+}
+
+#[test]
+fn time_that_passes_clears_without_a_line() {
+    let log = "[   10.0] watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [x:1]\n\
+        [ 1811.0] usb 1-1: new device\n";
+    assert_eq!(
+        brief(&said(log, &Config::default(), true)),
+        [
+            ("opened", "SoftLockup", "Warning", Some(1)),
+            ("cleared", "SoftLockup", "Warning", None),
+        ]
+    );
+}
+
+#[test]
+fn an_hour_of_silence_does_not_end_what_only_evidence_ends() {
+    let log = format!("{REMOUNT}[ 9000.0] usb 1-1: new device\n");
+    assert_eq!(said(&log, &Config::default(), true).len(), 1);
+}
+
+#[test]
+fn a_clock_that_goes_back_is_followed_by_none() {
+    let log = "[   10.0] EXT4-fs error (device sda1): f:1: x\n\
+        [    1.0] EXT4-fs error (device sdb1): f:1: x\n";
+    let said = said(log, &Config::default(), true);
+    assert_eq!(said[1]["at"], 10.0);
+}
+
+#[test]
+fn log_rules_of_a_configuration_hold() {
+    let config = crate::config::parse(
+        b"logRules:\n- name: evictions\n  source: journal\n  unit: kubelet\n  \
+          pattern: 'evicting pod \\S+'\n  reason: PodEvicted\n  condition: ContainerRuntimeReady\n",
+    )
+    .unwrap();
+    let log = r#"{"source":"journal","unit":"kubelet","line":"evicting pod a/b","at":3}"#;
+    assert_eq!(
+        brief(&said(log, &config, true)),
+        [("opened", "PodEvicted", "Warning", Some(1))]
+    );
+}
