@@ -1,11 +1,13 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::export::Coexistence;
 use crate::source::bpf::Hook;
 
 /// Finds sick Kubernetes nodes from inside the kernel and reports them as NodeConditions and Events.
@@ -78,6 +80,12 @@ pub(crate) struct RunArgs {
     /// Status changes that are written at once before the limit of one per 30 s sets in
     #[arg(long, env = "NODEMEND_STATUS_BURST", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub status_burst: u32,
+    /// What to do where another agent writes the same condition types on this node
+    #[arg(long, env = "NODEMEND_COEXISTENCE", value_enum, default_value_t = Coexistence::Shadow)]
+    pub coexistence: Coexistence,
+    /// Address of /metrics, /healthz and /findings; empty for none
+    #[arg(long, env = "NODEMEND_HTTP_ADDRESS", default_value = "127.0.0.1:9847")]
+    pub http_address: HttpAddress,
     #[arg(long, env = "NODEMEND_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
     pub log_format: Format,
 }
@@ -173,6 +181,24 @@ pub(crate) enum TableFormat {
     Markdown,
 }
 
+/// Where to listen, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HttpAddress(pub Option<SocketAddr>);
+
+impl FromStr for HttpAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let address = text.parse();
+        let address = address
+            .map_err(|_| "write an address and a port, like 127.0.0.1:9847 or [::1]:9847")?;
+        Ok(Self(Some(address)))
+    }
+}
+
 /// A duration as people and Kubernetes write it: `90s`, `5m`, `1h30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interval(pub Duration);
@@ -202,6 +228,13 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_http_address_is_a_socket_or_nothing() {
+        assert_eq!("".parse(), Ok(HttpAddress(None)));
+        assert!("[::1]:9847".parse::<HttpAddress>().unwrap().0.is_some());
+        assert!("9847".parse::<HttpAddress>().is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::export::wire;
+use crate::export::{ours_alone, wire};
 
 /// As the chart labels its DaemonSet's pods.
 const DETECTORS: &str = "app.kubernetes.io/name=nodemend,app.kubernetes.io/component=detector";
@@ -61,7 +61,7 @@ async fn wait_for_detectors(pods: &Api<Pod>) -> anyhow::Result<()> {
 }
 
 async fn clean(nodes: &Api<Node>, node: &Node) -> anyhow::Result<()> {
-    let ours = wire::own_conditions(node);
+    let ours = removable(node);
     let name = node.metadata.name.as_deref().context("name a Node")?;
     if ours.is_empty() {
         return Ok(());
@@ -77,6 +77,14 @@ async fn clean(nodes: &Api<Node>, node: &Node) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Not what another agent writes under the shared names.
+fn removable(node: &Node) -> Vec<String> {
+    let shared = ours_alone(node)
+        .into_iter()
+        .map(|kind| kind.name().to_owned());
+    shared.chain(wire::own_types(node)).collect()
 }
 
 async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::Settings;
+use crate::export::Coexistence;
 use crate::rules::{Live, LogRules};
 use crate::signal::What;
 use crate::source::bpf::Hook;
@@ -46,7 +47,7 @@ pub(crate) struct AtStart {
     pub kernel_log: bool,
     pub disabled_hooks: Vec<Hook>,
     pub nvml: NvmlConfig,
-    pub coexistence: Coexistence,
+    pub coexistence: Option<Coexistence>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,15 +55,6 @@ pub(crate) struct NvmlConfig {
     pub enabled: bool,
     pub library: Option<String>,
     pub interval: Option<Duration>,
-}
-
-/// What to do where another agent writes our condition types on this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Coexistence {
-    /// Events, metrics and the types `Nodemend*Ready` only.
-    Shadow,
-    /// Write nothing and say so.
-    Refuse,
 }
 
 /// A ConfigMap holds no more.
@@ -176,7 +168,7 @@ fn read(bytes: &[u8], errors: &mut Errors) -> Option<Config> {
         ];
         item.choice("mode", &choice, errors)
     }) {
-        at_start.coexistence = coexistence;
+        at_start.coexistence = Some(coexistence);
     }
     Some(Config {
         settings,
@@ -246,7 +238,7 @@ impl Default for AtStart {
                 library: None,
                 interval: None,
             },
-            coexistence: Coexistence::Shadow,
+            coexistence: None,
         }
     }
 }

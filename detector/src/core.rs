@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::finding::{Change, Now, Transition};
+use crate::finding::{Change, Finding, Now, Transition};
 use crate::reason::{ConditionType, Reason, Severity};
 use crate::signal::Signal;
 use crate::state::State;
@@ -22,6 +22,7 @@ use self::assess::Assessed;
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
 use self::findings::Findings;
+pub(crate) use self::saved::untold;
 pub(crate) use self::settings::{Override, Settings, Threshold};
 use self::suspects::Suspects;
 
@@ -75,6 +76,8 @@ pub(crate) enum Output {
     Probe {
         device: String,
     },
+    /// All open findings as they are now, repeats counted.
+    Open(Vec<Finding>),
     /// What the next agent must know, once everything before it has been told.
     State(Box<State>),
 }
@@ -114,6 +117,11 @@ impl Core {
     pub(crate) fn wake_at(&self) -> Option<Duration> {
         let clears = self.findings.wake_at();
         clears.into_iter().chain(self.suspects.wake_at()).min()
+    }
+
+    pub(crate) fn open_findings(&self) -> Vec<Finding> {
+        let open = self.findings.iter();
+        open.map(|(_, open)| open.finding.clone()).collect()
     }
 
     /// When the first finding clears, if nothing happens until then and no evidence changes.
@@ -209,14 +217,8 @@ impl Core {
     fn signal(&mut self, signal: Signal, now: Now, out: &mut Vec<Output>) {
         let (historic, fault) = (signal.historic, signal.at);
         match assess::assess(signal, self.findings.settings()) {
-            Assessed::Sighting(mut sighting) if historic => {
-                // What was over before the agent started is not news, and what was not may be by
-                // now: a first start turns no node red over old lines.
-                sighting.severity = sighting.severity.min(Severity::Warning);
-                if !self.findings.is_past(&sighting, now) {
-                    self.findings.see(sighting, now, out);
-                }
-            }
+            // A first start turns no node red over old lines.
+            Assessed::Sighting(sighting) if historic => self.findings.see_past(sighting, now, out),
             Assessed::Sighting(sighting) => self.findings.see(sighting, now, out),
             Assessed::SuspectReadOnly { device } => self.suspects.add(device, fault, out),
             Assessed::Xid {

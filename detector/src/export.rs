@@ -1,100 +1,89 @@
 //! Writes conditions and Events to the API server: late rather than lost, and only what is ours.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::api::events::v1::Event;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::Config;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{sleep, timeout};
-use tracing::{error, info, warn};
+use tokio::time::sleep;
+use tracing::info;
 
-use self::event::{Budgets, NodeIdentity, Pending};
-use self::retry::Retry;
-use self::schedule::{Bucket, Due, Intervals};
+use self::conditions::Conditions;
+use self::connection::Connection;
+use self::events::Events;
+use self::pods::Pods;
+use self::schedule::Intervals;
 use crate::clock;
-use crate::core::{Condition, Existing, Output};
-use crate::finding::{Now, Transition};
+use crate::core::{Existing, Output};
+use crate::finding::Transition;
+use crate::metrics::Metrics;
 use crate::state::State;
 use crate::state::file::StateFile;
 
+mod conditions;
+mod connection;
 mod event;
+mod events;
+mod foreign;
+mod pods;
+mod queue;
 mod retry;
 pub(crate) mod schedule;
+mod told;
 pub(crate) mod wire;
 
-/// kube has no read timeout of its own; what takes longer is tried again on a new connection.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// Events that wait for the API server; beyond, the oldest go.
-const MOST_EVENTS: usize = 512;
+pub(crate) use self::foreign::{Coexistence, ours_alone};
+
+/// Without a sign of life for longer than this, the exporter hangs.
+const LONGEST_ROUND: Duration = Duration::from_secs(60);
 
 pub(crate) struct Options {
     pub node: String,
+    /// Of this boot of the host, so that an Event's name is unique over all of them.
+    pub boot_id: String,
     pub pod_logs: PathBuf,
     pub intervals: Intervals,
     pub status_burst: u32,
+    pub coexistence: Coexistence,
 }
 
 pub(crate) struct Exporter {
-    nodes: Api<Node>,
-    events: Api<Event>,
+    connection: Connection,
     options: Options,
+    metrics: Arc<Metrics>,
     /// Of the Node object; every answer about it may bring a new one.
     uid: String,
-    wanted: Option<Wanted>,
-    written: Option<(Vec<Condition>, Duration)>,
-    status_budget: Bucket,
-    /// When the budget has room again.
-    status_not_before: Duration,
-    event_budgets: Budgets,
-    queue: VecDeque<Pending>,
-    queued_events: u64,
-    // Apart, so that neither holds up the other.
-    condition_retry: Retry,
-    event_retry: Retry,
+    conditions: Conditions,
+    events: Events,
     /// Not saved yet.
     state: Option<Box<State>>,
-    state_file: StateFile,
-    jitter: f64,
-}
-
-struct Wanted {
-    conditions: Vec<Condition>,
-    fault: Option<Duration>,
-    found: Now,
-}
-
-/// The API server did not take it.
-struct Refusal {
-    /// HTTP status; 0 when there was no answer.
-    code: u16,
-    error: anyhow::Error,
+    /// None: nobody goes on after this one.
+    state_file: Option<StateFile>,
 }
 
 impl Exporter {
-    pub(crate) fn new(client: Client, options: Options, state_file: StateFile) -> Self {
-        Self {
-            nodes: Api::all(client.clone()),
-            events: Api::namespaced(client, event::NAMESPACE),
-            status_budget: Bucket::new(options.status_burst, Duration::from_secs(30)),
-            status_not_before: Duration::ZERO,
-            event_budgets: Budgets::new(),
-            options,
+    pub(crate) fn new(
+        config: Config,
+        options: Options,
+        metrics: Arc<Metrics>,
+        state_file: Option<StateFile>,
+        untold: Vec<Transition>,
+    ) -> anyhow::Result<Self> {
+        let mut exporter = Self {
+            connection: Connection::new(config, &options.node, Arc::clone(&metrics))?,
             uid: String::new(),
-            wanted: None,
-            written: None,
-            queue: VecDeque::new(),
-            queued_events: 0,
-            condition_retry: Retry::default(),
-            event_retry: Retry::default(),
+            conditions: Conditions::new(options.status_burst),
+            events: Events::new(Pods::new(options.pod_logs.clone())),
+            options,
+            metrics,
             state: None,
             state_file,
-            jitter: random(),
+        };
+        for transition in untold {
+            exporter.tell(transition);
         }
+        Ok(exporter)
     }
 
     /// Reads our own conditions, tells them to `known`, then writes until the sender is gone, and
@@ -123,18 +112,19 @@ impl Exporter {
     /// nobody needs to know any more.
     async fn existing(&mut self, outputs: &mut UnboundedReceiver<Output>) -> Option<Vec<Existing>> {
         loop {
-            match self.request(self.nodes.get(&self.options.node)).await {
+            match self.connection.get_node().await {
                 Ok(node) => {
-                    self.condition_retry.succeeded();
+                    self.conditions.retry.succeeded();
                     self.uid = node.metadata.uid.clone().unwrap_or_default();
-                    return Some(wire::own_conditions(&node));
+                    return Some(self.meet(&node));
                 }
                 Err(refusal) => {
-                    let delay = self.condition_retry.failed(clock::boot(), random());
-                    self.complain("get Node", &refusal.error, delay);
+                    let retry = &mut self.conditions.retry;
+                    let delay = retry.failed(clock::boot(), refusal.asked, random());
+                    self.connection.complain("get Node", &refusal.error, delay);
                 }
             }
-            let again = self.condition_retry.not_before();
+            let again = self.conditions.retry.not_before();
             while clock::boot() < again {
                 if !self.wait(outputs, Some(again)).await {
                     return None;
@@ -144,10 +134,12 @@ impl Exporter {
         }
     }
 
-    /// After everything that it knows of was told, or could not be told.
+    /// All that was taken so far has been written by now, or tried and kept for the next round: what
+    /// is saved is never ahead of the API server.
     fn save_state(&mut self) {
-        if let Some(state) = self.state.take() {
-            self.state_file.save(&state);
+        if let (Some(mut state), Some(file)) = (self.state.take(), &mut self.state_file) {
+            state.untold = self.events.untold();
+            file.save(&state);
         }
     }
 
@@ -157,6 +149,8 @@ impl Exporter {
         outputs: &mut UnboundedReceiver<Output>,
         until: Option<Duration>,
     ) -> bool {
+        self.metrics
+            .exporter_back_by(until.map(|until| until + LONGEST_ROUND));
         tokio::select! {
             output = outputs.recv() => match output {
                 Some(output) => self.take(output),
@@ -178,43 +172,15 @@ impl Exporter {
                 fault,
                 found,
             } => {
-                let last = self
-                    .wanted
-                    .as_ref()
-                    .map(|wanted| wanted.conditions.as_slice());
-                if !wire::changed(last, &conditions).is_empty() {
-                    self.condition_retry.hurry();
-                }
-                self.wanted = Some(Wanted {
-                    conditions,
-                    fault,
-                    found,
-                });
+                self.metrics.conditions(&conditions);
+                self.conditions.want(conditions, fault, found);
             }
             Output::Transition(transition) => {
                 log_transition(&transition);
-                if !event::is_told(&transition) {
-                    return;
-                }
-                if let Some(withheld) = self
-                    .event_budgets
-                    .take(transition.finding.reason, clock::boot())
-                {
-                    if self.queue.len() >= MOST_EVENTS {
-                        self.queue.pop_front();
-                        warn!(
-                            limit = MOST_EVENTS,
-                            "an Event was dropped: the API server has been away too long"
-                        );
-                    }
-                    self.queued_events += 1;
-                    self.queue.push_back(Pending {
-                        transition,
-                        withheld,
-                        sequence: self.queued_events,
-                    });
-                }
+                self.metrics.transition(&transition);
+                self.tell(transition);
             }
+            Output::Open(findings) => self.metrics.open(findings),
             Output::State(state) => self.state = Some(state),
             // Answered by the reader itself.
             Output::Probe { .. } => {}
@@ -222,183 +188,11 @@ impl Exporter {
     }
 
     fn next_write(&self) -> Option<Duration> {
-        let conditions = self.due(clock::boot()).map(|(_, at)| at);
-        let events = (!self.queue.is_empty()).then(|| self.event_retry.not_before());
+        let conditions = self.conditions_due(clock::boot()).map(|(_, at)| at);
+        let waiting = !self.events.queue.is_empty();
+        let events = waiting.then(|| self.events.retry.not_before());
         conditions.into_iter().chain(events).min()
     }
-
-    fn due(&self, now: Duration) -> Option<(Due, Duration)> {
-        let written = self
-            .written
-            .as_ref()
-            .map(|(conditions, at)| (conditions.as_slice(), *at));
-        let stands = written.is_some_and(|(conditions, _)| !conditions.is_empty());
-        let wanted = self
-            .wanted
-            .as_ref()
-            .filter(|wanted| !wanted.conditions.is_empty() || stands)?;
-        let intervals = &self.options.intervals;
-        let (due, at) = schedule::due(&wanted.conditions, written, intervals, self.jitter, now);
-        let at = match due {
-            Due::Status => at.max(self.status_not_before),
-            Due::Text | Due::Heartbeat => at,
-        };
-        Some((due, at.max(self.condition_retry.not_before())))
-    }
-
-    async fn write_conditions(&mut self) {
-        let now = clock::now();
-        let Some((due, _)) = self.due(now.boot).filter(|&(_, at)| at <= now.boot) else {
-            return;
-        };
-        let Some(wanted) = &self.wanted else { return };
-        // A status that flaps must not become a stream of writes. The first write is free.
-        let budgeted = due == Due::Status && self.written.is_some();
-        if budgeted && let Err(at) = self.status_budget.take(now.boot) {
-            self.status_not_before = at;
-            return;
-        }
-        let conditions = wanted.conditions.clone();
-        let (fault, found) = (wanted.fault, wanted.found);
-        let before = self.written.as_ref().map(|(last, _)| last.as_slice());
-        let patch = Patch::Strategic(wire::patch(
-            &conditions,
-            before.unwrap_or_default(),
-            now.wall,
-        ));
-        let parameters = PatchParams::default();
-        match self
-            .request(
-                self.nodes
-                    .patch_status(&self.options.node, &parameters, &patch),
-            )
-            .await
-        {
-            Ok(node) => {
-                self.condition_retry.succeeded();
-                // The Node may have been created again under its name.
-                self.uid = node.metadata.uid.unwrap_or_default();
-                self.jitter = random();
-                let exported = clock::boot();
-                for condition in wire::changed(
-                    self.written.as_ref().map(|(last, _)| last.as_slice()),
-                    &conditions,
-                ) {
-                    info!(
-                        kind = "condition",
-                        condition = condition.kind.name(),
-                        status = wire::status(condition.healthy),
-                        reason = %condition.reason,
-                        fault_ns = fault.map(nanoseconds),
-                        found_ns = nanoseconds(found.boot),
-                        exported_ns = nanoseconds(exported),
-                        "exported"
-                    );
-                }
-                self.written = Some((conditions, exported));
-            }
-            Err(refusal) => {
-                if budgeted {
-                    self.status_budget.give_back();
-                }
-                let delay = self.condition_retry.failed(clock::boot(), random());
-                self.complain("patch status of Node", &refusal.error, delay);
-            }
-        }
-    }
-
-    async fn write_events(&mut self) {
-        while let Some(pending) = self.queue.front() {
-            if self.event_retry.not_before() > clock::boot() {
-                return;
-            }
-            let node = NodeIdentity {
-                name: &self.options.node,
-                uid: &self.uid,
-            };
-            let event = event::event(pending, &node, &self.options.pod_logs);
-            let created = self
-                .request(self.events.create(&PostParams::default(), &event))
-                .await;
-            match created {
-                // 409: the answer to an earlier try was lost, the Event was not.
-                Ok(_) | Err(Refusal { code: 409, .. }) => {
-                    let finding = &pending.transition.finding;
-                    info!(
-                        kind = "event",
-                        reason = %finding.reason,
-                        entity = finding.entity,
-                        change = pending.transition.change.name(),
-                        fault_ns = nanoseconds(pending.transition.fault),
-                        found_ns = nanoseconds(pending.transition.found.boot),
-                        exported_ns = nanoseconds(clock::boot()),
-                        "exported"
-                    );
-                }
-                // Trying again would bring the same answer, and hold up every later Event.
-                Err(Refusal {
-                    code: 400 | 413 | 422,
-                    error,
-                }) => {
-                    error!(
-                        event = event.note,
-                        error = format!("{error:#}"),
-                        "the API server calls the Event invalid; it is dropped"
-                    );
-                }
-                Err(refusal) => {
-                    let delay = self.event_retry.failed(clock::boot(), random());
-                    self.complain("create Event for Node", &refusal.error, delay);
-                    return;
-                }
-            }
-            self.event_retry.succeeded();
-            self.queue.pop_front();
-        }
-    }
-
-    async fn request<T>(
-        &self,
-        request: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, Refusal> {
-        match timeout(REQUEST_TIMEOUT, request).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(explain(error, &self.options.node)),
-            Err(_elapsed) => {
-                let seconds = REQUEST_TIMEOUT.as_secs();
-                Err(Refusal {
-                    code: 0,
-                    error: anyhow!("no answer from the API server within {seconds} s"),
-                })
-            }
-        }
-    }
-
-    fn complain(&self, verb: &str, error: &anyhow::Error, delay: Duration) {
-        warn!(
-            verb,
-            node = self.options.node,
-            error = format!("{error:#}"),
-            retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-            "the API server did not take it"
-        );
-    }
-}
-
-/// Names the remedy of what a person must mend.
-fn explain(error: kube::Error, node: &str) -> Refusal {
-    let code = match &error {
-        kube::Error::Api(status) => status.code,
-        _ => 0,
-    };
-    let error = anyhow::Error::new(error);
-    let error = match code {
-        401 => error.context("the API server does not know this token: is the service account still there?"),
-        403 => error.context("RBAC forbids it: apply deploy/rbac/detector.yaml and use the service account nodemend-detector"),
-        404 => error.context(format!("no Node `{node}`: --node-name (NODE_NAME) must be the name of this host's Node object")),
-        _ => error,
-    };
-    Refusal { code, error }
 }
 
 fn log_transition(transition: &Transition) {

@@ -20,8 +20,9 @@ use crate::boots::marker::Marker;
 use crate::core::Core;
 use crate::export::{Exporter, Options};
 use crate::host::Host;
+use crate::metrics::{Metrics, counted};
 use crate::probe::Prober;
-use crate::reader::{Memory, Message};
+use crate::reader::{Mailbox, Memory, Message};
 use crate::reload::ConfigFile;
 use crate::state::file::StateFile;
 
@@ -34,8 +35,12 @@ mod config;
 mod core;
 mod export;
 mod finding;
+#[doc(hidden)]
+pub mod fleet;
 mod host;
+mod http;
 mod logging;
+mod metrics;
 mod mounts;
 mod probe;
 mod reader;
@@ -122,16 +127,24 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
                 return Ok(CANNOT_RUN_HERE);
             }
         };
-        let client = Client::try_from(cluster).context("make a Kubernetes client")?;
+        let metrics = Arc::new(Metrics::default());
+        metrics.host(&host);
+        let state_file = StateFile::new(args.state_dir.clone());
+        let boot_id = clock::boot_id()?;
+        let left = state_file.load(&boot_id);
+        let exporter = Exporter::new(
+            cluster,
+            options(&args, &config, &boot_id),
+            Arc::clone(&metrics),
+            Some(state_file),
+            left.untold(&config.settings),
+        )?;
         let (sender, outputs) = mpsc::unbounded_channel();
         let core = Core::new(host.monitored());
         let prober = Prober::new(
             args.sources.host_proc.clone(),
             args.sources.critical_mounts.clone(),
         );
-        let state_file = StateFile::new(args.state_dir.clone());
-        let boot_id = clock::boot_id()?;
-        let left = state_file.load(&boot_id);
         let memory = Memory {
             boot_id: boot_id.clone(),
             left,
@@ -141,7 +154,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             drop(sender.send(output));
         };
         let (mailbox, thread) = reader::start(
-            host.sources,
+            counted::all(host.sources, &metrics),
             core,
             prober,
             Arc::clone(&config),
@@ -150,18 +163,10 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         )?;
         let changes = mailbox.clone();
         file.watch(&config, live, move |message| changes.send(message))?;
-        let boots = {
-            let mailbox = mailbox.clone();
-            let dumps = [
-                args.sources.host_sys.join("fs/pstore"),
-                // Where systemd-pstore moves them.
-                args.sources.host_proc.join("1/root/var/lib/systemd/pstore"),
-            ];
-            Marker::start(args.boots_dir.clone(), dumps, boot_id, move |found| {
-                mailbox.send(Message::Signal(found.signal()));
-            })?
-        };
-        let exporter = Exporter::new(client, options(&args), state_file);
+        let boots = note_boot(&args, boot_id, mailbox.clone())?;
+        if let Some(address) = args.http_address.0 {
+            tokio::spawn(http::serve(address, metrics, mailbox.clone()));
+        }
         let exporting = exporter.run(outputs, |existing| {
             mailbox.send(Message::Existing(existing))
         });
@@ -188,6 +193,18 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
     // Threads that hang in the kernel must not hold up the exit.
     runtime.shutdown_background();
     result
+}
+
+/// Tells the reader if nobody had asked for this boot.
+fn note_boot(args: &RunArgs, boot_id: String, mailbox: Mailbox) -> anyhow::Result<Marker> {
+    let dumps = [
+        args.sources.host_sys.join("fs/pstore"),
+        // Where systemd-pstore moves them.
+        args.sources.host_proc.join("1/root/var/lib/systemd/pstore"),
+    ];
+    Marker::start(args.boots_dir.clone(), dumps, boot_id, move |found| {
+        mailbox.send(Message::Signal(found.signal()));
+    })
 }
 
 fn clean_up(args: &CleanupArgs) -> anyhow::Result<()> {
@@ -232,8 +249,10 @@ async fn cluster(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn options(args: &RunArgs) -> Options {
+fn options(args: &RunArgs, config: &config::Config, boot_id: &str) -> Options {
     Options {
+        boot_id: boot_id.to_owned(),
+        coexistence: config.at_start.coexistence.unwrap_or(args.coexistence),
         node: args.node_name.clone(),
         pod_logs: args.pod_logs_dir.clone(),
         intervals: export::schedule::Intervals {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::clock;
@@ -36,6 +37,8 @@ pub(crate) enum Message {
         config: Option<Arc<Config>>,
         state: What,
     },
+    /// Answered at once by a reader that is alive.
+    Ping(oneshot::Sender<()>),
     Stop,
 }
 
@@ -155,6 +158,8 @@ impl<F: FnMut(Output)> Reader<F> {
                             what: state,
                         }));
                     }
+                    // Who asked may have given up.
+                    Message::Ping(answer) => drop(answer.send(())),
                 }
             }
             if self.core.wake_at().is_some_and(|at| at <= clock::boot()) {
@@ -205,6 +210,7 @@ impl<F: FnMut(Output)> Reader<F> {
         state.positions = self.positions();
         self.saved_positions.clone_from(&state.positions);
         (self.save_at, self.saved) = (None, now.boot);
+        (self.output)(Output::Open(self.core.open_findings()));
         (self.output)(Output::State(Box::new(state)));
     }
 
@@ -321,7 +327,7 @@ fn hand_over(
                 *save_at = Some(Duration::ZERO);
                 output(item);
             }
-            Output::State(_) => output(item),
+            Output::Open(_) | Output::State(_) => output(item),
         }
     }
 }

@@ -183,7 +183,7 @@ impl<'a> Replay<'a> {
                     };
                     said.extend(self.step(Input::Evidence { device, evidence }, line));
                 }
-                Output::Conditions { .. } | Output::State(_) => {}
+                Output::Conditions { .. } | Output::Open(_) | Output::State(_) => {}
             }
         }
         said

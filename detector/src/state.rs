@@ -67,6 +67,8 @@ pub(crate) struct SavedFinding {
     pub announced_count: u64,
     #[serde(default)]
     pub well_since: Option<Duration>,
+    #[serde(default)]
+    pub historic: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,6 +262,7 @@ mod tests {
             announced: now.boot,
             announced_count: 1,
             well_since: None,
+            historic: false,
         });
         state
     }

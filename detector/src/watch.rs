@@ -89,7 +89,7 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
                 shown = conditions;
             }
             // Answered by the reader itself, and kept by nobody.
-            Output::Probe { .. } | Output::State(_) => {}
+            Output::Probe { .. } | Output::Open(_) | Output::State(_) => {}
         }
     }
     match thread.join() {

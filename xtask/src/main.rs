@@ -22,7 +22,7 @@ mod tidy;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Tasks of the nodemend project. Everything they need is installed or built on
 /// first use into the user's cache folder.
@@ -51,6 +51,9 @@ enum Task {
     },
     /// Measure latencies and costs; prints a table, or JSON
     Bench {
+        /// Measure this instead of one detector's latencies and costs
+        #[arg(value_enum)]
+        what: Option<Benchmark>,
         /// Arguments of the benchmarks; `cargo xtask bench -- --help` lists them
         #[arg(last = true)]
         args: Vec<String>,
@@ -65,6 +68,12 @@ enum Task {
     Image,
     /// Check formatting, lints (host and BPF), licences and sources
     Lint,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Benchmark {
+    /// What a fleet of exporters asks of the API server: in peace, after an outage, in a rolling restart
+    Export,
 }
 
 fn main() -> ExitCode {
@@ -86,7 +95,12 @@ fn main() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),
         },
-        Task::Bench { args } => run::harness(&repo, "nodemend-bench", &args),
+        Task::Bench { what, mut args } => {
+            if let Some(Benchmark::Export) = what {
+                args.insert(0, "export".to_owned());
+            }
+            run::harness(&repo, "nodemend-bench", &args)
+        }
         Task::Gen { check } => r#gen::run(&repo, check),
         Task::Image => image::run(&repo).map(|layouts| {
             for layout in layouts {

@@ -255,6 +255,7 @@ impl Core {
                 announced: now.boot,
                 announced_count: 1,
                 well_since: None,
+                historic: false,
             };
             self.findings.adopt(key, open);
         }

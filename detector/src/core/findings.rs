@@ -47,6 +47,8 @@ pub(super) struct Open {
     pub(super) announced_count: u64,
     /// Since when its rule for clearing has been fulfilled.
     pub(super) well_since: Option<Duration>,
+    /// Known only from lines that are older than the first agent.
+    pub(super) historic: bool,
 }
 
 impl Findings {
@@ -70,8 +72,21 @@ impl Findings {
         &self.below_threshold
     }
 
+    /// From before the first agent's start: told as a Warning, unless it is over by now.
+    pub(super) fn see_past(&mut self, mut sighting: Sighting, now: Now, out: &mut Vec<Output>) {
+        if self.is_past(&sighting, now) {
+            return;
+        }
+        sighting.severity = sighting.severity.min(Severity::Warning);
+        self.take(sighting, true, now, out);
+    }
+
     /// Opens a finding once its threshold is reached, or counts a repeat of it.
-    pub(super) fn see(&mut self, mut sighting: Sighting, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn see(&mut self, sighting: Sighting, now: Now, out: &mut Vec<Output>) {
+        self.take(sighting, false, now, out);
+    }
+
+    fn take(&mut self, mut sighting: Sighting, historic: bool, now: Now, out: &mut Vec<Output>) {
         if !self.settings.is_enabled(sighting.reason) {
             return;
         }
@@ -81,6 +96,10 @@ impl Findings {
             OTHERS.clone_into(&mut sighting.entity);
             sighting.subject = Subject::default();
         }
+        // What is seen now is news, whatever happened before anybody watched.
+        if !historic && self.open.get(&key).is_some_and(|open| open.historic) {
+            self.remove(&key);
+        }
         // It had cleared by then, if somebody had been awake: lines are read late after a restart.
         if self.clears_at(&key).is_some_and(|at| at <= sighting.at) {
             self.clear(&key, now, out);
@@ -89,12 +108,12 @@ impl Findings {
             self.repeat(&key, sighting, now, out);
         } else if let Some(count) = self.reaches_threshold(&key, &sighting) {
             sighting.count = count;
-            self.open(key, sighting, now, out);
+            self.open(key, sighting, historic, now, out);
         }
     }
 
     /// A finding of it would have been cleared by now.
-    pub(super) fn is_past(&self, sighting: &Sighting, now: Now) -> bool {
+    fn is_past(&self, sighting: &Sighting, now: Now) -> bool {
         match sighting.reason.row().clears {
             Clears::Quiet(quiet) => {
                 let quiet = self
@@ -141,10 +160,21 @@ impl Findings {
         Some(count)
     }
 
-    fn open(&mut self, key: Key, sighting: Sighting, now: Now, out: &mut Vec<Output>) {
-        let flaps = self.count_opening(&key, sighting.at);
+    fn open(
+        &mut self,
+        key: Key,
+        sighting: Sighting,
+        historic: bool,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let flaps = if historic {
+            0
+        } else {
+            self.count_opening(&key, sighting.at)
+        };
         let finding = Finding {
-            severity: self.settings.severity(sighting.reason, sighting.severity),
+            severity: self.severity(sighting.reason, sighting.severity, historic),
             reason: sighting.reason,
             entity: sighting.entity,
             message: sighting.message,
@@ -169,8 +199,19 @@ impl Findings {
                 announced: now.boot,
                 announced_count,
                 well_since: None,
+                historic,
             },
         );
+    }
+
+    /// A promoted reason is no more than a Warning either, while it is only history.
+    fn severity(&self, reason: Reason, seen: Severity, historic: bool) -> Severity {
+        let severity = self.settings.severity(reason, seen);
+        if historic {
+            severity.min(Severity::Warning)
+        } else {
+            severity
+        }
     }
 
     /// Takes over a finding that has been told already.
@@ -211,7 +252,8 @@ impl Findings {
 
     fn repeat(&mut self, key: &Key, sighting: Sighting, now: Now, out: &mut Vec<Output>) {
         self.broken_again(key, now, sighting.at, out);
-        let severity = self.settings.severity(key.0, sighting.severity);
+        let historic = self.open.get(key).is_some_and(|open| open.historic);
+        let severity = self.severity(key.0, sighting.severity, historic);
         let Some(open) = self.open.get_mut(key) else {
             return;
         };
@@ -346,11 +388,16 @@ impl Findings {
         Some(well? + hold)
     }
 
+    fn remove(&mut self, key: &Key) -> Option<Open> {
+        let open = self.open.remove(key)?;
+        if let Some(count) = self.per_reason.get_mut(family(key.0)) {
+            *count -= 1;
+        }
+        Some(open)
+    }
+
     fn clear(&mut self, key: &Key, now: Now, out: &mut Vec<Output>) {
-        if let Some(open) = self.open.remove(key) {
-            if let Some(count) = self.per_reason.get_mut(family(key.0)) {
-                *count -= 1;
-            }
+        if let Some(open) = self.remove(key) {
             out.push(Output::Transition(Transition {
                 change: Change::Cleared,
                 fault: open.finding.last_seen,
@@ -384,7 +431,12 @@ impl Findings {
             if !self.settings.is_enabled(key.0) {
                 self.clear(&key, now, out);
             } else if let Some(open) = self.open.get_mut(&key) {
-                open.finding.severity = self.settings.severity(key.0, open.seen);
+                let severity = self.settings.severity(key.0, open.seen);
+                open.finding.severity = if open.historic {
+                    severity.min(Severity::Warning)
+                } else {
+                    severity
+                };
             }
         }
         self.below_threshold

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::condition::Before;
 use super::findings::{Key, Open};
+use super::settings::Settings;
 use super::{Core, Output};
-use crate::finding::{Finding, Now, Sighting, Subject};
+use crate::finding::{Finding, Now, Sighting, Subject, Transition};
 use crate::reason::{ConditionType, Reason};
-use crate::state::{SavedCondition, SavedFaults, SavedFinding, SavedOpenings, SavedSubject, State};
+use crate::state::{
+    SavedCondition, SavedFaults, SavedFinding, SavedOpenings, SavedSubject, SavedTransition, State,
+};
 
 const AGENT: &str = "agent";
 
@@ -130,6 +133,40 @@ impl Core {
     }
 }
 
+/// What the agent before this one could not tell any more.
+pub(crate) fn untold(state: &State, settings: &Settings) -> Vec<Transition> {
+    let transition = |saved: &SavedTransition| {
+        let reason = settings.reason(&saved.finding.reason)?;
+        let severity = settings.severity(reason, saved.finding.seen);
+        Some(Transition {
+            change: saved.change,
+            finding: open(&saved.finding, reason, severity).finding,
+            fault: saved.fault,
+            found: saved.found.into(),
+        })
+    };
+    state.untold.iter().filter_map(transition).collect()
+}
+
+impl From<&Transition> for SavedTransition {
+    fn from(transition: &Transition) -> Self {
+        let finding = transition.finding.clone();
+        Self {
+            change: transition.change,
+            fault: transition.fault,
+            found: transition.found.into(),
+            finding: save(&Open {
+                seen: finding.severity,
+                announced: finding.last_seen,
+                announced_count: finding.count,
+                well_since: None,
+                historic: false,
+                finding,
+            }),
+        }
+    }
+}
+
 fn save(open: &Open) -> SavedFinding {
     let finding = &open.finding;
     SavedFinding {
@@ -148,6 +185,7 @@ fn save(open: &Open) -> SavedFinding {
         announced: open.announced,
         announced_count: open.announced_count,
         well_since: open.well_since,
+        historic: open.historic,
     }
 }
 
@@ -170,5 +208,6 @@ fn open(saved: &SavedFinding, reason: Reason, severity: crate::reason::Severity)
         announced: saved.announced,
         announced_count: saved.announced_count,
         well_since: saved.well_since,
+        historic: saved.historic,
     }
 }

@@ -366,6 +366,23 @@ fn what_was_over_before_the_start_is_no_news_and_what_was_not_is_a_warning() {
 }
 
 #[test]
+fn what_happens_now_is_told_though_it_had_happened_before_the_start() {
+    let mut core = started();
+    let lockup = || What::SoftLockup {
+        cpu: 3,
+        seconds: 23,
+        task: Task::default(),
+    };
+    core.step(historic(lockup(), at(2)), at(9));
+    assert_eq!(core.step(historic(lockup(), at(3)), at(9)), []);
+    let outputs = core.step(signal(lockup(), at(10)), at(10));
+    assert_eq!(
+        changes(&outputs),
+        [(Change::Opened, Reason::SoftLockup, Severity::Warning)]
+    );
+}
+
+#[test]
 fn a_historic_read_only_line_counts_if_the_evidence_says_that_it_is_still_so() {
     let mut core = Core::new(ConditionType::ALL.to_vec());
     assert_eq!(

@@ -1,24 +1,27 @@
-//! Events: one per transition, on the Node, with the pod beside it where there is one.
+//! PURE. Events: one per transition, on the Node, and one on the pod where there is one.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use serde_json::{Value, json};
 
 use super::schedule::Bucket;
-use crate::finding::{Change, Transition};
+use crate::finding::{Change, Now, Transition};
 use crate::reason::{Reason, Severity};
-use crate::signal::Workload;
 use crate::text;
 
 /// Events about cluster-scoped objects live here.
-pub(super) const NAMESPACE: &str = "default";
+const NAMESPACE: &str = "default";
 const CONTROLLER: &str = "nodemend.dev/detector";
 /// The API's limit of `note`.
 const NOTE_LIMIT: usize = 1024;
+/// The API's limit of names, less a dot and 16 digits.
+const NAME_LIMIT: usize = 253 - 17;
 
 /// One budget per reason: a storm of one never silences another.
 pub(super) struct Budgets {
@@ -44,150 +47,247 @@ impl Budgets {
             }
         }
     }
-}
 
-/// Opened and repeated findings are told; a Warning that went quiet is not.
-pub(super) fn is_told(transition: &Transition) -> bool {
-    match transition.change {
-        Change::Opened | Change::Repeated => true,
-        Change::Cleared => transition.finding.severity == Severity::Fatal,
+    /// The Event that went out had no room to say it.
+    pub(super) fn not_said(&mut self, reason: Reason, withheld: u64) {
+        if let Some((_, waiting)) = self.buckets.get_mut(&reason) {
+            *waiting += withheld;
+        }
     }
 }
 
-pub(super) struct NodeIdentity<'a> {
-    pub name: &'a str,
-    pub uid: &'a str,
+/// Opened and repeated findings are told; a Warning that went quiet is not, and Info never is.
+pub(super) fn is_told(transition: &Transition) -> bool {
+    match (transition.finding.severity, transition.change) {
+        (Severity::Info, _) => false,
+        (Severity::Warning, change) => change != Change::Cleared,
+        (Severity::Fatal, _) => true,
+    }
 }
 
-/// A transition on its way to the API server.
+/// What the exporter itself has to say: about no finding, once.
+#[derive(Debug, Clone)]
+pub(crate) struct Notice {
+    pub reason: &'static str,
+    pub note: String,
+    pub at: Now,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are transitions; boxing each would cost more than it saves"
+)]
+pub(super) enum News {
+    Transition(Transition),
+    Notice(Notice),
+}
+
+/// News on their way to the API server.
 pub(super) struct Pending {
-    pub(super) transition: Transition,
+    pub(super) news: News,
     /// Events of its reason that the budget did not let out before it.
     pub(super) withheld: u64,
-    /// Unique in this process.
-    pub(super) sequence: u64,
+    /// Found when its turn has come.
+    pub(super) pod: Option<Pod>,
+    /// The Node's Event is there; the pod's is not yet.
+    pub(super) node_told: bool,
 }
 
-pub(super) fn event(pending: &Pending, node: &NodeIdentity<'_>, pod_logs: &Path) -> Event {
-    let Pending {
-        transition,
-        withheld,
-        sequence,
-    } = pending;
-    let finding = &transition.finding;
-    let found = transition.found.wall;
-    let pod = finding
-        .subject
-        .workload
-        .as_ref()
-        .map(|workload| Pod::find(workload, pod_logs));
-    let mut note = match transition.change {
-        Change::Opened => finding.message.clone(),
-        Change::Repeated => format!("{} ({} times)", finding.message, finding.count),
-        Change::Cleared => format!("recovered: {}", finding.message),
-    };
-    if let Some(pod) = &pod {
-        note = format!("{note}, in {}", pod.label);
+/// The pod of a workload, as the host knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Pod {
+    pub(super) label: String,
+    pub(super) reference: Option<ObjectReference>,
+}
+
+/// Who says it.
+#[derive(Clone, Copy)]
+pub(super) struct Reporter<'a> {
+    pub(super) node: &'a str,
+    /// Of the Node object.
+    pub(super) uid: &'a str,
+    pub(super) boot_id: &'a str,
+}
+
+impl Pending {
+    pub(super) fn of(news: News, withheld: u64) -> Self {
+        Self {
+            news,
+            withheld,
+            pod: None,
+            node_told: false,
+        }
     }
-    if *withheld > 0 {
-        note = format!(
-            "{note} [{withheld} earlier events of this reason were withheld by its rate limit]"
-        );
+
+    pub(super) fn reason(&self) -> Cow<'_, str> {
+        match &self.news {
+            News::Transition(transition) => transition.finding.reason.name(),
+            News::Notice(notice) => Cow::Borrowed(notice.reason),
+        }
     }
-    let kind = match transition.change {
-        Change::Opened | Change::Repeated => "Warning",
-        Change::Cleared => "Normal",
+
+    fn at(&self) -> Timestamp {
+        match &self.news {
+            News::Transition(transition) => transition.found.wall,
+            News::Notice(notice) => notice.at.wall,
+        }
+    }
+
+    fn action(&self) -> &'static str {
+        match &self.news {
+            News::Transition(transition) => transition.change.name(),
+            News::Notice(_) => "noticed",
+        }
+    }
+
+    fn note(&self) -> String {
+        let mut note = match &self.news {
+            News::Notice(notice) => notice.note.clone(),
+            News::Transition(transition) => {
+                let finding = &transition.finding;
+                match transition.change {
+                    Change::Opened => finding.text().into_owned(),
+                    Change::Repeated => format!("{} ({} times)", finding.text(), finding.count),
+                    Change::Cleared => format!("recovered: {}", finding.message),
+                }
+            }
+        };
+        if let Some(pod) = &self.pod {
+            note = format!("{note}, in {}", pod.label);
+        }
+        if self.withheld > 0 {
+            let withheld = self.withheld;
+            note = format!(
+                "{note} [{withheld} earlier events of this reason were withheld by its rate limit]"
+            );
+        }
+        text::printable(note.as_bytes(), NOTE_LIMIT)
+    }
+
+    /// The same for the same fault of the same boot, whoever tells it: an agent that was killed
+    /// before it could note that it had told it, and reads the fault again, makes no second Event.
+    fn identity(&self, boot_id: &str) -> u64 {
+        let mut hash = Fnv::new();
+        hash.field(boot_id.as_bytes());
+        hash.field(self.reason().as_bytes());
+        match &self.news {
+            News::Transition(transition) => {
+                hash.field(transition.finding.entity.as_bytes());
+                hash.field(transition.change.name().as_bytes());
+                hash.field(&transition.fault.as_nanos().to_le_bytes());
+                hash.field(&transition.finding.count.to_le_bytes());
+            }
+            News::Notice(notice) => hash.field(notice.note.as_bytes()),
+        }
+        hash.0
+    }
+}
+
+/// About the Node.
+pub(super) fn on_node(pending: &Pending, by: Reporter<'_>) -> Event {
+    let node = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(by.node.to_owned()),
+        uid: Some(by.uid.to_owned()),
+        ..ObjectReference::default()
     };
+    let pod = pending.pod.as_ref().and_then(|pod| pod.reference.clone());
+    event(pending, by, NAMESPACE, node, pod)
+}
+
+/// About the pod, in its namespace, so that `kubectl describe pod` shows it; None without one.
+pub(super) fn on_pod(pending: &Pending, by: Reporter<'_>) -> Option<Event> {
+    let pod = pending.pod.as_ref()?.reference.clone()?;
+    let namespace = pod.namespace.clone()?;
+    let node = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(by.node.to_owned()),
+        uid: Some(by.uid.to_owned()),
+        ..ObjectReference::default()
+    };
+    Some(event(pending, by, &namespace, pod, Some(node)))
+}
+
+fn event(
+    pending: &Pending,
+    by: Reporter<'_>,
+    namespace: &str,
+    regarding: ObjectReference,
+    related: Option<ObjectReference>,
+) -> Event {
+    let kind = match &pending.news {
+        News::Transition(Transition {
+            change: Change::Cleared,
+            ..
+        }) => "Normal",
+        News::Transition(_) | News::Notice(_) => "Warning",
+    };
+    let mut identity = Fnv(pending.identity(by.boot_id));
+    identity.field(regarding.kind.as_deref().unwrap_or_default().as_bytes());
+    let name: String = regarding
+        .name
+        .iter()
+        .flat_map(|name| name.chars())
+        .take(NAME_LIMIT)
+        .collect();
+    let name = name.trim_end_matches(['.', '-']);
     Event {
         metadata: ObjectMeta {
-            // The same at each try: an Event whose answer was lost is not created twice.
-            name: Some(format!(
-                "{}.{:x}{sequence:04x}",
-                node.name,
-                found.as_microsecond()
-            )),
-            namespace: Some(NAMESPACE.to_owned()),
+            name: Some(format!("{name}.{:016x}", identity.0)),
+            namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
-        action: Some(transition.change.name().to_owned()),
-        event_time: Some(MicroTime(found)),
-        note: Some(text::bounded(&note, NOTE_LIMIT)),
-        reason: Some(finding.reason.to_string()),
-        regarding: Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(node.name.to_owned()),
-            uid: Some(node.uid.to_owned()),
-            ..ObjectReference::default()
-        }),
-        related: pod.and_then(|pod| pod.reference),
+        action: Some(pending.action().to_owned()),
+        event_time: Some(MicroTime(pending.at())),
+        note: Some(pending.note()),
+        reason: Some(pending.reason().into_owned()),
+        regarding: Some(regarding),
+        related,
         reporting_controller: Some(CONTROLLER.to_owned()),
-        reporting_instance: Some(text::bounded(node.name, 128)),
+        reporting_instance: Some(text::bounded(by.node, 128)),
         type_: Some(kind.to_owned()),
         ..Event::default()
     }
 }
 
-/// The pod of a workload, as the host knows it.
-struct Pod {
-    label: String,
-    reference: Option<ObjectReference>,
+/// How often, on an Event that is there already: the API allows no other change.
+pub(super) fn series(transition: &Transition) -> Value {
+    let count = i32::try_from(transition.finding.count).unwrap_or(i32::MAX);
+    let last = transition.found.wall.strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
+    json!({"series": {"count": count.max(2), "lastObservedTime": last.to_string()}})
 }
 
-impl Pod {
-    /// Names come from kubelet's folders `<namespace>_<name>_<uid>`: the API server is not asked
-    /// for pods.
-    fn find(workload: &Workload, pod_logs: &Path) -> Self {
-        let container = workload
-            .container_id
-            .as_deref()
-            .map(|id| format!(", container {id}"))
-            .unwrap_or_default();
-        let Some(uid) = &workload.pod_uid else {
-            return Self {
-                label: format!("cgroup {}", workload.cgroup),
-                reference: None,
-            };
-        };
-        let Some((namespace, name)) = folder_of(pod_logs, uid) else {
-            return Self {
-                label: format!("the pod with UID {uid} (not found on this node){container}"),
-                reference: None,
-            };
-        };
-        Self {
-            label: format!("pod {namespace}/{name} (UID {uid}){container}"),
-            reference: Some(ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                namespace: Some(namespace),
-                name: Some(name),
-                uid: Some(uid.clone()),
-                ..ObjectReference::default()
-            }),
+/// FNV-1a: the same in every release, and no secret depends on it.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn field(&mut self, bytes: &[u8]) {
+        // With its length, so that two fields cannot trade bytes.
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes();
+        for byte in length.iter().chain(bytes) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
-}
-
-fn folder_of(pod_logs: &Path, uid: &str) -> Option<(String, String)> {
-    let folders = std::fs::read_dir(pod_logs).ok()?;
-    folders.flatten().find_map(|entry: std::fs::DirEntry| {
-        let folder = entry.file_name().into_string().ok()?;
-        // Neither namespaces nor pod names may contain an underscore.
-        let mut parts = folder.splitn(3, '_');
-        let (namespace, name, found) = (parts.next()?, parts.next()?, parts.next()?);
-        (found == uid).then(|| (namespace.to_owned(), name.to_owned()))
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::{Finding, Now, Subject};
+    use crate::finding::{Finding, Subject};
 
-    const UID: &str = "0f7a1c9e-3b7d-4c5e-9f00-1234567890ab";
+    const BY: Reporter<'_> = Reporter {
+        node: "node-1",
+        uid: "node-uid",
+        boot_id: "boot-1",
+    };
 
-    fn oom(workload: Workload) -> Pending {
+    fn oom() -> Transition {
         let now = Now {
             boot: Duration::from_secs(9),
             wall: "2026-01-02T03:04:05.678Z".parse().unwrap(),
@@ -197,52 +297,48 @@ mod tests {
             entity: "e".to_owned(),
             severity: Severity::Warning,
             message: "process hog (pid 7) was killed by the OOM killer".to_owned(),
-            subject: Subject {
-                workload: Some(workload),
-                ..Subject::default()
-            },
+            subject: Subject::default(),
             count: 1,
             flaps: 0,
             opened: now,
             last_seen: now.boot,
         };
-        let transition = Transition {
+        Transition {
             change: Change::Opened,
             finding,
             fault: now.boot,
             found: now,
+        }
+    }
+
+    fn of(transition: Transition) -> Pending {
+        Pending::of(News::Transition(transition), 0)
+    }
+
+    fn in_pod() -> Pending {
+        let reference = ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: Some("shop".to_owned()),
+            name: Some("web-1".to_owned()),
+            uid: Some("pod-uid".to_owned()),
+            ..ObjectReference::default()
         };
         Pending {
-            transition,
-            withheld: 0,
-            sequence: 1,
+            pod: Some(Pod {
+                label: "pod shop/web-1".to_owned(),
+                reference: Some(reference),
+            }),
+            ..of(oom())
         }
     }
 
-    fn in_pod() -> Workload {
-        Workload {
-            cgroup: "c".to_owned(),
-            pod_uid: Some(UID.to_owned()),
-            container_id: Some("abc".to_owned()),
-        }
-    }
-
-    fn told(pending: &Pending, pod_logs: &Path) -> Event {
-        event(
-            pending,
-            &NodeIdentity {
-                name: "node-1",
-                uid: "node-uid",
-            },
-            pod_logs,
-        )
+    fn name(pending: &Pending, by: Reporter<'_>) -> String {
+        on_node(pending, by).metadata.name.unwrap()
     }
 
     #[test]
     fn an_event_is_about_the_node_and_names_pod_and_process() {
-        let logs = tempfile::tempdir().unwrap();
-        std::fs::create_dir(logs.path().join(format!("shop_web-1_{UID}"))).unwrap();
-        let event = told(&oom(in_pod()), logs.path());
+        let event = on_node(&in_pod(), BY);
         let regarding = event.regarding.unwrap();
         assert_eq!(
             (regarding.kind.as_deref(), regarding.uid.as_deref()),
@@ -250,56 +346,89 @@ mod tests {
         );
         assert_eq!(
             event.note.unwrap(),
-            format!(
-                "process hog (pid 7) was killed by the OOM killer, in pod shop/web-1 (UID {UID}), container abc"
-            )
+            "process hog (pid 7) was killed by the OOM killer, in pod shop/web-1"
         );
-        let related = event.related.unwrap();
+        assert_eq!(event.related.unwrap().uid.as_deref(), Some("pod-uid"));
+    }
+
+    #[test]
+    fn the_pod_has_an_event_of_its_own_in_its_namespace() {
+        let event = on_pod(&in_pod(), BY).unwrap();
+        assert_eq!(event.metadata.namespace.as_deref(), Some("shop"));
+        assert_eq!(event.regarding.unwrap().uid.as_deref(), Some("pod-uid"));
+        assert_eq!(event.related.unwrap().uid.as_deref(), Some("node-uid"));
+        assert!(on_pod(&of(oom()), BY).is_none());
+    }
+
+    #[test]
+    fn a_fault_that_is_read_again_has_the_name_of_its_first_event() {
+        let mut again = oom();
+        again.found.wall = "2026-01-02T03:05:00Z".parse().unwrap();
+        again.found.boot += Duration::from_secs(55);
+        assert_eq!(name(&of(again), BY), name(&of(oom()), BY));
+    }
+
+    #[test]
+    fn another_boot_fault_entity_change_or_count_is_another_event() {
+        let mut names = vec![
+            name(&of(oom()), BY),
+            name(
+                &of(oom()),
+                Reporter {
+                    boot_id: "boot-2",
+                    ..BY
+                },
+            ),
+        ];
+        let changes: [fn(&mut Transition); 5] = [
+            |t| t.finding.reason = Reason::AppBlocked,
+            |t| t.finding.entity = "f".to_owned(),
+            |t| t.change = Change::Repeated,
+            |t| t.fault += Duration::from_nanos(1),
+            |t| t.finding.count = 2,
+        ];
+        for change in changes {
+            let mut transition = oom();
+            change(&mut transition);
+            names.push(name(&of(transition), BY));
+        }
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn the_name_of_an_event_never_changes_between_releases() {
+        assert_eq!(name(&of(oom()), BY), "node-1.3750e2014cbbe127");
+    }
+
+    #[test]
+    fn the_longest_node_name_still_makes_a_valid_event_name() {
+        let long = format!("{}.{}", "a".repeat(235), "b".repeat(17));
+        let name = name(&of(oom()), Reporter { node: &long, ..BY });
+        assert!(name.len() <= 253, "{}", name.len());
+        assert!(!name.contains(".."), "{name}");
+    }
+
+    #[test]
+    fn a_note_is_one_bounded_line_without_terminal_escapes() {
+        let mut transition = oom();
+        transition.finding.message = format!("\x1b[2J\n{}", "x".repeat(5000));
+        let note = on_node(&of(transition), BY).note.unwrap();
+        assert!(note.starts_with("\\u{1b}[2J\\u{a}xxx"), "{note}");
+        assert!(note.len() <= NOTE_LIMIT);
+    }
+
+    #[test]
+    fn a_series_counts_at_least_two() {
+        let mut transition = oom();
+        assert_eq!(series(&transition)["series"]["count"], 2);
+        transition.finding.count = u64::MAX;
         assert_eq!(
-            (related.namespace.as_deref(), related.name.as_deref()),
-            (Some("shop"), Some("web-1"))
+            series(&transition),
+            json!({"series": {"count": i32::MAX, "lastObservedTime": "2026-01-02T03:04:05.678000Z"}})
         );
-    }
-
-    #[test]
-    fn a_pod_that_this_node_does_not_know_is_named_by_its_uid() {
-        let logs = tempfile::tempdir().unwrap();
-        let event = told(&oom(in_pod()), logs.path());
-        assert!(
-            event
-                .note
-                .unwrap()
-                .contains(&format!("the pod with UID {UID} (not found on this node)"))
-        );
-        assert_eq!(event.related, None);
-    }
-
-    #[test]
-    fn a_cgroup_outside_of_pods_is_named() {
-        let workload = Workload {
-            cgroup: "system.slice/x.service".to_owned(),
-            ..Workload::default()
-        };
-        let event = told(&oom(workload), Path::new("/nonexistent"));
-        assert!(
-            event
-                .note
-                .unwrap()
-                .ends_with(", in cgroup system.slice/x.service")
-        );
-    }
-
-    #[test]
-    fn a_second_try_has_the_name_of_the_first() {
-        let pending = oom(in_pod());
-        let [first, second] =
-            [(); 2].map(|()| told(&pending, Path::new("/nonexistent")).metadata.name);
-        assert_eq!(first, second);
-        let other = Pending {
-            sequence: 2,
-            ..oom(in_pod())
-        };
-        assert_ne!(told(&other, Path::new("/nonexistent")).metadata.name, first);
     }
 
     #[test]
@@ -316,10 +445,17 @@ mod tests {
 
     #[test]
     fn a_warning_that_went_quiet_is_not_told_and_a_fatal_one_is() {
-        let mut cleared = oom(in_pod()).transition;
+        let mut cleared = oom();
         cleared.change = Change::Cleared;
         assert!(!is_told(&cleared));
         cleared.finding.severity = Severity::Fatal;
         assert!(is_told(&cleared));
+    }
+
+    #[test]
+    fn info_is_no_event() {
+        let mut info = oom();
+        info.finding.severity = Severity::Info;
+        assert!(!is_told(&info));
     }
 }

@@ -58,13 +58,25 @@ pub(crate) struct Intervals {
     pub text: Duration,
 }
 
-/// When the wanted conditions must be written, given what was written last and when.
-/// `jitter` (0 to 1) spreads the heartbeats of a fleet over ± 10 %.
+/// The part of a heartbeat's interval that passes before the next one. A fleet that has written in
+/// step (it was started together, or waited for the same server) is spread over the whole interval
+/// first. `random` is 0 to 1.
+pub(super) fn share(in_step: bool, random: f64) -> f64 {
+    let random = random.clamp(0.0, 1.0);
+    if in_step {
+        0.1 + 0.9 * random
+    } else {
+        0.9 + 0.2 * random
+    }
+}
+
+/// When the wanted conditions must be written, given what was written last and when. `share` is
+/// that of [`share`].
 pub(crate) fn due(
     wanted: &[Condition],
     written: Option<(&[Condition], Duration)>,
     intervals: &Intervals,
-    jitter: f64,
+    share: f64,
     now: Duration,
 ) -> (Due, Duration) {
     let Some((last, at)) = written else {
@@ -82,7 +94,7 @@ pub(crate) fn due(
     } else {
         intervals.heartbeat
     };
-    let heartbeat = at + interval.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
+    let heartbeat = at + interval.mul_f64(share.clamp(0.1, 1.1));
     if wanted != last && at + intervals.text < heartbeat {
         return (Due::Text, at + intervals.text);
     }
@@ -127,11 +139,11 @@ mod tests {
     fn a_changed_status_is_due_at_once() {
         let (old, new) = (storage(true, ""), storage(false, ""));
         assert_eq!(
-            due(&new, Some((&old, at(100))), &INTERVALS, 0.5, at(101)),
+            due(&new, Some((&old, at(100))), &INTERVALS, 1.0, at(101)),
             (Due::Status, at(101))
         );
         assert_eq!(
-            due(&new, None, &INTERVALS, 0.5, at(7)),
+            due(&new, None, &INTERVALS, 1.0, at(7)),
             (Due::Status, at(7))
         );
     }
@@ -140,7 +152,7 @@ mod tests {
     fn changed_text_waits_a_minute() {
         let (old, new) = (storage(true, "a"), storage(true, "b"));
         assert_eq!(
-            due(&new, Some((&old, at(100))), &INTERVALS, 0.5, at(101)),
+            due(&new, Some((&old, at(100))), &INTERVALS, 1.0, at(101)),
             (Due::Text, at(160))
         );
     }
@@ -149,13 +161,29 @@ mod tests {
     fn the_heartbeat_is_faster_while_a_fatal_finding_is_open() {
         let (bad, good) = (storage(false, ""), storage(true, ""));
         assert_eq!(
-            due(&good, Some((&good, at(100))), &INTERVALS, 0.5, at(101)),
+            due(&good, Some((&good, at(100))), &INTERVALS, 1.0, at(101)),
             (Due::Heartbeat, at(400))
         );
         assert_eq!(
-            due(&bad, Some((&bad, at(100))), &INTERVALS, 0.5, at(101)),
+            due(&bad, Some((&bad, at(100))), &INTERVALS, 1.0, at(101)),
             (Due::Heartbeat, at(160))
         );
+    }
+
+    #[test]
+    fn a_fleet_that_wrote_in_step_is_spread_over_the_whole_interval() {
+        let beat = |share| {
+            due(
+                &storage(true, ""),
+                Some((&storage(true, ""), at(0))),
+                &INTERVALS,
+                share,
+                at(1),
+            )
+        };
+        let shares = [(true, 0.0), (true, 1.0), (false, 0.0), (false, 1.0)];
+        let seconds = shares.map(|(in_step, random)| beat(share(in_step, random)).1.as_secs());
+        assert_eq!(seconds, [30, 300, 270, 330]);
     }
 
     #[test]

@@ -118,7 +118,12 @@ impl Agent {
         loop {
             match self.outputs.recv_timeout(Duration::from_secs(seconds)) {
                 Ok(Output::Transition(transition)) => return Some(transition),
-                Ok(Output::Conditions { .. } | Output::Probe { .. } | Output::State(_)) => {}
+                Ok(
+                    Output::Conditions { .. }
+                    | Output::Probe { .. }
+                    | Output::Open(_)
+                    | Output::State(_),
+                ) => {}
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(error) => panic!("{error}"),
             }

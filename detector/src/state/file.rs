@@ -9,6 +9,8 @@ use anyhow::Context;
 use tracing::{info, warn};
 
 use super::{Read, State};
+use crate::core::{self, Settings};
+use crate::finding::Transition;
 
 const NAME: &str = "detector-state.json";
 
@@ -25,6 +27,16 @@ pub(crate) enum Left {
     State(Box<Read>),
     /// It could not be read, and was set aside.
     Damaged(String),
+}
+
+impl Left {
+    /// What the agent before this one could not tell any more.
+    pub(crate) fn untold(&self, settings: &Settings) -> Vec<Transition> {
+        match self {
+            Self::State(read) => core::untold(&read.state, settings),
+            Self::Nothing | Self::Damaged(_) => Vec::new(),
+        }
+    }
 }
 
 impl StateFile {

@@ -2,6 +2,7 @@
 //! `cargo xtask bench` builds and starts it.
 
 mod drops;
+mod export;
 mod idle;
 mod latency;
 mod report;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use nodemend_tests::faults;
 
 use crate::report::Report;
@@ -22,8 +23,14 @@ use crate::stage::Stage;
 /// Needs root: it kills processes in memory cgroups, turns file systems on loop devices read-only
 /// and drops packets on loopback, and undoes all of it. A busy machine makes the numbers worse.
 #[derive(Parser)]
-#[command(name = "nodemend-bench", version)]
+#[command(
+    name = "nodemend-bench",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Benchmark>,
     /// OOM kills for fault-to-finding
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=250))]
     faults: u32,
@@ -40,20 +47,39 @@ struct Args {
     output: Format,
 }
 
+#[derive(Subcommand)]
+enum Benchmark {
+    /// What a fleet of exporters asks of the API server
+    Export(export::Args),
+}
+
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     Table,
     Json,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match run(&args) {
+    let result = match &args.command {
+        Some(Benchmark::Export(args)) => run(async || {
+            let report = export::measure(args).await?;
+            Ok(match args.output {
+                Format::Table => report.table(),
+                Format::Json => format!("{}\n", report.json()),
+            })
+        }),
+        None => run(async || {
+            let report = measure(&args).await?;
+            Ok(match args.output {
+                Format::Table => report.table(),
+                Format::Json => format!("{}\n", report.json()),
+            })
+        }),
+    };
+    match result {
         Ok(report) => {
-            match args.output {
-                Format::Table => print!("{}", report.table()),
-                Format::Json => println!("{}", report.json()),
-            }
+            print!("{report}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -63,17 +89,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<Report> {
-    if let Some(reason) = faults::unavailable() {
-        return Err(anyhow!(reason));
-    }
+fn run(measure: impl AsyncFnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start tokio")?;
     runtime.block_on(async {
         tokio::select! {
-            report = measure(args) => report,
+            report = measure() => report,
             interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
                 Ok(()) => anyhow!("interrupted"),
                 Err(error) => anyhow!(error).context("listen for Ctrl-C"),
@@ -83,6 +106,9 @@ fn run(args: &Args) -> anyhow::Result<Report> {
 }
 
 async fn measure(args: &Args) -> anyhow::Result<Report> {
+    if let Some(reason) = faults::unavailable() {
+        return Err(anyhow!(reason));
+    }
     eprintln!("starting a control plane");
     let stage = Stage::set().await?;
     eprintln!("{} OOM kills", args.faults);

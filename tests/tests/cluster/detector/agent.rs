@@ -36,6 +36,10 @@ impl Agent {
             "json",
         ];
         args.extend(["--pod-logs-dir", &logs]);
+        // All detectors of a host would want the same port.
+        if !more.contains(&"--http-address") {
+            args.extend(["--http-address", ""]);
+        }
         args.extend(more);
         Ok(Self {
             daemon: Daemon::start("nodemend-detector", &args, &[])?,
