@@ -1,8 +1,10 @@
 //! `nodemend-detector check`: what this host supports, and the remedy for what it does not.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
@@ -27,6 +29,10 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
     let mut host = Host::open(args, &config);
     let mut monitored = host.monitored();
     let live = host.live();
+    let runtime = ConditionType::ContainerRuntimeReady;
+    if config.rules.conditions(live).contains(&runtime) {
+        monitored.push(runtime);
+    }
     let nvml = match &host.nvml {
         Ok(()) => nvml(&mut host.sources),
         Err(why) => Err(why.clone()),
@@ -98,7 +104,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
 }
 
 /// Prints what is wrong with a configuration file, from that file alone; false when it is not valid.
-pub(crate) fn config(path: &Path, format: Format) -> bool {
+pub(crate) fn config(path: &Path, format: Format) -> anyhow::Result<bool> {
     let result = reload::validate(path);
     let live = Live {
         kernel_log: true,
@@ -109,7 +115,7 @@ pub(crate) fn config(path: &Path, format: Format) -> bool {
         .filter_map(|rule| Some((rule.name.clone(), rule.unwatched(live)?)))
         .collect();
     let errors = result.as_ref().err().map_or(&[][..], Vec::as_slice);
-    match format {
+    let text = match format {
         Format::Json => {
             let errors: Vec<Value> = errors
                 .iter()
@@ -129,25 +135,25 @@ pub(crate) fn config(path: &Path, format: Format) -> bool {
                 .collect();
             let file = path.display().to_string();
             let valid = result.is_ok();
-            println!(
-                "{}",
-                json!({"file": file, "valid": valid, "errors": errors, "unwatchedRules": unwatched})
-            );
+            json!({"file": file, "valid": valid, "errors": errors, "unwatchedRules": unwatched})
+                .to_string()
         }
         Format::Text => {
             let file = path.display();
-            for line in reload::lines(path, errors) {
-                println!("{line}");
-            }
-            for (rule, why) in unwatched {
-                println!("{file}: LOG RULE NOT WATCHED: {rule}: {why}");
-            }
+            let mut lines = reload::lines(path, errors);
+            lines.extend(
+                unwatched
+                    .iter()
+                    .map(|(rule, why)| format!("{file}: LOG RULE NOT WATCHED: {rule}: {why}")),
+            );
             if result.is_ok() {
-                println!("{file}: valid");
+                lines.push(format!("{file}: valid"));
             }
+            lines.join("\n")
         }
-    }
-    result.is_ok()
+    };
+    writeln!(std::io::stdout(), "{text}").context("write to standard output")?;
+    Ok(result.is_ok())
 }
 
 /// Its first word, or that it hangs.

@@ -66,12 +66,16 @@ const KEYS: &[&str] = &[
     "ownFatalReasons",
     "sources",
     "criticalMounts",
+    "criticalProcesses",
     "devices",
     "interfaces",
     "coexistence",
     "logRules",
 ];
 const MOST_MOUNTS: usize = 64;
+const MOST_PROCESSES: usize = 64;
+/// TASK_COMM_LEN, without the NUL.
+const LONGEST_COMM: usize = 15;
 
 /// All or nothing.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Config, Vec<ConfigError>> {
@@ -112,6 +116,18 @@ fn read(bytes: &[u8], errors: &mut Errors) -> Option<Config> {
         own_fatal_reasons,
         ..Settings::default()
     };
+    if let Some(item) = root.get("criticalProcesses") {
+        for item in item.list(MOST_PROCESSES, errors) {
+            let Some(name) = item.text(errors) else {
+                continue;
+            };
+            if name.len() > LONGEST_COMM {
+                let why = format!("the kernel keeps {LONGEST_COMM} bytes of a process' name");
+                item.error(errors, why);
+            }
+            settings.critical_processes.insert(name.to_owned());
+        }
+    }
     let log_rules = root.get("logRules");
     let rules = log_rules
         .map(|item| log_rules::read(item, &mut settings, errors))

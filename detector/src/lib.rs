@@ -85,7 +85,7 @@ pub fn main() -> anyhow::Result<u8> {
         Command::Check { sources, output } => {
             logging::start(output);
             if let Some(file) = &sources.config {
-                let valid = check::config(file, output);
+                let valid = check::config(file, output)?;
                 return Ok(if valid { SUCCESS } else { REFUSED });
             }
             let usable = check::check(&sources, output);

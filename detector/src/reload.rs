@@ -28,6 +28,7 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/nodemend/detector.yaml";
 const SETTLE: Duration = Duration::from_millis(200);
 /// Nothing tells when the file's directory appears.
 const RETRY: Duration = Duration::from_secs(5);
+const MOST_CHANGES: usize = 20;
 
 pub(crate) struct ConfigFile {
     path: PathBuf,
@@ -253,7 +254,8 @@ fn wait(watch: Option<&OwnedFd>) -> anyhow::Result<()> {
         return Ok(());
     };
     let mut timeout = None;
-    loop {
+    // In a folder where something changes all the time it never settles.
+    for _ in 0..MOST_CHANGES {
         let mut fds = [PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN)];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(0) => return Ok(()),
@@ -267,6 +269,7 @@ fn wait(watch: Option<&OwnedFd>) -> anyhow::Result<()> {
         let settle = Timespec::try_from(SETTLE).context("compute the time to sleep")?;
         timeout = Some(settle);
     }
+    Ok(())
 }
 
 #[cfg(test)]

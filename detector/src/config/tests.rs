@@ -138,6 +138,13 @@ fn what_waits_for_a_restart_is_named() {
     );
 }
 
+#[test]
+fn critical_processes_are_named() {
+    let config = good("criticalProcesses: [kubelet, containerd]");
+    let names: Vec<_> = config.settings.critical_processes.into_iter().collect();
+    assert_eq!(names, ["containerd", "kubelet"]);
+}
+
 fn io_error(name: Option<&str>) -> What {
     What::BlockError {
         disk: Disk {

@@ -3,7 +3,7 @@
 use super::configuration::ConfigState;
 use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
-use crate::reason::Reason;
+use crate::reason::{Reason, Severity};
 use crate::signal::{
     BlockErrorClass, BlockOperation, Disk, GpuState, Nvml, Signal, SourceName, Task, What, Workload,
 };
@@ -59,17 +59,25 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             sighting(Reason::OomKilling, entity, message, of_task(victim), 1)
         }
         What::HungTask { task } => {
+            let reason = Reason::AppBlocked;
+            let (severity, role) = if settings.needs(&task) {
+                (Severity::Fatal, ", which the node needs,")
+            } else {
+                (reason.row().severity, "")
+            };
             let message = format!(
-                "{} has been blocked for longer than kernel.hung_task_timeout_secs",
+                "{}{role} has been blocked for longer than kernel.hung_task_timeout_secs",
                 process(&task)
             );
-            sighting(
-                Reason::AppBlocked,
-                format!("pid {}", task.pid),
+            Assessed::Sighting(Sighting {
+                reason,
+                entity: format!("pid {}", task.pid),
+                severity,
                 message,
-                of_task(task),
-                1,
-            )
+                subject: of_task(task),
+                count: 1,
+                at,
+            })
         }
         What::SoftLockup { cpu, seconds, task } => {
             let message = format!("CPU {cpu} was stuck for {seconds} s in {}", process(&task));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::reason::{ConditionType, FATAL_XIDS, Reason, Severity};
+use crate::signal::Task;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -13,6 +14,8 @@ pub(crate) struct Settings {
     pub fatal_xids: BTreeSet<u32>,
     /// Whether reasons that EKS's agent does not have may be Fatal: others act on these conditions.
     pub own_fatal_reasons: bool,
+    /// Names of processes of the host that the node cannot do without.
+    pub critical_processes: BTreeSet<String>,
     /// The reasons of the user's own log rules.
     pub custom: BTreeSet<Reason>,
     /// The conditions that live log rules look after.
@@ -43,6 +46,7 @@ impl Default for Settings {
             overrides: BTreeMap::new(),
             fatal_xids: FATAL_XIDS.into_iter().collect(),
             own_fatal_reasons: true,
+            critical_processes: BTreeSet::new(),
             custom: BTreeSet::new(),
             fed_by_rules: BTreeSet::new(),
         }
@@ -92,6 +96,13 @@ impl Settings {
         custom.copied().or_else(|| Reason::from_name(name))
     }
 
+    /// Whether the node cannot do without it. A pod's process can have any name.
+    pub(crate) fn needs(&self, task: &Task) -> bool {
+        let workload = task.workload.as_ref();
+        let outside_of_pods = workload.is_some_and(|workload| workload.pod_uid.is_none());
+        outside_of_pods && self.critical_processes.contains(&task.comm)
+    }
+
     /// The reason of an XID.
     pub(crate) fn of_xid(&self, xid: u32) -> Reason {
         if self.fatal_xids.contains(&xid) {
@@ -105,6 +116,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signal::Workload;
 
     fn with(name: &str, over: Override) -> Settings {
         Settings {
@@ -125,6 +137,33 @@ mod tests {
             .insert("NvidiaXID79Error".to_owned(), severity(Severity::Fatal));
         let of = |xid| settings.severity(Reason::NvidiaXidError(xid), Severity::Fatal);
         assert_eq!((of(79), of(48)), (Severity::Fatal, Severity::Warning));
+    }
+
+    #[test]
+    fn a_process_of_a_pod_is_not_critical_by_its_name() {
+        let settings = Settings {
+            critical_processes: BTreeSet::from(["kubelet".to_owned()]),
+            ..Settings::default()
+        };
+        let needs = |comm: &str, pod_uid: Option<&str>| {
+            let workload = Workload {
+                pod_uid: pod_uid.map(str::to_owned),
+                ..Workload::default()
+            };
+            settings.needs(&Task {
+                pid: 1,
+                comm: comm.to_owned(),
+                workload: Some(workload),
+            })
+        };
+        assert!(needs("kubelet", None));
+        assert!(!needs("kubelet", Some("a-b")));
+        assert!(!needs("dd", None));
+        let unknown = Task {
+            comm: "kubelet".to_owned(),
+            ..Task::default()
+        };
+        assert!(!settings.needs(&unknown));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::core::{Core, Output};
 use crate::finding::{Change, Transition};
 use crate::probe::Prober;
 use crate::reader::{self, Mailbox, Memory};
+use crate::reason::ConditionType;
 use crate::source::Source;
 use crate::source::file::FileSource;
 use crate::state::file::Left;
@@ -129,6 +130,19 @@ impl Agent {
         }
     }
 
+    /// By the next conditions that are told.
+    fn runtime_is_healthy(&self) -> bool {
+        loop {
+            let output = self.outputs.recv_timeout(Duration::from_secs(5)).unwrap();
+            if let Output::Conditions { conditions, .. } = output
+                && let [condition] = conditions.as_slice()
+            {
+                assert_eq!(condition.kind, ConditionType::ContainerRuntimeReady);
+                return condition.healthy;
+            }
+        }
+    }
+
     #[track_caller]
     fn expect(&self, change: Change, reason: &str) -> Transition {
         let transition = self.transition(5).expect("nothing was reported");
@@ -160,7 +174,9 @@ fn a_changed_config_map_is_in_force_within_seconds() {
     agent.log("first");
     agent.expect(Change::Opened, "FirstBroken");
     map.swap(&rule("two", "second", "SecondBroken"));
-    thread::sleep(Duration::from_secs(2));
+    // Nobody looks after it any more.
+    agent.expect(Change::Cleared, "FirstBroken");
+    thread::sleep(Duration::from_millis(300));
     agent.log("first and second");
     agent.expect(Change::Opened, "SecondBroken");
 }
@@ -194,6 +210,22 @@ fn a_bad_file_is_bad_as_a_whole() {
 }
 
 #[test]
+fn a_rule_makes_the_container_runtime_watched_and_a_new_severity_turns_its_condition() {
+    let rule = |severity: &str| {
+        format!(
+            "logRules:\n- {{name: r, source: file, path: /a.log, pattern: panic, reason: RuntimePanic, condition: ContainerRuntimeReady, severity: {severity}}}\n"
+        )
+    };
+    let mut map = ConfigMap::new(&rule("Fatal"));
+    let agent = Agent::start(&map.file());
+    assert!(agent.runtime_is_healthy());
+    agent.log("panic: broken");
+    assert!(!agent.runtime_is_healthy());
+    map.swap(&rule("Warning"));
+    assert!(agent.runtime_is_healthy());
+}
+
+#[test]
 fn what_waits_for_a_restart_is_said_while_the_rest_is_in_force() {
     let mut map = ConfigMap::new("");
     let agent = Agent::start(&map.file());
@@ -206,6 +238,7 @@ fn what_waits_for_a_restart_is_said_while_the_rest_is_in_force() {
     agent.log("first");
     agent.expect(Change::Opened, "FifthBroken");
     map.swap("");
+    agent.expect(Change::Cleared, "FifthBroken");
     agent.expect(Change::Cleared, "ConfigPending");
 }
 

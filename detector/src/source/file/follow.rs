@@ -128,7 +128,7 @@ impl Follower {
             Err(error) => return Err(error).context("wait for log files"),
         };
         silence(&self.nudge)?;
-        let changed = self.inotify.as_ref().is_some_and(|fd| changed(fd));
+        let changed = self.inotify.as_ref().is_some_and(changed);
         Ok(changed || (ready == 0 && !more))
     }
 

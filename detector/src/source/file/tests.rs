@@ -210,6 +210,11 @@ fn what_is_no_regular_file_is_not_opened_and_holds_up_nothing() {
     let fifo = host.path("/var/log/fifo");
     mkfifoat(CWD, &fifo, Mode::from_raw_mode(0o600)).unwrap();
     fs::create_dir(host.path("/var/log/folder")).unwrap();
+    let root = File::open(host.root.path()).unwrap();
+    for path in ["/var/log/fifo", "/var/log/folder"] {
+        let error = tail::Tail::open(&root, path).err().unwrap();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+    }
     host.follow(&["/var/log/fifo", "/var/log/folder", LOG]);
     host.append(LOG, b"broken 1\n");
     assert_eq!(host.lines(1), ["broken 1"]);
