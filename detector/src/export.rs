@@ -86,9 +86,9 @@ impl Exporter {
         loop {
             let open = self.wait(&mut outputs, self.next_write()).await;
             self.write_conditions().await;
-            self.write_events().await;
-            // All that was taken so far has been written by now, or tried and kept for the next round:
-            // what is saved of it here is never ahead of the API server.
+            self.write_events(|| !outputs.is_empty()).await;
+            // With no more outputs there, all that was taken has been written by now, or tried and kept
+            // for the next round: what is saved of it here is never ahead of the API server.
             if !open {
                 return;
             }
