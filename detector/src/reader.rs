@@ -197,10 +197,10 @@ impl<F: FnMut(Output)> Reader<F> {
     }
 
     fn positions(&self) -> BTreeMap<String, u64> {
-        let position = |source: &Box<dyn Source + Send>| {
-            Some((source.name().name().to_owned(), source.position()?))
-        };
-        self.sources.iter().filter_map(position).collect()
+        self.sources
+            .iter()
+            .filter_map(|source| Some((source.name().name().to_owned(), source.position()?)))
+            .collect()
     }
 
     fn save(&mut self) {
