@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::aside::Aside;
 use crate::export::Coexistence;
 use crate::source::bpf::Hook;
 
@@ -44,6 +45,12 @@ pub(crate) enum Command {
     Cleanup(CleanupArgs),
     /// Say what would have been reported for a saved log; needs no host and no cluster
     Replay(ReplayArgs),
+    /// What an agent does in a process of its own
+    #[command(hide = true)]
+    Aside {
+        #[command(subcommand)]
+        aside: Aside,
+    },
     /// Print the table of everything that can be reported
     Reasons {
         #[arg(short, long, value_enum, default_value_t = TableFormat::Text)]

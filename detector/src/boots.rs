@@ -6,8 +6,8 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub(crate) mod marker;
-pub(crate) mod pstore;
+pub(crate) mod note;
+mod pstore;
 
 /// In which unexpected boots are counted.
 pub(crate) const WINDOW: Duration = Duration::from_secs(24 * 3600);
@@ -33,7 +33,7 @@ struct Boot {
 }
 
 /// A boot that nobody asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unexpected {
     /// How many of them there were within [`WINDOW`], this one included.
     pub count: usize,

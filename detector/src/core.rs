@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::finding::{Change, Finding, Now, Transition};
-use crate::reason::{ConditionType, Reason, Severity};
+use crate::reason::{ConditionType, Reason};
 use crate::signal::Signal;
 use crate::state::State;
 

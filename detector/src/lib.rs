@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::args::{CleanupArgs, Cli, Command, RunArgs};
-use crate::boots::marker::Marker;
+use crate::boots::note;
 use crate::core::Core;
 use crate::export::{Exporter, Options};
 use crate::host::Host;
@@ -27,6 +27,7 @@ use crate::reload::ConfigFile;
 use crate::state::file::StateFile;
 
 mod args;
+mod aside;
 mod boots;
 mod check;
 mod cleanup;
@@ -98,6 +99,7 @@ pub fn main() -> anyhow::Result<u8> {
             logging::start(args.output);
             replay::replay(&args).map(|()| SUCCESS)
         }
+        Command::Aside { aside } => aside::run(aside).map(|()| SUCCESS),
         Command::Reasons { output } => {
             print!("{}", reasons::reasons(output));
             Ok(SUCCESS)
@@ -163,7 +165,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         )?;
         let changes = mailbox.clone();
         file.watch(&config, live, move |message| changes.send(message))?;
-        let boots = note_boot(&args, boot_id, mailbox.clone())?;
+        note_boot(&args, boot_id, mailbox.clone())?;
         if let Some(address) = args.http_address.0 {
             tokio::spawn(http::serve(address, metrics, mailbox.clone()));
         }
@@ -177,7 +179,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             signal = stop_signal() => {
                 info!(signal = signal?, "stopping");
                 mailbox.send(Message::Stop);
-                boots.stop(DISK_PATIENCE);
+                note::stop_aside(&args.boots_dir, DISK_PATIENCE);
                 // The conditions stay as they are: an upgrade makes no flap.
                 if timeout(LAST_WRITES, exporting).await.is_err() {
                     warn!("stopped before the API server had taken everything");
@@ -196,13 +198,13 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
 }
 
 /// Tells the reader if nobody had asked for this boot.
-fn note_boot(args: &RunArgs, boot_id: String, mailbox: Mailbox) -> anyhow::Result<Marker> {
+fn note_boot(args: &RunArgs, boot_id: String, mailbox: Mailbox) -> anyhow::Result<()> {
     let dumps = [
         args.sources.host_sys.join("fs/pstore"),
         // Where systemd-pstore moves them.
         args.sources.host_proc.join("1/root/var/lib/systemd/pstore"),
     ];
-    Marker::start(args.boots_dir.clone(), dumps, boot_id, move |found| {
+    note::start_aside(args.boots_dir.clone(), boot_id, dumps, move |found| {
         mailbox.send(Message::Signal(found.signal()));
     })
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing::warn;
 
+use crate::aside;
 use crate::core::Evidence;
 use crate::mounts::{self, Situation};
 
@@ -130,7 +131,7 @@ impl Prober {
                 mount_point,
                 critical,
             } => {
-                if refuses_writes(&host_root(&self.host_proc, &mountinfo)?, &mount_point)? {
+                if refuses_writes_aside(&host_root(&self.host_proc, &mountinfo)?, &mount_point)? {
                     Ok(Evidence::ReadOnly {
                         mount_point: show(mount_point),
                         critical,
@@ -143,22 +144,18 @@ impl Prober {
     }
 }
 
-/// Creates and removes a file: the only way to see ext4's emergency read-only before 6.18.
-fn refuses_writes(root: &Path, mount_point: &Path) -> anyhow::Result<bool> {
-    let relative = mount_point.strip_prefix("/").unwrap_or(mount_point);
-    let file = root
-        .join(relative)
-        .join(format!(".nodemend-probe-{}", std::process::id()));
+/// Creates and removes the file: the only way to see ext4's emergency read-only before 6.18.
+pub(crate) fn refuses_writes(file: &Path) -> anyhow::Result<bool> {
     let created = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(&file);
+        .open(file);
     let written = match created {
-        Ok(_) => fs::remove_file(&file),
+        Ok(_) => fs::remove_file(file),
         // Left by an agent that was killed between the two: removing it is a write as well.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::remove_file(&file),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::remove_file(file),
         Err(error) => Err(error),
     };
     match written {
@@ -167,6 +164,15 @@ fn refuses_writes(root: &Path, mount_point: &Path) -> anyhow::Result<bool> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EIO)) => Ok(true),
         Err(error) => Err(error).with_context(|| format!("write {}", file.display())),
     }
+}
+
+/// The same in a process of its own: the file system may be frozen.
+fn refuses_writes_aside(root: &Path, mount_point: &Path) -> anyhow::Result<bool> {
+    let relative = mount_point.strip_prefix("/").unwrap_or(mount_point);
+    let file = root
+        .join(relative)
+        .join(format!(".nodemend-probe-{}", std::process::id()));
+    aside::answer(aside::start(&[&"try-write", &file]).context("start a process")?)
 }
 
 /// Where the host's root is, seen from here. `/proc/1/root` needs the right to trace process 1,

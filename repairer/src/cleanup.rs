@@ -1,10 +1,11 @@
-//! `cleanup`: no cordon of ours outlives the repairer. Run by the chart after an uninstall.
+//! `cleanup`: no cordon of ours outlives the repairer, nor does its lease. Run by the chart after an uninstall.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
@@ -13,6 +14,7 @@ use crate::act::{self, Written};
 use crate::api::repair::NodeRepair;
 use crate::cluster::NodeView;
 use crate::explain::explain;
+use crate::lease::NAME;
 
 /// As the chart labels its Deployment's pods.
 const REPAIRERS: &str = "app.kubernetes.io/name=nodemend,app.kubernetes.io/component=repairer";
@@ -27,6 +29,27 @@ const TRIES: u32 = 5;
 /// Un-cordons every node with our taint, once no repairer is left to cordon it again.
 pub async fn cleanup(client: &Client, namespace: &str) -> anyhow::Result<()> {
     wait_for_repairers(&Api::namespaced(client.clone(), namespace)).await?;
+    uncordon_all(client).await?;
+    remove_lease(&Api::namespaced(client.clone(), namespace)).await
+}
+
+/// Nobody would take it: the repairers that it was between are gone, or have lost it.
+async fn remove_lease(leases: &Api<Lease>) -> anyhow::Result<()> {
+    match timeout(
+        REQUEST_TIMEOUT,
+        leases.delete(NAME, &DeleteParams::default()),
+    )
+    .await
+    {
+        Ok(Ok(_)) => info!(lease = NAME, "the repairers' lease removed"),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+        Ok(Err(error)) => return Err(explain(error)).context("delete the repairers' Lease"),
+        Err(_elapsed) => bail!(no_answer()),
+    }
+    Ok(())
+}
+
+async fn uncordon_all(client: &Client) -> anyhow::Result<()> {
     let repairs = repairs(client).await?;
     let nodes: Api<Node> = Api::all(client.clone());
     for _ in 0..TRIES {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 mod hold;
 
+pub(crate) use self::hold::NAME;
 pub use self::hold::{Leadership, Lease, Term};
 
 /// client-go's defaults.

@@ -12,6 +12,7 @@ pub mod crash_point;
 pub mod daemon;
 pub mod faults;
 pub mod fleet;
+pub mod gpu_node;
 pub mod kubelet;
 pub mod leftovers;
 pub mod link;

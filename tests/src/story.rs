@@ -1,11 +1,13 @@
 //! The whole story on real parts, told once for the demo and for the end-to-end test: from faults
 //! of this kernel, through both daemons, to a replaced node.
 
+mod gpu;
 mod kubectl;
 mod latency;
 mod policy;
 mod removal;
 mod repair;
+mod replacement;
 mod screen;
 mod stage;
 mod warnings;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use anyhow::{anyhow, ensure};
 use tokio::time::Instant;
 
+use self::replacement::Told;
 use crate::control_plane::ControlPlane;
 use crate::faults;
 
@@ -26,6 +29,8 @@ pub struct Options {
     pub kubeconfig: Option<PathBuf>,
     /// How long it is shown that a disabled policy repairs nothing.
     pub disabled_for: Duration,
+    /// Whether a node loses a GPU, too.
+    pub gpu: bool,
 }
 
 /// Tells the story, and takes everything away again. An error is a step that did not happen.
@@ -95,21 +100,26 @@ async fn chapters(
     let mut latencies = warnings::provoke(&mut stage, screen).await?;
 
     screen.chapter("A fault that it does not survive: its file system becomes read-only");
-    let told = repair::follow(&mut stage, options.disabled_for, &mut latencies, screen).await?;
+    let mut told =
+        vec![repair::follow(&mut stage, options.disabled_for, &mut latencies, screen).await?];
+    if options.gpu {
+        screen.chapter("A GPU falls off the bus: NVML (a scripted one) tells XID 79");
+        told.push(gpu::follow(control_plane, &stage, &mut latencies, screen).await?);
+    }
 
     screen.chapter("What it took");
-    for line in latency::table(&latencies)
-        .into_iter()
-        .chain([String::new()])
-        .chain(told.table())
-    {
+    for line in latency::table(&latencies) {
+        screen.note(&line);
+    }
+    for line in told.iter().flat_map(Told::table) {
         screen.note(&line);
     }
     screen.chapter("$ kubectl get noderepairs -o wide");
     let record = kubectl::run(control_plane, &["get", "noderepairs", "-o", "wide"]).await?;
     ensure!(
-        record.contains("Succeeded"),
-        "kubectl shows no repair that succeeded:\n{record}"
+        record.matches("Succeeded").count() == told.len(),
+        "kubectl does not show {} repairs that succeeded:\n{record}",
+        told.len()
     );
     for line in record.lines() {
         screen.note(&screen::printable(line));

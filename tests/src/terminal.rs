@@ -7,7 +7,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -70,6 +70,11 @@ impl Terminal {
     pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
         self.environment.retain(|(known, _)| *known != name);
         self.environment.push((name, value.into()));
+    }
+
+    /// A folder that goes with this.
+    pub fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// The output of a shell command in the folder of the repository.

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     args.test_threads = Some(1);
     let trials = vec![
         trial(
-            "a_fault_of_this_kernel_becomes_a_replaced_node",
+            "a_fault_of_this_kernel_and_one_of_a_gpu_become_replaced_nodes",
             whole_story,
         ),
         trial(
@@ -58,6 +58,7 @@ fn options() -> Options {
     Options {
         kubeconfig: None,
         disabled_for: Duration::from_secs(1),
+        gpu: true,
     }
 }
 

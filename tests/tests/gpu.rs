@@ -11,8 +11,6 @@ mod fault;
 mod hang;
 #[path = "gpu/kernel_log.rs"]
 mod kernel_log;
-#[path = "gpu/node.rs"]
-mod node;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nodemend_tests::faults;

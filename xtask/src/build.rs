@@ -1,13 +1,14 @@
 //! One build of the whole workspace, always the same selection and profile, so
 //! that features unify the same way and nothing is compiled twice.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::progress;
+use crate::{progress, rustc};
 
 /// The profile of everything that demo, tests and CI build.
 pub(crate) const PROFILE: &str = "ci";
@@ -23,9 +24,11 @@ pub(crate) struct Executable {
 
 /// Builds every target and returns what can be run.
 pub(crate) fn workspace(repo: &Path) -> anyhow::Result<Vec<Executable>> {
+    let this = env::current_exe().context("find this program")?;
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(repo)
+        .env(rustc::WRAPPER, this)
         .args([
             "build",
             "--locked",

@@ -1,10 +1,12 @@
-//! `cargo xtask image`: both images as OCI layouts, written directly, with no container engine.
+//! `cargo xtask image`: both images as OCI layouts, written directly, with no container engine; one
+//! that is there gets them too.
 //!
-//! An image is one layer: the binary, the loader and libraries that it was linked against, and for
-//! the repairer the certificate authorities that AWS is checked with. The same inputs make the same
-//! bytes.
+//! An image is one layer: the binary, for the detector also the loader and libraries that it was
+//! linked against, and for the repairer, which is static, the certificate authorities that AWS is
+//! checked with. The same inputs make the same bytes.
 
 mod elf;
+mod engine;
 mod layout;
 mod tar;
 
@@ -14,12 +16,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
+use self::engine::Engine;
 use self::layout::Image;
 use self::tar::Tar;
 use crate::{bpf, build};
 
 const FOLDER: &str = "target/images";
-const NON_ROOT: &str = "65532:65532";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const DETECTOR: &str = "nodemend-detector";
+const REPAIRER: &str = "nodemend-repairer";
 /// What the NVIDIA driver's library asks for when it is loaded; the detector itself does not.
 const FOR_NVML: [&str; 5] = [
     "libdl.so.2",
@@ -34,8 +39,8 @@ const AUTHORITIES: [&str; 2] = [
     "/etc/pki/tls/certs/ca-bundle.crt",
 ];
 
-/// The folders of the two layouts. With `NODEMEND_BIN_DIR` the binaries are taken from there.
-pub(crate) fn run(repo: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// Prints the folders of the two layouts. With `NODEMEND_BIN_DIR` the binaries are taken from there.
+pub(crate) fn run(repo: &Path) -> anyhow::Result<()> {
     let bin_dir = match env::var_os("NODEMEND_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => {
@@ -43,50 +48,63 @@ pub(crate) fn run(repo: &Path) -> anyhow::Result<Vec<PathBuf>> {
             build::bin_dir(&build::workspace(repo)?)?
         }
     };
+    let folder = repo.join(FOLDER);
+    for image in [detector(&bin_dir)?, repairer(&bin_dir)?] {
+        let layout = folder.join(image.name);
+        layout::write(&image, &layout)?;
+        println!("{}", layout.display());
+    }
+    let Some(engine) = Engine::find(&env::var_os("PATH").unwrap_or_default()) else {
+        eprintln!(
+            "neither buildah nor podman is here: the layouts are what there is; push each with \
+             `skopeo copy oci:{FOLDER}/NAME docker://REGISTRY/NAME:{VERSION}`"
+        );
+        return Ok(());
+    };
+    for name in [DETECTOR, REPAIRER] {
+        let put = engine.put(&folder, name, VERSION);
+        eprintln!("{}", put.context("the layouts are written, but not more")?);
+    }
+    Ok(())
+}
+
+fn detector(bin_dir: &Path) -> anyhow::Result<Image> {
+    let binary = read(&bin_dir.join(DETECTOR))?;
+    let mut layer = Tar::default();
+    for (path, bytes) in elf::closure(&binary, &FOR_NVML)
+        .with_context(|| format!("find what {DETECTOR} is linked against"))?
+    {
+        layer.file(&path, 0o755, bytes)?;
+    }
     // It loads BPF programs: root, as the chart runs it.
-    let detector = image("nodemend-detector", &bin_dir, &FOR_NVML, None, "0:0")?;
+    image(DETECTOR, layer, binary, "0:0")
+}
+
+fn repairer(bin_dir: &Path) -> anyhow::Result<Image> {
+    let path = bin_dir.join(REPAIRER);
+    let binary = read(&path)?;
+    ensure!(
+        elf::is_static(&binary).with_context(|| format!("read {}", path.display()))?,
+        "{} is not static: let `cargo xtask` build it",
+        path.display()
+    );
+    let mut layer = Tar::default();
     let authorities = AUTHORITIES
         .into_iter()
         .find(|path| Path::new(path).is_file())
         .context("find the certificate authorities of this host: install ca-certificates")?;
-    let repairer = image(
-        "nodemend-repairer",
-        &bin_dir,
-        &[],
-        Some(authorities),
-        NON_ROOT,
-    )?;
-    let folder = repo.join(FOLDER);
-    [detector, repairer]
-        .iter()
-        .map(|image| {
-            let layout = folder.join(image.name);
-            layout::write(image, &layout)?;
-            Ok(layout)
-        })
-        .collect()
+    let bytes = read(Path::new(authorities))?;
+    ensure!(!bytes.is_empty(), "{authorities} is empty");
+    layer.file(Path::new(AUTHORITIES[0]), 0o644, bytes)?;
+    image(REPAIRER, layer, binary, "65532:65532")
 }
 
 fn image(
     name: &'static str,
-    bin_dir: &Path,
-    more_libraries: &[&str],
-    authorities: Option<&str>,
+    mut layer: Tar,
+    binary: Vec<u8>,
     user: &'static str,
 ) -> anyhow::Result<Image> {
-    let path = bin_dir.join(name);
-    let binary = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    let mut layer = Tar::default();
-    for (path, bytes) in elf::closure(&binary, more_libraries)
-        .with_context(|| format!("find what {} is linked against", path.display()))?
-    {
-        layer.file(&path, 0o755, bytes)?;
-    }
-    if let Some(host) = authorities {
-        let bytes = fs::read(host).with_context(|| format!("read {host}"))?;
-        ensure!(!bytes.is_empty(), "{host} is empty");
-        layer.file(Path::new(AUTHORITIES[0]), 0o644, bytes)?;
-    }
     let entrypoint = format!("/usr/bin/{name}");
     layer.file(Path::new(&entrypoint), 0o755, binary)?;
     Ok(Image {
@@ -95,4 +113,8 @@ fn image(
         entrypoint,
         layer: layer.finish()?,
     })
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("read {}", path.display()))
 }

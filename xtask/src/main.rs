@@ -15,6 +15,7 @@ mod image;
 mod lint;
 mod progress;
 mod run;
+mod rustc;
 mod test;
 #[cfg(test)]
 mod tidy;
@@ -40,6 +41,9 @@ enum Task {
         /// Use the cluster of this kubeconfig; its API server must be on loopback (kind, minikube)
         #[arg(long)]
         kubeconfig: Option<PathBuf>,
+        /// Also lose a GPU, as a scripted libnvidia-ml tells it (no GPU needed)
+        #[arg(long)]
+        gpu: bool,
     },
     /// Set up and run all tests, or one suite
     Test {
@@ -64,7 +68,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Build both images as OCI layouts, and print their folders
+    /// Build both images as OCI layouts, and put them into buildah's or podman's storage where there is one
     Image,
     /// Check formatting, lints (host and BPF), licences and sources
     Lint,
@@ -77,45 +81,51 @@ enum Benchmark {
 }
 
 fn main() -> ExitCode {
-    let repo = repo();
-    let result = match Task::parse() {
-        Task::Bpf => bpf::build(&repo).map(|object| println!("{}", object.display())),
-        Task::ControlPlane => control_plane::ensure(&repo).map(|bin| println!("{}", bin.display())),
-        Task::Demo {
-            mut args,
-            kubeconfig,
-        } => {
-            if let Some(path) = kubeconfig {
-                args.extend(["--kubeconfig".to_owned(), path.display().to_string()]);
-            }
-            run::harness(&repo, "nodemend-demo", &args)
-        }
-        Task::Test { suite, filter } => match test::run(&repo, suite, filter.as_deref()) {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::FAILURE,
-            Err(error) => Err(error),
-        },
-        Task::Bench { what, mut args } => {
-            if let Some(Benchmark::Export) = what {
-                args.insert(0, "export".to_owned());
-            }
-            run::harness(&repo, "nodemend-bench", &args)
-        }
-        Task::Gen { check } => r#gen::run(&repo, check),
-        Task::Image => image::run(&repo).map(|layouts| {
-            for layout in layouts {
-                println!("{}", layout.display());
-            }
-        }),
-        Task::Lint => lint::run(&repo),
+    let result = match rustc::asked_by_cargo() {
+        Some(line) => rustc::run(&line).map(|()| true),
+        None => run(Task::parse()),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// False where tests failed, which they have said themselves.
+fn run(task: Task) -> anyhow::Result<bool> {
+    let repo = repo();
+    match task {
+        Task::Bpf => println!("{}", bpf::build(&repo)?.display()),
+        Task::ControlPlane => println!("{}", control_plane::ensure(&repo)?.display()),
+        Task::Demo {
+            mut args,
+            kubeconfig,
+            gpu,
+        } => {
+            if let Some(path) = kubeconfig {
+                args.extend(["--kubeconfig".to_owned(), path.display().to_string()]);
+            }
+            if gpu {
+                args.push("--gpu".to_owned());
+            }
+            run::harness(&repo, "nodemend-demo", &args)?;
+        }
+        Task::Test { suite, filter } => return test::run(&repo, suite, filter.as_deref()),
+        Task::Bench { what, mut args } => {
+            if let Some(Benchmark::Export) = what {
+                args.insert(0, "export".to_owned());
+            }
+            run::harness(&repo, "nodemend-bench", &args)?;
+        }
+        Task::Gen { check } => r#gen::run(&repo, check)?,
+        Task::Image => image::run(&repo)?,
+        Task::Lint => lint::run(&repo)?,
+    }
+    Ok(true)
 }
 
 fn repo() -> PathBuf {

@@ -12,7 +12,7 @@ const TELLING: [&str; 4] = [
 ];
 
 /// `dump` is one file. Part 1 holds the newest lines.
-pub(crate) fn last_words(dump: &[u8]) -> Option<String> {
+pub(super) fn last_words(dump: &[u8]) -> Option<String> {
     let dump = String::from_utf8_lossy(dump);
     let lines: Vec<_> = dump
         .lines()

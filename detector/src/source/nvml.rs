@@ -17,6 +17,7 @@ use crate::clock;
 use crate::signal::{Nvml, Signal, SourceName, What};
 
 mod deadline;
+mod rehearsal;
 mod session;
 
 use self::deadline::Deadline;

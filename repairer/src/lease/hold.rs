@@ -16,7 +16,7 @@ use super::{Claim, DURATION, RENEW_DEADLINE, RETRY, Seen, evaluate, observe};
 use crate::clock;
 use crate::explain::explain;
 
-const NAME: &str = "nodemend-repairer";
+pub(crate) const NAME: &str = "nodemend-repairer";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Lease {

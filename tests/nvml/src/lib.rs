@@ -66,6 +66,17 @@ struct EventSet {
 static TOLD: AtomicUsize = AtomicUsize::new(0);
 
 #[used]
+#[unsafe(link_section = ".init_array")]
+static LOAD: extern "C" fn() = load;
+
+/// Runs inside dlopen(3), which holds the loader's lock meanwhile.
+extern "C" fn load() {
+    while Scenario::read().hang_load {
+        thread::sleep(PAUSE);
+    }
+}
+
+#[used]
 #[unsafe(link_section = ".fini_array")]
 static UNLOAD: extern "C" fn() = unload;
 

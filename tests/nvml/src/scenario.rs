@@ -4,6 +4,7 @@
 //! gpu 0000:05:00.0                 a GPU; then any of `lost`, `ecc=N`, `recovery=N`
 //! xid 0000:05:00.0 79              told once, in the order of the lines
 //! hang                             no call returns while this line is there, nor does unloading
+//! hang-load                        loading does not end while this line is there
 //! no-driver                        every call says so
 //! ```
 
@@ -15,6 +16,7 @@ pub struct Scenario {
     /// Address and number.
     pub xids: Vec<(String, u64)>,
     pub hang: bool,
+    pub hang_load: bool,
     pub driver: bool,
 }
 
@@ -43,6 +45,7 @@ impl Scenario {
                     scenario.xids.push(((*address).to_owned(), number));
                 }
                 ["hang"] => scenario.hang = true,
+                ["hang-load"] => scenario.hang_load = true,
                 // `no-driver`; what is not known must not pass for a healthy GPU either.
                 _ => scenario.driver = false,
             }

@@ -26,6 +26,9 @@ struct Args {
     /// Seconds for which the policy stays disabled while the fault is there
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     disabled_seconds: u64,
+    /// Then let another node lose a GPU, as a scripted libnvidia-ml tells it; no GPU is needed
+    #[arg(long)]
+    gpu: bool,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn run(args: Args) -> anyhow::Result<()> {
     let options = Options {
         kubeconfig: args.kubeconfig,
         disabled_for: Duration::from_secs(args.disabled_seconds),
+        gpu: args.gpu,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

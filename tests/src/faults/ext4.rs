@@ -1,6 +1,6 @@
 //! An ext4 file system of its own on a loop device: turned read-only by the kernel, or frozen.
 
-use std::ffi::c_ulong;
+use std::ffi::{CStr, c_ulong};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -29,6 +29,17 @@ pub struct Ext4 {
 impl Ext4 {
     /// Makes a file system and mounts it in a folder of its own.
     pub fn mounted() -> anyhow::Result<Self> {
+        Self::mounted_with(c"errors=remount-ro")
+    }
+
+    /// The same, but the kernel only reports errors, each of them.
+    pub fn mounted_reporting() -> anyhow::Result<Self> {
+        let file_system = Self::mounted_with(c"errors=continue")?;
+        file_system.set("err_ratelimit_burst", "1000000")?;
+        Ok(file_system)
+    }
+
+    fn mounted_with(options: &CStr) -> anyhow::Result<Self> {
         let disk = LoopDisk::new()?;
         disk.mkfs_ext4()?;
         let folder = tempfile::Builder::new()
@@ -41,7 +52,7 @@ impl Ext4 {
             &path,
             "ext4",
             MountFlags::empty(),
-            Some(c"errors=remount-ro"),
+            Some(options),
         )
         .with_context(|| format!("mount {} on {}", disk.name(), path.display()))?;
         Ok(Self {
@@ -62,16 +73,25 @@ impl Ext4 {
 
     /// Makes the kernel find an error and turn the file system read-only. Returns when.
     pub fn turn_read_only(&self) -> anyhow::Result<Duration> {
-        let trigger = PathBuf::from("/sys/fs/ext4")
-            .join(self.device())
-            .join("trigger_fs_error");
         let at = boot_clock();
-        fs::write(&trigger, "provoked").with_context(|| format!("write {}", trigger.display()))?;
+        self.set("trigger_fs_error", "provoked")?;
         Ok(at)
     }
 
+    /// Makes the kernel find an error.
+    pub fn report_error(&self) -> anyhow::Result<()> {
+        self.set("trigger_fs_error", "provoked")
+    }
+
+    fn set(&self, attribute: &str, value: &str) -> anyhow::Result<()> {
+        let path = PathBuf::from("/sys/fs/ext4")
+            .join(self.device())
+            .join(attribute);
+        fs::write(&path, value).with_context(|| format!("write {}", path.display()))
+    }
+
     /// Makes every writer wait until the guard is dropped.
-    pub(super) fn freeze(&self) -> anyhow::Result<Frozen> {
+    pub fn freeze(&self) -> anyhow::Result<Frozen> {
         let folder =
             File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
         ioctl(&folder, FIFREEZE).with_context(|| format!("freeze {}", self.path.display()))?;
@@ -95,7 +115,7 @@ impl Drop for Ext4 {
     }
 }
 
-pub(super) struct Frozen {
+pub struct Frozen {
     folder: File,
 }
 

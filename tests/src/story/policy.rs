@@ -8,8 +8,6 @@ use kube::{Api, Client};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::stage::HOST;
-
 const NAME: &str = "nodemend-demo";
 
 pub(super) struct Records {
@@ -67,6 +65,13 @@ impl Records {
     }
 
     pub(super) async fn create_policy(&self) -> anyhow::Result<()> {
+        let rule = |condition: &str| {
+            json!({
+                "nodeMonitoringCondition": condition,
+                "minRepairWaitTime": "5s",
+                "repairActions": ["Replace"],
+            })
+        };
         let policy = json!({
             "apiVersion": "nodemend.dev/v1alpha1",
             "kind": "RepairPolicy",
@@ -77,11 +82,7 @@ impl Records {
                 "cordon": {"after": "1s", "recoverySoak": "5s"},
                 "drain": {"timeout": "2m"},
                 "verify": {"replaceDeadline": "1m", "soak": "2s"},
-                "rules": [{
-                    "nodeMonitoringCondition": "StorageReady",
-                    "minRepairWaitTime": "5s",
-                    "repairActions": ["Replace"],
-                }],
+                "rules": [rule("StorageReady"), rule("AcceleratedHardwareReady")],
             },
         });
         let policy = serde_json::from_value(policy).context("write a RepairPolicy")?;
@@ -104,16 +105,16 @@ impl Records {
         ))
     }
 
-    /// The NodeRepair of the node that this host stands for.
-    pub(super) async fn repair(&self) -> anyhow::Result<Option<Repair>> {
+    /// The NodeRepair of a node.
+    pub(super) async fn repair(&self, node: &str) -> anyhow::Result<Option<Repair>> {
         let repairs = self
             .repairs
             .list(&ListParams::default())
             .await
             .context("list NodeRepairs")?
             .items;
-        let of_host = |object: &DynamicObject| object.data["spec"]["nodeRef"]["name"] == HOST;
-        let Some(object) = repairs.into_iter().find(of_host) else {
+        let of_node = |object: &DynamicObject| object.data["spec"]["nodeRef"]["name"] == node;
+        let Some(object) = repairs.into_iter().find(of_node) else {
             return Ok(None);
         };
         match object.data.get("status") {

@@ -37,8 +37,6 @@ pub(super) struct Stage {
     _world: World,
     _fleet: Fleet,
     pub(super) cloud: Cloud,
-    /// Of the node that this host stands for.
-    pub(super) instance: String,
     /// The file system that this host cannot do without.
     pub(super) disk: Ext4,
     /// Names of folders are the names of the pods here.
@@ -96,17 +94,12 @@ pub(super) async fn set(control_plane: &ControlPlane, screen: &Screen) -> anyhow
         )
         .await?;
 
-    let instance = instances
-        .into_iter()
-        .next()
-        .context("the group has no instance")?;
     Ok(Stage {
         detector,
         repairer,
         _world: world,
         _fleet: fleet,
         cloud,
-        instance,
         disk,
         pod_logs,
         client,
@@ -128,29 +121,33 @@ async fn start_detector(
     disk: &Ext4,
     pod_logs: &TempDir,
 ) -> anyhow::Result<Daemon> {
+    let path = |path: &std::path::Path| path.display().to_string();
+    let more = [
+        "--critical-mount".to_owned(),
+        path(disk.path()),
+        "--pod-logs-dir".to_owned(),
+        path(pod_logs.path()),
+    ];
+    detector_of(control_plane, HOST, &more, &[]).await
+}
+
+/// A detector that reports to this node.
+pub(super) async fn detector_of(
+    control_plane: &ControlPlane,
+    node: &str,
+    more: &[String],
+    environment: &[(String, String)],
+) -> anyhow::Result<Daemon> {
     let kubeconfig = control_plane
         .kubeconfig_for_service_account(NAMESPACE, "nodemend-detector")
         .await?;
-    let path = |path: &std::path::Path| path.display().to_string();
-    let (kubeconfig, disk, pod_logs) =
-        (path(&kubeconfig), path(disk.path()), path(pod_logs.path()));
-    let args = [
-        "run",
-        "--node-name",
-        HOST,
-        "--kubeconfig",
-        &kubeconfig,
-        "--log-format",
-        "json",
-        "--critical-mount",
-        &disk,
-        "--pod-logs-dir",
-        &pod_logs,
-        // Waits are short here, and a repair wants a condition that was confirmed after its wait.
-        "--fatal-heartbeat",
-        "1s",
-    ];
-    Daemon::start("nodemend-detector", &args, &[])
+    let kubeconfig = kubeconfig.display().to_string();
+    let mut args = vec!["run", "--node-name", node, "--kubeconfig", &kubeconfig];
+    args.extend(["--log-format", "json"]);
+    // Waits are short here, and a repair wants a condition that was confirmed after its wait.
+    args.extend(["--fatal-heartbeat", "1s"]);
+    args.extend(more.iter().map(String::as_str));
+    Daemon::start("nodemend-detector", &args, environment)
 }
 
 async fn start_repairer(control_plane: &ControlPlane, cloud: &Cloud) -> anyhow::Result<Daemon> {

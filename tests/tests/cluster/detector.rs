@@ -5,7 +5,9 @@ mod away;
 mod coexistence;
 mod events;
 mod front;
+mod frozen;
 mod http;
+mod killed;
 mod restart;
 mod retries;
 mod setup;
@@ -69,6 +71,18 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             setup::wrong_arguments,
         ),
         suite.trial("detector::a_restart_makes_no_flap", restart::no_flap),
+        suite.trial(
+            "detector::killed_a_thousand_times_it_forgets_and_invents_nothing",
+            killed::a_thousand_times,
+        ),
+        suite.trial(
+            "detector::with_its_disks_frozen_it_reports_and_ends",
+            frozen::disks,
+        ),
+        suite.trial(
+            "detector::without_a_place_for_its_state_it_says_so_and_goes_on",
+            frozen::without_a_place_for_its_state,
+        ),
         suite.trial("detector::sigterm_leaves_the_conditions", restart::sigterm),
         suite.trial(
             "detector::an_event_is_also_about_the_pod_in_its_namespace",

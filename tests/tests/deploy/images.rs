@@ -1,29 +1,43 @@
 //! The images: whole layouts, the same at every build, with all that their binaries need.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::{Context, ensure};
+use nodemend_tests::daemon::binary;
 use nodemend_tests::repo;
 use nodemend_tests::terminal::Terminal;
 use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+use crate::name_lookup;
+
+const COMMAND: &str = "cargo xtask image";
+const BINARY: &str = "usr/bin/nodemend-repairer";
+
+const IMAGES: [(&str, &str); 2] = [
+    ("nodemend-detector", "0:0"),
+    ("nodemend-repairer", "65532:65532"),
+];
+
+/// Each build replaces the layouts of the one before.
+static BUILDING: Mutex<()> = Mutex::const_new(());
 
 /// Builds them with the README's command, and looks at what that made.
 pub(crate) async fn are_whole(terminal: &Terminal, command: &str) -> anyhow::Result<()> {
-    for (name, user) in [
-        ("nodemend-detector", "0:0"),
-        ("nodemend-repairer", "65532:65532"),
-    ] {
-        let layout = repo().join("target/images").join(name);
+    let _building = BUILDING.lock().await;
+    let mut builds = Vec::new();
+    for _ in 0..2 {
         terminal.run(command).await?;
-        let first = read(&layout.join("index.json"))?;
-        terminal.run(command).await?;
-        let index = read(&layout.join("index.json"))?;
-        ensure!(index == first, "{name}: another build, another image");
+        let indexes = IMAGES.map(|(name, _)| read(&layout(name).join("index.json")));
+        builds.push(indexes.into_iter().collect::<Result<Vec<_>, _>>()?);
+    }
+    ensure!(builds[0] == builds[1], "another build, another image");
+    for (name, user) in IMAGES {
+        let layout = layout(name);
         ensure!(read(&layout.join("oci-layout"))?["imageLayoutVersion"] == "1.0.0");
-
-        let manifest = blob(terminal, &layout, &index["manifests"][0]).await?;
-        let manifest = read(Path::new(&manifest))?;
+        let manifest = manifest(terminal, &layout).await?;
         let config = blob(terminal, &layout, &manifest["config"]).await?;
         let config = read(Path::new(&config))?;
         let layer = blob(terminal, &layout, &manifest["layers"][0]).await?;
@@ -31,10 +45,7 @@ pub(crate) async fn are_whole(terminal: &Terminal, command: &str) -> anyhow::Res
         ensure!(config["config"]["User"] == user, "{name}: {config}");
 
         // With nothing of this host, as the user that the image says.
-        let root = tempfile::Builder::new()
-            .prefix("nodemend-image-")
-            .tempdir()
-            .context("make a folder")?;
+        let root = folder()?;
         let root = root.path().display();
         let entrypoint = config["config"]["Entrypoint"][0].as_str();
         let entrypoint = entrypoint.context("the image has no entry point")?;
@@ -47,6 +58,110 @@ pub(crate) async fn are_whole(terminal: &Terminal, command: &str) -> anyhow::Res
         ensure!(version.starts_with(&format!("{name} ")), "{version}");
     }
     Ok(())
+}
+
+/// The binary and the certificate authorities: no loader, no library, and it needs neither.
+pub(crate) async fn repairer_is_static() -> anyhow::Result<()> {
+    let terminal = terminal()?;
+    let _building = BUILDING.lock().await;
+    terminal.run(COMMAND).await?;
+    let layout = layout("nodemend-repairer");
+    let manifest = manifest(&terminal, &layout).await?;
+    let layer = blob(&terminal, &layout, &manifest["layers"][0]).await?;
+    let files = terminal.run(&format!("tar -tf {layer}")).await?;
+    let files: Vec<_> = files.lines().filter(|name| !name.ends_with('/')).collect();
+    ensure!(
+        files == ["etc/ssl/certs/ca-certificates.crt", BINARY],
+        "{files:?}"
+    );
+    let root = folder()?;
+    let root = root.path();
+    let unpack = format!("tar -C {} -xf {layer}", root.display());
+    terminal.run(&unpack).await?;
+    let binary = root.join(BINARY);
+    ensure!(!has_interpreter(&binary)?, "it names a loader");
+    let run = format!("chroot {} /{BINARY} --version", root.display());
+    let version = terminal.run(&run).await?;
+    ensure!(version.starts_with("nodemend-repairer "), "{version}");
+    name_lookup::works(&terminal, root).await
+}
+
+pub(crate) fn no_engine() -> Option<&'static str> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let there = |tool: &&str| env::split_paths(&path).any(|folder| folder.join(tool).is_file());
+    let found = ["buildah", "podman"].iter().any(there);
+    (!found).then_some("neither buildah nor podman is installed")
+}
+
+/// Under the names that the chart asks for, and the same as in the layouts.
+pub(crate) async fn are_given_to_the_engine() -> anyhow::Result<()> {
+    let terminal = terminal()?;
+    let _building = BUILDING.lock().await;
+    let said = terminal.run(COMMAND).await?;
+    let version = env!("CARGO_PKG_VERSION");
+    for (name, _) in IMAGES {
+        let image = format!("localhost/{name}:{version}");
+        let line = said.lines().find(|line| line.starts_with(&image));
+        let line = line.with_context(|| format!("nothing is said of {image}: {said}"))?;
+        let engine = line.rsplit(' ').next().unwrap_or_default();
+        let id = format!("{engine} images --quiet --no-trunc {image}");
+        let id = terminal.run(&id).await?;
+        let manifest = manifest(&terminal, &layout(name)).await?;
+        ensure!(manifest["config"]["digest"] == id.trim(), "{image}: {id}");
+    }
+    Ok(())
+}
+
+/// With the binaries that are there already, and a storage of its own for a container engine.
+pub(crate) fn prepare(terminal: &mut Terminal) -> anyhow::Result<()> {
+    let detector = binary("nodemend-detector")?;
+    let binaries = detector.parent().context("find the binaries")?;
+    terminal.set("NODEMEND_BIN_DIR", binaries);
+    let storage = terminal.home().join("containers");
+    let conf = terminal.home().join("storage.conf");
+    let text = format!(
+        "[storage]\ndriver = \"vfs\"\ngraphroot = \"{0}\"\nrunroot = \"{0}-run\"\n",
+        storage.display()
+    );
+    fs::write(&conf, text).with_context(|| format!("write {}", conf.display()))?;
+    terminal.set("CONTAINERS_STORAGE_CONF", conf);
+    Ok(())
+}
+
+fn terminal() -> anyhow::Result<Terminal> {
+    let mut terminal = Terminal::open()?;
+    prepare(&mut terminal)?;
+    Ok(terminal)
+}
+
+fn layout(name: &str) -> PathBuf {
+    repo().join("target/images").join(name)
+}
+
+fn folder() -> anyhow::Result<TempDir> {
+    TempDir::with_prefix("nodemend-image-").context("make a folder")
+}
+
+async fn manifest(terminal: &Terminal, layout: &Path) -> anyhow::Result<Value> {
+    let index = read(&layout.join("index.json"))?;
+    read(Path::new(
+        &blob(terminal, layout, &index["manifests"][0]).await?,
+    ))
+}
+
+/// By the program headers of a 64-bit little-endian ELF file (elf(5)).
+fn has_interpreter(path: &Path) -> anyhow::Result<bool> {
+    const PT_INTERP: [u8; 4] = 3_u32.to_le_bytes();
+    let file = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    ensure!(file.starts_with(b"\x7fELF\x02\x01"), "no such ELF file");
+    let table = usize::try_from(u64::from_le_bytes(file[32..40].try_into()?))?;
+    let size = usize::from(u16::from_le_bytes(file[54..56].try_into()?));
+    let count = usize::from(u16::from_le_bytes(file[56..58].try_into()?));
+    ensure!(count > 0, "it has no program headers");
+    Ok(file[table..]
+        .chunks_exact(size)
+        .take(count)
+        .any(|header| header.starts_with(&PT_INTERP)))
 }
 
 /// The path of a blob whose size and digest are those of its descriptor.

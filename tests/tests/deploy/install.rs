@@ -6,7 +6,6 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{Api, Client};
 use nodemend_tests::control_plane::ControlPlane;
-use nodemend_tests::daemon::binary;
 use nodemend_tests::kubelet;
 use nodemend_tests::terminal::Terminal;
 
@@ -24,10 +23,7 @@ pub(crate) async fn as_the_readme_says() -> anyhow::Result<()> {
     // What the README leaves to the reader.
     terminal.set("REGISTRY", "registry.test/nodemend");
     terminal.set("AWS_REGION", "us-west-2");
-    // Those that are there already.
-    let detector = binary("nodemend-detector")?;
-    let binaries = detector.parent().context("find the binaries")?;
-    terminal.set("NODEMEND_BIN_DIR", binaries);
+    images::prepare(&mut terminal)?;
     let mut steps = Vec::new();
     for command in readme::commands()? {
         let step = match command.split_whitespace().take(2).collect::<Vec<_>>()[..] {
@@ -63,6 +59,9 @@ pub(crate) async fn as_the_readme_says() -> anyhow::Result<()> {
                 let said = terminal.run(&command).await?;
                 if command == "kubectl get noderepairs" && scene.has_run() {
                     ensure!(said.contains(scene.repaired_node()), "{said}");
+                }
+                if command.starts_with("kubectl patch") {
+                    ensure!(mode(&terminal).await? == "Disabled");
                 }
             }
         }

@@ -5,6 +5,8 @@ mod chart;
 mod images;
 mod install;
 mod missing_crds;
+mod name_lookup;
+mod patched;
 mod readme;
 mod scene;
 mod values;
@@ -26,6 +28,15 @@ fn main() -> ExitCode {
             "chart::the_daemons_know_what_they_are_told",
             chart::known_to_the_daemons,
         ),
+        trial(
+            "images::the_repairer_is_static_and_runs_and_looks_up_names_in_an_empty_root",
+            images::repairer_is_static,
+        ),
+        trial_unless(
+            images::no_engine(),
+            "images::a_container_engine_gets_them_too",
+            images::are_given_to_the_engine,
+        ),
         trial("values::a_wrong_value_is_named_by_its_key", values::wrong),
         trial(
             "values::every_value_reaches_the_manifest",
@@ -34,6 +45,10 @@ fn main() -> ExitCode {
         trial(
             "install::without_crds_the_missing_kind_is_named",
             missing_crds::named,
+        ),
+        trial(
+            "upgrade::a_mode_that_a_person_has_patched_is_not_overruled",
+            patched::is_not_overruled,
         ),
         trial(
             "install::as_the_readme_says_and_nothing_of_ours_stays_on_a_node",
@@ -47,8 +62,16 @@ fn trial<F>(name: &str, test: F) -> Trial
 where
     F: AsyncFnOnce() -> anyhow::Result<()> + Send + 'static,
 {
+    trial_unless(None, name, test)
+}
+
+/// Skipped for a reason.
+fn trial_unless<F>(reason: Option<&'static str>, name: &str, test: F) -> Trial
+where
+    F: AsyncFnOnce() -> anyhow::Result<()> + Send + 'static,
+{
     Trial::ignorable_test(name, move || {
-        if let Some(reason) = faults::unavailable() {
+        if let Some(reason) = reason.or_else(faults::unavailable) {
             return Ok(Completion::ignored_with(reason));
         }
         if let Err(error) = control_plane::all_there().and_then(|()| terminal::helm().map(drop)) {

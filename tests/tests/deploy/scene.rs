@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
@@ -23,6 +24,7 @@ const OUR_TAINT: &str = "nodemend.dev/unhealthy";
 const THEIR_TAINT: &str = "example.test/dedicated";
 const THEIR_CONDITION: &str = "FrequentKubeletRestart";
 const OUR_CONDITIONS: [&str; 3] = ["KernelReady", "NetworkingReady", "StorageReady"];
+const LEASE: &str = "nodemend-repairer";
 const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Scene {
@@ -85,7 +87,20 @@ impl Scene {
             .await?;
         self.cordon(CORDONED).await?;
         let node = self.cordon(FOUND_CORDONED).await?;
-        self.record_found_cordoned(&node).await
+        self.record_found_cordoned(&node).await?;
+        self.let_go_of_a_lease().await
+    }
+
+    /// As a repairer leaves it that was told to end.
+    async fn let_go_of_a_lease(&self) -> anyhow::Result<()> {
+        let spec = json!({"holderIdentity": "", "leaseDurationSeconds": 1});
+        let lease = json!({"metadata": {"name": LEASE}, "spec": spec});
+        let lease = serde_json::from_value(lease).context("write a Lease")?;
+        self.leases()
+            .create(&PostParams::default(), &lease)
+            .await
+            .context("create a Lease")?;
+        Ok(())
     }
 
     pub(crate) async fn stop_the_detector(&mut self) -> anyhow::Result<()> {
@@ -119,6 +134,8 @@ impl Scene {
             ensure!(!has(&taints, OUR_TAINT), "{name}: {taints:?}");
             ensure!(has(&taints, THEIR_TAINT), "{name}: {taints:?}");
         }
+        let lease = self.leases().get_opt(LEASE).await?;
+        ensure!(lease.is_none(), "the Lease is still there: {lease:?}");
         Ok(())
     }
 
@@ -174,6 +191,10 @@ impl Scene {
 
     fn nodes(&self) -> Api<Node> {
         Api::all(self.client.clone())
+    }
+
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), "nodemend-system")
     }
 
     fn pods(&self) -> Api<Pod> {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use nodemend_tests::daemon::{self, Daemon};
 use serde_json::Value;
 
-use crate::node::Node;
+use nodemend_tests::gpu_node::GpuNode;
 
 /// More than the longest deadline of a call to NVML and the time between two looks.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -19,12 +19,12 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn watch(node: &Node) -> anyhow::Result<Self> {
+    pub(crate) fn watch(node: &GpuNode) -> anyhow::Result<Self> {
         Self::start(node, "nodemend-detector", &["watch", "-o", "json"])
     }
 
     /// The same, with this pipe in the place of /dev/kmsg: in a mount namespace of its own.
-    pub(crate) fn watch_log(node: &Node, log: &str) -> anyhow::Result<Self> {
+    pub(crate) fn watch_log(node: &GpuNode, log: &str) -> anyhow::Result<Self> {
         let script =
             r#"exec unshare --mount sh -c 'mount --bind "$0" /dev/kmsg && exec "$@"' "$@""#;
         let detector = daemon::binary("nodemend-detector")?;
@@ -33,7 +33,7 @@ impl Agent {
         Self::start(node, "/bin/sh", &args)
     }
 
-    fn start(node: &Node, program: &str, args: &[&str]) -> anyhow::Result<Self> {
+    fn start(node: &GpuNode, program: &str, args: &[&str]) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

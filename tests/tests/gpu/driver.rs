@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::Test;
 use crate::agent::{Agent, CONDITION};
-use crate::node::{GPU, HEALTHY, Node};
+use nodemend_tests::gpu_node::{GPU, GpuNode, HEALTHY};
 
 pub(crate) const TESTS: &[Test] = &[
     (
@@ -50,7 +50,7 @@ fn mapped(agent: &Agent) -> anyhow::Result<bool> {
 }
 
 fn not_loaded() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     node.unload_driver()?;
     let mut agent = Agent::watch(&node)?;
     std::thread::sleep(std::time::Duration::from_secs(2));
@@ -63,7 +63,7 @@ fn not_loaded() -> anyhow::Result<Completion> {
 }
 
 fn no_gpu() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     node.remove_gpus()?;
     let agent = Agent::watch(&node)?;
     ensure!(agent.said().is_empty(), "{:#?}", agent.said());
@@ -78,22 +78,22 @@ fn no_gpu() -> anyhow::Result<Completion> {
 }
 
 fn no_driver() -> anyhow::Result<Completion> {
-    let node = Node::new("no-driver\n")?;
+    let node = GpuNode::new("no-driver\n")?;
     broken(&node, "driver is not loaded")
 }
 
 fn no_library() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?.without_library();
+    let node = GpuNode::new(HEALTHY)?.without_library();
     broken(&node, "libnvidia-ml.so.1")
 }
 
 fn no_symbol() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?.without_symbol("nvmlEventSetWait_v2")?;
+    let node = GpuNode::new(HEALTHY)?.without_symbol("nvmlEventSetWait_v2")?;
     broken(&node, "nvmlEventSetWait_v2")
 }
 
 /// The finding names it, and the agent goes on.
-fn broken(node: &Node, named: &str) -> anyhow::Result<Completion> {
+fn broken(node: &GpuNode, named: &str) -> anyhow::Result<Completion> {
     let mut agent = Agent::watch(node)?;
     let finding = agent.opened("NvidiaNVMLError")?;
     let message = finding["message"].as_str().unwrap_or_default();
@@ -114,7 +114,7 @@ fn broken(node: &Node, named: &str) -> anyhow::Result<Completion> {
 }
 
 fn disappears() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     agent.healthy()?;
     node.unload_driver()?;
@@ -129,7 +129,7 @@ fn disappears() -> anyhow::Result<Completion> {
 }
 
 fn unplugged() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     agent.healthy()?;
     fs::remove_file(node.path(&format!("sys/bus/pci/drivers/nvidia/{GPU}.0")))
@@ -143,7 +143,7 @@ fn unplugged() -> anyhow::Result<Completion> {
 }
 
 fn check() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let output = Command::new(daemon::binary("nodemend-detector")?)
         .args(["check", "-o", "json"])
         .args(node.args())

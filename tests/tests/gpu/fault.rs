@@ -5,7 +5,7 @@ use libtest_mimic::Completion;
 
 use crate::Test;
 use crate::agent::Agent;
-use crate::node::{GPU, HEALTHY, Node, OTHER_GPU};
+use nodemend_tests::gpu_node::{GPU, GpuNode, HEALTHY, OTHER_GPU};
 
 pub(crate) const TESTS: &[Test] = &[
     ("healthy_gpus_make_the_condition_true", healthy),
@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn healthy() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     let condition = agent.condition("True")?;
     ensure!(condition["reason"] == "NvidiaGPUIsReady", "{condition}");
@@ -37,7 +37,7 @@ fn healthy() -> anyhow::Result<Completion> {
 const LOST: &str = "gpu 0000:05:00.0 lost\ngpu 0000:06:00.0\nxid 0000:05:00.0 79\n";
 
 fn lost() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     agent.healthy()?;
     node.play(LOST)?;
@@ -57,7 +57,7 @@ fn lost() -> anyhow::Result<Completion> {
 }
 
 fn the_others() -> anyhow::Result<Completion> {
-    let node = Node::new("gpu 0000:05:00.0 lost\ngpu 0000:06:00.0\n")?;
+    let node = GpuNode::new("gpu 0000:05:00.0 lost\ngpu 0000:06:00.0\n")?;
     let mut agent = Agent::watch(&node)?;
     agent.listens()?;
     agent.opened("NvidiaDeviceCountMismatch")?;
@@ -68,7 +68,7 @@ fn the_others() -> anyhow::Result<Completion> {
 }
 
 fn no_spin() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     agent.healthy()?;
     node.play("gpu 0000:05:00.0 lost\ngpu 0000:06:00.0 lost\n")?;
@@ -86,7 +86,7 @@ fn no_spin() -> anyhow::Result<Completion> {
 }
 
 fn warning() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     agent.healthy()?;
     node.play(&format!("{HEALTHY}xid 0000:05:00.0 31\n"))?;
@@ -101,7 +101,7 @@ fn warning() -> anyhow::Result<Completion> {
 }
 
 fn recovered() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     agent.healthy()?;
     node.play("gpu 0000:05:00.0 recovery=1\ngpu 0000:06:00.0\nxid 0000:05:00.0 95\n")?;
@@ -123,7 +123,7 @@ fn recovered() -> anyhow::Result<Completion> {
 }
 
 fn ecc() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     agent.healthy()?;
     node.play("gpu 0000:05:00.0\ngpu 0000:06:00.0 ecc=2\n")?;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use libtest_mimic::Completion;
 use nodemend_tests::daemon::Daemon;
-use nodemend_tests::faults::PodCgroup;
+use nodemend_tests::faults::{PodCgroup, boot_clock};
 
 use crate::Test;
 use crate::agent::Agent;
-use crate::node::{HEALTHY, Node};
+use nodemend_tests::gpu_node::{GpuNode, HEALTHY};
 
 pub(crate) const TESTS: &[Test] = &[
     (
@@ -19,15 +19,25 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     (
         "the_agent_ends_within_five_seconds_of_sigterm_while_all_calls_to_nvml_hang",
-        ends,
+        ends_while_calls_hang,
+    ),
+    (
+        "a_library_that_does_not_finish_loading_is_found_and_does_not_hold_up_the_start",
+        loading,
+    ),
+    (
+        "the_agent_ends_within_five_seconds_of_sigterm_while_loading_hangs",
+        ends_while_loading_hangs,
     ),
 ];
 
 /// On a busy machine; without help it would be for ever.
 const ON_TIME: Duration = Duration::from_secs(1);
+/// Of each call to NVML.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 fn oom() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     agent.healthy()?;
     node.play("hang\n")?;
@@ -50,8 +60,32 @@ fn oom() -> anyhow::Result<Completion> {
     Ok(Completion::Completed)
 }
 
-fn ends() -> anyhow::Result<Completion> {
-    let node = Node::new("hang\n")?;
+fn loading() -> anyhow::Result<Completion> {
+    let node = GpuNode::new("hang-load\n")?;
+    // It is ready although the library never will be.
+    let mut agent = Agent::watch(&node)?;
+    let ready = boot_clock();
+    let hung = agent.opened("NvidiaNVMLHung")?;
+    let message = hung["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("dlopen"), "{hung}");
+    let late = boot_clock().saturating_sub(ready);
+    ensure!(late < DEADLINE + ON_TIME, "found after {late:?}");
+    node.play(HEALTHY)?;
+    agent.cleared("NvidiaNVMLHung")?;
+    agent.condition("True")?;
+    Ok(Completion::Completed)
+}
+
+fn ends_while_calls_hang() -> anyhow::Result<Completion> {
+    ends("hang\n")
+}
+
+fn ends_while_loading_hangs() -> anyhow::Result<Completion> {
+    ends("hang-load\n")
+}
+
+fn ends(scenario: &str) -> anyhow::Result<Completion> {
+    let node = GpuNode::new(scenario)?;
     // Bound and not listening: connections to the API server are refused.
     let port = std::net::UdpSocket::bind("127.0.0.1:0")
         .and_then(|socket| socket.local_addr())

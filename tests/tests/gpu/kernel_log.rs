@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use crate::Test;
 use crate::agent::Agent;
-use crate::node::{GPU, HEALTHY, Node, OTHER_GPU, PASSED_THROUGH};
+use nodemend_tests::gpu_node::{GPU, GpuNode, HEALTHY, OTHER_GPU, PASSED_THROUGH};
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_xid_that_kernel_log_and_nvml_see_is_one_finding", both),
@@ -61,7 +61,7 @@ fn xid(gpu: &str, number: u32) -> String {
     format!("NVRM: Xid (PCI:{gpu}): {number}, pid='<unknown>', name=<unknown>, as the driver says.")
 }
 
-fn start(node: &Node) -> anyhow::Result<(Log, Agent)> {
+fn start(node: &GpuNode) -> anyhow::Result<(Log, Agent)> {
     let path = node.path("kmsg");
     let log = Log::new(&path)?;
     let mut agent = Agent::watch_log(node, path.to_str().context("read a path")?)?;
@@ -70,7 +70,7 @@ fn start(node: &Node) -> anyhow::Result<(Log, Agent)> {
 }
 
 fn both() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let (mut log, mut agent) = start(&node)?;
     log.write(4, &xid(GPU, 48))?;
     let finding = agent.opened("NvidiaXID48Error")?;
@@ -95,7 +95,7 @@ fn both() -> anyhow::Result<Completion> {
 }
 
 fn alone() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let (mut log, mut agent) = start(&node)?;
     log.write(3, &xid(OTHER_GPU, 119))?;
     let finding = agent.opened("NvidiaXID119Error")?;
@@ -105,7 +105,7 @@ fn alone() -> anyhow::Result<Completion> {
 }
 
 fn forged() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let (mut log, mut agent) = start(&node)?;
     // No such device; one of another driver; another level; a facility of user space; a process name.
     log.write(3, &xid("0000:99:00", 79))?;
@@ -120,7 +120,7 @@ fn forged() -> anyhow::Result<Completion> {
 }
 
 fn written() -> anyhow::Result<Completion> {
-    let node = Node::new(HEALTHY)?;
+    let node = GpuNode::new(HEALTHY)?;
     let mut agent = Agent::watch(&node)?;
     agent.healthy()?;
     let mut log = OpenOptions::new()

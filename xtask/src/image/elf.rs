@@ -13,15 +13,17 @@ const PT_INTERP: u32 = 3;
 const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
 
-/// Path and bytes of each; none for a static binary. `more` are libraries by name that are loaded
-/// later.
+/// No loader and no library, at least none that it names.
+pub(super) fn is_static(binary: &[u8]) -> anyhow::Result<bool> {
+    let (interpreter, needed) = read(binary)?;
+    Ok(interpreter.is_none() && needed.is_empty())
+}
+
+/// Path and bytes of each. `more` are libraries by name that are loaded later.
 pub(super) fn closure(binary: &[u8], more: &[&str]) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut found = BTreeMap::new();
     let (interpreter, mut wanted) = read(binary)?;
-    let Some(interpreter) = interpreter else {
-        return Ok(found);
-    };
-    let loader = PathBuf::from(interpreter);
+    let loader = PathBuf::from(interpreter.context("it names no loader: it is static")?);
     let loader_name = loader.file_name().map(ToOwned::to_owned);
     let bytes = fs::read(&loader).with_context(|| format!("read {}", loader.display()))?;
     found.insert(loader, bytes);
@@ -144,6 +146,13 @@ mod tests {
         for part in ["ld-linux", "libc.so", "libdl.so"] {
             assert!(names.iter().any(|name| name.starts_with(part)), "{names:?}");
         }
+    }
+
+    #[test]
+    fn this_test_is_not_static() {
+        let this = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(!is_static(&this).unwrap());
+        assert!(is_static(b"#!/bin/sh").is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use nvml_wrapper::{Device, EventSet, Nvml as Library};
 use tracing::{debug, info, warn};
 
 use super::deadline::Deadline;
-use super::{driver_loaded, pci};
+use super::{driver_loaded, pci, rehearsal};
 use crate::clock;
 use crate::signal::{GpuState, Nvml, Recovery, Signal, SourceName, What};
 
@@ -72,6 +72,14 @@ impl Session {
 
     /// Returns why it is over.
     fn open(&self, told: &mut Option<(String, bool)>) -> String {
+        match rehearsal::begin(&self.library) {
+            Ok(mut child) => {
+                if let Err(error) = self.call("dlopen", DEADLINE, || child.wait()) {
+                    warn!(%error, "the end of a process that loads NVML could not be awaited");
+                }
+            }
+            Err(error) => warn!(%error, "NVML is loaded without having tried that"),
+        }
         let loaded = self.call("nvmlInit_v2", DEADLINE, || {
             Library::builder().lib_path(self.library.as_os_str()).init()
         });

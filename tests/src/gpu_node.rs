@@ -1,30 +1,34 @@
-//! A node with two GPUs, as far as the detector can tell: files in a folder that goes with it.
+//! A node with two GPUs, as far as the detector can tell: the scripted library of `tests/nvml`, and
+//! files in a folder that goes with it. No GPU is needed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use crate::daemon;
 use anyhow::Context;
-use nodemend_tests::daemon;
 
 /// As the kernel log and the detector name them.
-pub(crate) const GPU: &str = "0000:05:00";
-pub(crate) const OTHER_GPU: &str = "0000:06:00";
+pub const GPU: &str = "0000:05:00";
+pub const OTHER_GPU: &str = "0000:06:00";
 /// On the bus, with another driver.
-pub(crate) const PASSED_THROUGH: &str = "0000:07:00";
+pub const PASSED_THROUGH: &str = "0000:07:00";
 
-pub(crate) const HEALTHY: &str = "gpu 0000:05:00.0\ngpu 0000:06:00.0\n";
+pub const HEALTHY: &str = "gpu 0000:05:00.0\ngpu 0000:06:00.0\n";
 
-pub(crate) struct Node {
+pub struct GpuNode {
     folder: tempfile::TempDir,
     library: PathBuf,
 }
 
-impl Node {
+impl GpuNode {
     /// With its driver loaded.
-    pub(crate) fn new(scenario: &str) -> anyhow::Result<Self> {
+    pub fn new(scenario: &str) -> anyhow::Result<Self> {
         let node = Self {
-            folder: tempfile::tempdir().context("make a folder")?,
+            folder: tempfile::Builder::new()
+                .prefix("nodemend-gpu-")
+                .tempdir()
+                .context("make a folder")?,
             library: daemon::binary("libnvml_scripted.so")?,
         };
         for (gpu, driver) in [
@@ -48,28 +52,28 @@ impl Node {
     }
 
     /// From now on this is what happens.
-    pub(crate) fn play(&self, scenario: &str) -> anyhow::Result<()> {
+    pub fn play(&self, scenario: &str) -> anyhow::Result<()> {
         let (new, path) = (self.path("scenario.new"), self.path("scenario"));
         fs::write(&new, scenario).context("write a scenario")?;
         fs::rename(new, path).context("put a scenario into place")
     }
 
-    pub(crate) fn load_driver(&self) -> anyhow::Result<()> {
+    pub fn load_driver(&self) -> anyhow::Result<()> {
         fs::create_dir_all(self.path("sys/module/nvidia")).context("load the driver")
     }
 
-    pub(crate) fn unload_driver(&self) -> anyhow::Result<()> {
+    pub fn unload_driver(&self) -> anyhow::Result<()> {
         fs::remove_dir(self.path("sys/module/nvidia")).context("unload the driver")
     }
 
     /// No GPU, no driver.
-    pub(crate) fn remove_gpus(&self) -> anyhow::Result<()> {
+    pub fn remove_gpus(&self) -> anyhow::Result<()> {
         self.unload_driver()?;
         fs::remove_dir_all(self.path("sys/bus")).context("remove the PCI bus")
     }
 
     /// The same library, in which a function cannot be found.
-    pub(crate) fn without_symbol(mut self, symbol: &str) -> anyhow::Result<Self> {
+    pub fn without_symbol(mut self, symbol: &str) -> anyhow::Result<Self> {
         let mut library = fs::read(&self.library).context("read the library")?;
         let name = format!("\0{symbol}\0").into_bytes();
         let places: Vec<_> = (0..library.len().saturating_sub(name.len()))
@@ -84,16 +88,16 @@ impl Node {
         Ok(self)
     }
 
-    pub(crate) fn without_library(mut self) -> Self {
+    pub fn without_library(mut self) -> Self {
         self.library = self.path("libnvidia-ml.so.1");
         self
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub(crate) fn args(&self) -> Vec<String> {
+    pub fn args(&self) -> Vec<String> {
         vec![
             "--host-sys".to_owned(),
             self.path("sys").display().to_string(),
@@ -104,7 +108,7 @@ impl Node {
         ]
     }
 
-    pub(crate) fn env(&self) -> Vec<(String, String)> {
+    pub fn env(&self) -> Vec<(String, String)> {
         let scenario = self.path("scenario").display().to_string();
         vec![("NVML_SCENARIO".to_owned(), scenario)]
     }
