@@ -177,8 +177,7 @@ impl<F: FnMut(Output)> Reader<F> {
             Left::State(read) => {
                 self.first_start = read.state.first_start;
                 for source in &mut self.sources {
-                    let position = read.state.positions.get(source.name().name());
-                    source.resume(self.first_start, position.copied());
+                    source.resume(self.first_start, &read.state.positions);
                 }
                 self.core.restore(&read.state, now)
             }
@@ -197,10 +196,8 @@ impl<F: FnMut(Output)> Reader<F> {
     }
 
     fn positions(&self) -> BTreeMap<String, u64> {
-        self.sources
-            .iter()
-            .filter_map(|source| Some((source.name().name().to_owned(), source.position()?)))
-            .collect()
+        let sources = self.sources.iter();
+        sources.flat_map(|source| source.positions()).collect()
     }
 
     fn save(&mut self) {

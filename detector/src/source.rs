@@ -4,6 +4,7 @@
 //! readable, synchronously: nothing stands between the kernel's ring and the
 //! decision.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +25,13 @@ pub(crate) trait Source {
     /// Readable when [`Source::drain`] has something to do.
     fn fds(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// How far it has read, where a source can go on from there.
-    fn position(&self) -> Option<u64> {
-        None
+    /// How far it has read each log, by the log's name, where it can go on from there.
+    fn positions(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
     }
 
     /// Goes on where the agent before this one stopped; agents have been watching since `since`.
-    fn resume(&mut self, _since: Duration, _position: Option<u64>) {}
+    fn resume(&mut self, _since: Duration, _positions: &BTreeMap<String, u64>) {}
 
     /// Hands over what is there now. What comes in a flood is handed over in parts, so that the other
     /// sources have their turn. An error means that the source is broken.

@@ -1,5 +1,6 @@
 //! A source whose signals are counted on their way to the core.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,12 +37,12 @@ impl Source for Counted {
         self.source.fds()
     }
 
-    fn position(&self) -> Option<u64> {
-        self.source.position()
+    fn positions(&self) -> BTreeMap<String, u64> {
+        self.source.positions()
     }
 
-    fn resume(&mut self, since: Duration, position: Option<u64>) {
-        self.source.resume(since, position);
+    fn resume(&mut self, since: Duration, positions: &BTreeMap<String, u64>) {
+        self.source.resume(since, positions);
     }
 
     fn configure(&mut self, rules: &Arc<LogRules>) {

@@ -1,11 +1,13 @@
 //! Log files that rules of the configuration look at, followed by a thread of their own: a read from
 //! a dying disk takes for ever.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::event::{EventfdFlags, eventfd};
@@ -18,15 +20,35 @@ use crate::signal::{Signal, SourceName};
 
 mod follow;
 mod lines;
+mod place;
 mod tail;
 
 use self::follow::Follower;
+use self::place::Place;
 
 pub(crate) struct FileSource {
-    signals: Receiver<Signal>,
+    seen: Receiver<Seen>,
     wake: Arc<OwnedFd>,
-    rules: Sender<Arc<LogRules>>,
+    orders: Sender<Orders>,
     nudge: Arc<OwnedFd>,
+    /// Handed to the thread with the next drain: by then it is known what the agent before left.
+    new_rules: Option<Arc<LogRules>>,
+    /// What the agent before this one left.
+    left: BTreeMap<String, Place>,
+    /// By path: how far the signals reach that have been handed over.
+    places: BTreeMap<String, Place>,
+}
+
+/// What the thread is told.
+struct Orders {
+    rules: Arc<LogRules>,
+    left: BTreeMap<String, Place>,
+}
+
+/// What the thread tells: a signal, and where to go on in its file once it is handed over.
+struct Seen {
+    signal: Option<Signal>,
+    place: Option<Place>,
 }
 
 /// Signals that wait for the reader; beyond that the lines wait in their files.
@@ -37,12 +59,12 @@ const BATCH: usize = 64;
 impl FileSource {
     /// `root`: where the host's root is, seen from here. The thread is never waited for.
     pub(crate) fn start(root: PathBuf) -> anyhow::Result<Self> {
-        let (queue, signals) = mpsc::sync_channel(QUEUE);
-        let (rules, new_rules) = mpsc::channel();
+        let (queue, seen) = mpsc::sync_channel(QUEUE);
+        let (orders, for_thread) = mpsc::channel();
         let (wake, nudge) = (Arc::new(event()?), Arc::new(event()?));
         let follower = Follower::new(
             root,
-            new_rules,
+            for_thread,
             Arc::clone(&nudge),
             queue,
             Arc::clone(&wake),
@@ -52,10 +74,13 @@ impl FileSource {
             .spawn(move || follower.run())
             .context("start the thread for log files")?;
         Ok(Self {
-            signals,
+            seen,
             wake,
-            rules,
+            orders,
             nudge,
+            new_rules: None,
+            left: BTreeMap::new(),
+            places: BTreeMap::new(),
         })
     }
 }
@@ -94,9 +119,23 @@ impl Source for FileSource {
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
         // Before the queue is looked at: what is added after that rings again.
         silence(&self.wake)?;
+        if let Some(rules) = self.new_rules.take() {
+            self.places
+                .retain(|path, _| rules.files().any(|file| file == path));
+            let left = std::mem::take(&mut self.left);
+            if self.orders.send(Orders { rules, left }).is_err() {
+                warn!("the thread for log files has ended; no log file is watched");
+            }
+            ring(&self.nudge);
+        }
         let mut count = 0;
-        for signal in self.signals.try_iter().take(BATCH) {
-            emit(signal);
+        for Seen { signal, place } in self.seen.try_iter().take(BATCH) {
+            if let Some(place) = place {
+                self.places.insert(place.path.clone(), place);
+            }
+            if let Some(signal) = signal {
+                emit(signal);
+            }
             count += 1;
         }
         if count == BATCH {
@@ -106,10 +145,18 @@ impl Source for FileSource {
     }
 
     fn configure(&mut self, rules: &Arc<LogRules>) {
-        if self.rules.send(Arc::clone(rules)).is_err() {
-            warn!("the thread for log files has ended; no log file is watched");
-        }
-        ring(&self.nudge);
+        self.new_rules = Some(Arc::clone(rules));
+        ring(&self.wake);
+    }
+
+    fn positions(&self) -> BTreeMap<String, u64> {
+        let places = self.places.values();
+        places.map(|place| (place.name(), place.offset)).collect()
+    }
+
+    fn resume(&mut self, _since: Duration, positions: &BTreeMap<String, u64>) {
+        self.left = Place::of_all(positions);
+        self.places.clone_from(&self.left);
     }
 }
 

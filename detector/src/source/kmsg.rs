@@ -1,5 +1,6 @@
 //! The kernel log, `/dev/kmsg`: from the start of the boot, record by record.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -69,11 +70,15 @@ impl Source for KmsgSource {
         SourceName::Kmsg
     }
 
-    fn position(&self) -> Option<u64> {
-        self.next_sequence
+    fn positions(&self) -> BTreeMap<String, u64> {
+        let sequence = self.next_sequence.into_iter();
+        sequence
+            .map(|next| (self.name().name().to_owned(), next))
+            .collect()
     }
 
-    fn resume(&mut self, since: Duration, position: Option<u64>) {
+    fn resume(&mut self, since: Duration, positions: &BTreeMap<String, u64>) {
+        let position = positions.get(self.name().name()).copied();
         self.started = since;
         self.next_sequence = position;
         self.resumed = position;

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,8 +17,9 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
+use super::place::Place;
 use super::tail::{self, Read, Tail};
-use super::{ring, silence};
+use super::{Orders, Seen, ring, silence};
 use crate::clock;
 use crate::rules::{LogRules, Origin};
 use crate::signal::{Signal, SourceName, What};
@@ -26,9 +27,9 @@ use crate::signal::{Signal, SourceName, What};
 pub(super) struct Follower {
     root: File,
     rules: Arc<LogRules>,
-    new_rules: Receiver<Arc<LogRules>>,
+    orders: Receiver<Orders>,
     nudge: Arc<OwnedFd>,
-    queue: SyncSender<Signal>,
+    queue: SyncSender<Seen>,
     wake: Arc<OwnedFd>,
     files: BTreeMap<String, Followed>,
     /// Absent where the host has no watch left: then everything is looked at every `RETRY`.
@@ -42,6 +43,10 @@ struct Followed {
     /// What it led to before: a daemon writes to it until it is told to open its log again.
     previous: Option<Tail>,
     looked: bool,
+    /// How far the agent before this one read.
+    left: Option<Place>,
+    /// How far this one has, since the reader was last told.
+    told: Option<Place>,
     /// Why it cannot be read; said when it changes.
     trouble: Option<String>,
 }
@@ -55,9 +60,9 @@ struct Ended;
 impl Follower {
     pub(super) fn new(
         root: PathBuf,
-        new_rules: Receiver<Arc<LogRules>>,
+        orders: Receiver<Orders>,
         nudge: Arc<OwnedFd>,
-        queue: SyncSender<Signal>,
+        queue: SyncSender<Seen>,
         wake: Arc<OwnedFd>,
     ) -> anyhow::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -66,7 +71,7 @@ impl Follower {
         Ok(Self {
             root: root.into(),
             rules: Arc::default(),
-            new_rules,
+            orders,
             nudge,
             queue,
             wake,
@@ -91,12 +96,12 @@ impl Follower {
                     true
                 }
             };
-            let configured = self.new_rules.try_iter().last();
-            let reconfigured = configured.is_some();
-            if let Some(rules) = configured {
-                self.take(rules);
+            let mut ordered = false;
+            while let Ok(orders) = self.orders.try_recv() {
+                self.take(orders);
+                ordered = true;
             }
-            if names_changed || reconfigured {
+            if names_changed || ordered {
                 self.look();
             }
             match self.read() {
@@ -132,12 +137,13 @@ impl Follower {
         Ok(changed || (ready == 0 && !more))
     }
 
-    fn take(&mut self, rules: Arc<LogRules>) {
+    fn take(&mut self, Orders { rules, mut left }: Orders) {
         let mut before = std::mem::take(&mut self.files);
         self.files = rules
             .files()
             .map(|path| {
-                let followed = before.remove(path).unwrap_or_default();
+                let mut followed = before.remove(path).unwrap_or_default();
+                followed.left = left.remove(path).or(followed.left);
                 (path.to_owned(), followed)
             })
             .collect();
@@ -201,9 +207,31 @@ impl Follower {
         let (mut seen, mut cut) = (Vec::new(), 0);
         for (path, followed) in &mut self.files {
             let origin = Origin::File { path: path.clone() };
-            let mut line = |line: &[u8]| seen.extend(self.rules.read(&origin, line));
-            for slot in [&mut followed.previous, &mut followed.current] {
+            let Followed {
+                current,
+                previous,
+                told,
+                ..
+            } = followed;
+            let last = current.as_ref().map(|tail| tail.identity);
+            for slot in [previous, current] {
                 let Some(tail) = slot else { continue };
+                let identity = tail.identity;
+                // Of what the name led to before, nothing is kept.
+                let place = |offset| {
+                    (last == Some(identity)).then(|| Place {
+                        path: path.clone(),
+                        identity,
+                        offset,
+                    })
+                };
+                let mut line = |line: &[u8], next: u64| {
+                    let mut what = self.rules.read(&origin, line);
+                    // The line is done with the last that it means.
+                    let last = what.pop();
+                    seen.extend(what.into_iter().map(|what| (what, None)));
+                    seen.extend(last.map(|what| (what, place(next))));
+                };
                 match tail.read(&mut line) {
                     Ok(Read::More) => more = true,
                     Ok(Read::End) => {}
@@ -214,29 +242,46 @@ impl Follower {
                         continue;
                     }
                 }
-                cut += slot.as_mut().map_or(0, Tail::take_cut);
+                let Some(tail) = slot else { continue };
+                cut += tail.take_cut();
+                if let Some(place) = place(tail.place()) {
+                    *told = Some(place);
+                }
             }
         }
         if cut > 0 {
             let source = SourceName::File;
-            seen.push(What::Lost { source, count: cut });
+            seen.push((What::Lost { source, count: cut }, None));
         }
-        for what in seen {
-            let signal = Signal {
+        for (what, place) in seen {
+            let signal = Some(Signal {
                 at: clock::boot(),
                 historic: false,
                 what,
-            };
-            self.hand_over(signal)?;
+            });
+            self.hand_over(Seen { signal, place })?;
+        }
+        for followed in self.files.values_mut() {
+            // Nobody is woken for lines that mean nothing. Where there is no room the place before
+            // stands: to read such lines again does no harm.
+            let signal = None;
+            if let Some(place) = followed.told.take()
+                && let Err(TrySendError::Disconnected(_)) = self.queue.try_send(Seen {
+                    signal,
+                    place: Some(place),
+                })
+            {
+                return Err(Ended);
+            }
         }
         Ok(more)
     }
 
     /// Waits where the reader is behind: the lines are safe in their files.
-    fn hand_over(&self, signal: Signal) -> Result<(), Ended> {
+    fn hand_over(&self, seen: Seen) -> Result<(), Ended> {
         // A queue that is full must not sleep on a reader that sleeps.
         ring(&self.wake);
-        self.queue.send(signal).map_err(|_| Ended)?;
+        self.queue.send(seen).map_err(|_| Ended)?;
         ring(&self.wake);
         Ok(())
     }
@@ -254,8 +299,13 @@ impl Followed {
         if self.current.as_ref().is_some_and(same) {
             return Ok(true);
         }
-        if first {
-            found.skip_to_end()?;
+        match self.left.take() {
+            // A file that has become shorter is read from its beginning, by the next read.
+            Some(left) if left.identity == identity => found.go_on_at(left.offset),
+            // Created while no agent was there.
+            Some(_) => {}
+            None if first => found.skip_to_end()?,
+            None => {}
         }
         // Renamed to and fro: not read a second time.
         let back = self.previous.take_if(|tail| same(tail));

@@ -2,6 +2,8 @@
 
 #[derive(Debug, Default)]
 pub(super) struct Lines {
+    /// Where the next byte stands in the file.
+    offset: u64,
     /// The beginning of a line whose end has not come yet.
     begun: Vec<u8>,
     /// The rest of a line that was too long.
@@ -14,12 +16,15 @@ pub(super) struct Lines {
 pub(super) const LIMIT: usize = 8192;
 
 impl Lines {
-    pub(super) fn push(&mut self, bytes: &[u8], line: &mut dyn FnMut(&[u8])) {
+    /// `line` gets each line, and where to go on reading after it.
+    pub(super) fn push(&mut self, bytes: &[u8], line: &mut dyn FnMut(&[u8], u64)) {
         for part in bytes.split_inclusive(|&b| b == b'\n') {
             let (text, ended) = match part.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (part, false),
             };
+            let begin = self.offset - length(&self.begun);
+            self.offset += length(part);
             if !self.skipping {
                 let room = LIMIT - self.begun.len();
                 let fits = text.len() <= room;
@@ -30,7 +35,9 @@ impl Lines {
                     self.skipping = true;
                 }
                 if !fits || ended {
-                    line(self.begun.strip_suffix(b"\r").unwrap_or(&self.begun));
+                    // Of a line that is cut the whole: its rest is no line.
+                    let next = if ended { self.offset } else { begin };
+                    line(self.begun.strip_suffix(b"\r").unwrap_or(&self.begun), next);
                     self.begun.clear();
                 }
             }
@@ -40,8 +47,18 @@ impl Lines {
         }
     }
 
-    /// What has begun will not be continued: the file was cut off.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Where to go on: the line that has begun is read again.
+    pub(super) fn whole(&self) -> u64 {
+        self.offset - length(&self.begun)
+    }
+
+    /// What has begun will not be continued.
+    pub(super) fn start_at(&mut self, offset: u64) {
+        self.offset = offset;
         self.begun.clear();
         self.skipping = false;
     }
@@ -49,6 +66,10 @@ impl Lines {
     pub(super) fn take_cut(&mut self) -> u64 {
         std::mem::take(&mut self.cut)
     }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -60,7 +81,7 @@ mod tests {
     fn lines_of(chunks: &[&[u8]]) -> (Vec<Vec<u8>>, u64) {
         let (mut lines, mut seen) = (Lines::default(), Vec::new());
         for chunk in chunks {
-            lines.push(chunk, &mut |line| seen.push(line.to_vec()));
+            lines.push(chunk, &mut |line, _| seen.push(line.to_vec()));
         }
         (seen, lines.take_cut())
     }
@@ -85,6 +106,15 @@ mod tests {
         text.push(b'\n');
         let (lines, cut) = lines_of(&[&text]);
         assert_eq!((lines[0].len(), cut), (LIMIT, 0));
+    }
+
+    #[test]
+    fn after_each_line_one_can_go_on_from_where_it_ended() {
+        let (mut lines, mut ends) = (Lines::default(), Vec::new());
+        for chunk in [&b"ab"[..], b"c\nd\r\n\ne"] {
+            lines.push(chunk, &mut |_, end| ends.push(end));
+        }
+        assert_eq!((ends, lines.offset(), lines.whole()), (vec![4, 7, 8], 9, 8));
     }
 
     proptest! {

@@ -17,7 +17,6 @@ pub(super) type Identity = (u64, u64);
 pub(super) struct Tail {
     file: File,
     pub(super) identity: Identity,
-    offset: u64,
     lines: Lines,
 }
 
@@ -51,27 +50,35 @@ impl Tail {
         Ok(Some(Self {
             identity: (metadata.dev(), metadata.ino()),
             file,
-            offset: 0,
             lines: Lines::default(),
         }))
     }
 
     /// What is there already is history.
     pub(super) fn skip_to_end(&mut self) -> io::Result<()> {
-        self.offset = self.file.metadata()?.len();
+        self.lines.start_at(self.file.metadata()?.len());
         Ok(())
     }
 
-    pub(super) fn read(&mut self, line: &mut dyn FnMut(&[u8])) -> io::Result<Read> {
+    /// The agent before this one has read up to here.
+    pub(super) fn go_on_at(&mut self, offset: u64) {
+        self.lines.start_at(offset);
+    }
+
+    /// Where the next agent goes on.
+    pub(super) fn place(&self) -> u64 {
+        self.lines.whole()
+    }
+
+    /// `line` gets each line, and where to go on after it.
+    pub(super) fn read(&mut self, line: &mut dyn FnMut(&[u8], u64)) -> io::Result<Read> {
         let metadata = self.file.metadata()?;
-        if metadata.len() < self.offset {
+        if metadata.len() < self.lines.offset() {
             // Cut off, as logrotate's copytruncate does.
-            self.offset = 0;
-            self.lines.forget();
+            self.lines.start_at(0);
         }
         let mut buffer = vec![0; CHUNK];
-        let length = self.file.read_at(&mut buffer, self.offset)?;
-        self.offset += u64::try_from(length).unwrap_or(0);
+        let length = self.file.read_at(&mut buffer, self.lines.offset())?;
         self.lines.push(&buffer[..length], line);
         Ok(match (length, metadata.nlink()) {
             (0, 0) => Read::Gone,

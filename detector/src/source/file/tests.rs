@@ -19,6 +19,8 @@ use crate::signal::What;
 struct Host {
     root: TempDir,
     source: FileSource,
+    /// What came while the rules were handed over.
+    early: Vec<What>,
 }
 
 const LOG: &str = "/var/log/app.log";
@@ -28,7 +30,12 @@ impl Host {
     fn new(before: Option<&str>) -> Self {
         let root = TempDir::new().unwrap();
         let source = FileSource::start(root.path().to_owned()).unwrap();
-        let mut host = Self { root, source };
+        let early = Vec::new();
+        let mut host = Self {
+            root,
+            source,
+            early,
+        };
         if let Some(before) = before {
             fs::create_dir_all(host.path("/var/log")).unwrap();
             fs::write(host.path(LOG), before).unwrap();
@@ -49,6 +56,8 @@ impl Host {
         };
         let rules = LogRules::new(paths.iter().map(rule).collect()).unwrap();
         self.source.configure(&Arc::new(rules));
+        let Self { source, early, .. } = self;
+        source.drain(&mut |signal| early.push(signal.what)).unwrap();
         // What is there now is read from its end once the thread has looked.
         thread::sleep(Duration::from_millis(200));
     }
@@ -68,7 +77,7 @@ impl Host {
     fn signals(&mut self, count: usize) -> Vec<What> {
         #[expect(clippy::disallowed_methods, reason = "a test's patience")]
         let deadline = Instant::now() + Duration::from_secs(8);
-        let mut seen = Vec::new();
+        let mut seen = std::mem::take(&mut self.early);
         while seen.len() < count {
             #[expect(clippy::disallowed_methods, reason = "a test's patience")]
             let left = deadline.saturating_duration_since(Instant::now());
@@ -93,7 +102,7 @@ impl Host {
 
     fn nothing_comes(&mut self) {
         thread::sleep(Duration::from_millis(300));
-        let mut seen = Vec::new();
+        let mut seen = std::mem::take(&mut self.early);
         self.source
             .drain(&mut |signal| seen.push(signal.what))
             .unwrap();
@@ -278,4 +287,61 @@ fn a_deleted_file_is_not_kept_from_being_freed() {
     };
     let held = fs::read_dir("/proc/self/fd").unwrap().any(held);
     assert!(!held);
+}
+
+impl Host {
+    /// kill -9, and the next agent, which finds what this one has saved.
+    fn restart(&mut self, meanwhile: impl FnOnce(&Self)) {
+        thread::sleep(Duration::from_millis(200));
+        self.nothing_comes();
+        let saved = self.source.positions();
+        self.source = FileSource::start(self.root.path().to_owned()).unwrap();
+        meanwhile(self);
+        self.source.resume(Duration::ZERO, &saved);
+        self.follow(&[LOG]);
+    }
+}
+
+#[test]
+fn lines_that_were_written_between_two_agents_are_read_once() {
+    let mut host = Host::new(Some("broken before\n"));
+    host.append(LOG, b"broken 1\nfine\nbro");
+    assert_eq!(host.lines(1), ["broken 1"]);
+    host.restart(|host| host.append(LOG, b"ken 2\nbroken 3\n"));
+    assert_eq!(host.lines(2), ["broken 2", "broken 3"]);
+    host.restart(|_| {});
+    host.nothing_comes();
+}
+
+#[test]
+fn a_file_that_was_rotated_between_two_agents_is_read_from_its_beginning() {
+    let mut host = Host::new(Some("a long line that was there before the first agent\n"));
+    host.append(LOG, b"broken 1\n");
+    assert_eq!(host.lines(1), ["broken 1"]);
+    host.restart(|host| {
+        fs::rename(host.path(LOG), host.path("/var/log/app.log.1")).unwrap();
+        host.append(LOG, b"broken 2\n");
+    });
+    assert_eq!(host.lines(1), ["broken 2"]);
+    host.restart(|host| {
+        File::create(host.path(LOG)).unwrap();
+        host.append(LOG, b"broken\n");
+    });
+    assert_eq!(host.lines(1), ["broken"]);
+}
+
+#[test]
+fn what_is_saved_never_goes_beyond_what_was_handed_over() {
+    let mut host = Host::new(Some(""));
+    let text: String = (0..500).map(|n| format!("broken {n}\n")).collect();
+    host.append(LOG, text.as_bytes());
+    let mut seen = host.lines(1);
+    let saved = host.source.positions();
+    host.source = FileSource::start(host.root.path().to_owned()).unwrap();
+    host.source.resume(Duration::ZERO, &saved);
+    host.follow(&[LOG]);
+    seen.extend(host.lines(500 - seen.len()));
+    let expected: Vec<_> = (0..500).map(|n| format!("broken {n}")).collect();
+    assert_eq!(seen, expected);
+    host.nothing_comes();
 }
