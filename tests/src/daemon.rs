@@ -7,17 +7,18 @@
 )]
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::Signal;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::process;
@@ -44,23 +45,51 @@ pub struct Daemon {
     log: Arc<Log>,
     /// Whether everything that the current process wrote is in the log.
     complete: Arc<AtomicBool>,
+    /// For what it leaves the next one.
+    home: TempDir,
 }
 
 impl Daemon {
+    /// It finds nothing of the host's own agent, or of another test's, and takes no port from it,
+    /// unless `args` or `env` say otherwise.
     pub fn start(name: &str, args: &[&str], env: &[(String, String)]) -> anyhow::Result<Self> {
+        let home = tempfile::Builder::new()
+            .prefix("nodemend-home-")
+            .tempdir()
+            .context("make a folder")?;
+        let mut own: Vec<_> = [("STATE_DIR", "state"), ("BOOTS_DIR", "boots")]
+            .into_iter()
+            .map(|(name, folder)| (name, home.path().join(folder).display().to_string()))
+            .chain([("HTTP_ADDRESS", String::new())])
+            .map(|(name, value)| (format!("NODEMEND_{name}"), value))
+            .collect();
+        own.extend_from_slice(env);
         let log = Arc::new(Log::default());
         let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
-        let (child, complete) = spawn(name, &args, env, &log)?;
+        let (child, complete) = spawn(name, &args, &own, &log)?;
         let pid = Arc::new(AtomicU32::new(child.id()));
         Ok(Self {
             name: name.to_owned(),
             args,
-            env: env.to_vec(),
+            env: own,
             child,
             pid,
             log,
             complete,
+            home,
         })
+    }
+
+    /// What a detector has saved for the next one.
+    pub fn saved_state(&self) -> anyhow::Result<Option<Value>> {
+        let path = self.home.path().join("state/detector-state.json");
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(
+                serde_json::from_slice(&bytes).context("parse the state")?,
+            )),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
     }
 
     pub fn pid(&self) -> u32 {

@@ -14,8 +14,6 @@ use crate::suite::SOON;
 pub(super) struct Agent {
     pub(super) daemon: Daemon,
     pod_logs: TempDir,
-    /// Its memory: a tmpfs and a disk of the host, else.
-    home: TempDir,
 }
 
 impl Agent {
@@ -28,12 +26,6 @@ impl Agent {
             kubeconfig.display().to_string(),
             pod_logs.path().display().to_string(),
         );
-        let home = tempfile::Builder::new()
-            .prefix("nodemend-home-")
-            .tempdir()
-            .context("make a folder")?;
-        let folder = |name: &str| home.path().join(name).display().to_string();
-        let (state, boots) = (folder("state"), folder("boots"));
         let mut args = vec![
             "run",
             "--node-name",
@@ -44,33 +36,11 @@ impl Agent {
             "json",
         ];
         args.extend(["--pod-logs-dir", &logs]);
-        // All detectors of a host would want the same port.
-        if !more.contains(&"--http-address") {
-            args.extend(["--http-address", ""]);
-        }
-        for (flag, folder) in [("--state-dir", &state), ("--boots-dir", &boots)] {
-            if !more.contains(&flag) {
-                args.extend([flag, folder.as_str()]);
-            }
-        }
         args.extend(more);
         Ok(Self {
             daemon: Daemon::start("nodemend-detector", &args, &[])?,
             pod_logs,
-            home,
         })
-    }
-
-    /// What it has saved for the next one.
-    pub(super) fn saved_state(&self) -> anyhow::Result<Option<Value>> {
-        let path = self.home.path().join("state/detector-state.json");
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(
-                serde_json::from_slice(&bytes).context("parse the state")?,
-            )),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-        }
     }
 
     /// The folder that kubelet makes for a pod's logs.

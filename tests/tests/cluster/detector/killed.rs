@@ -72,7 +72,7 @@ pub(super) async fn a_thousand_times(cluster: Arc<Cluster>) -> anyhow::Result<()
     agent.daemon.restart()?;
     agent.wait_ready().await?;
     until(SOON, "every error is counted, and none twice", async || {
-        let state = agent.saved_state()?.context("no state was saved")?;
+        let state = agent.daemon.saved_state()?.context("no state was saved")?;
         let findings = state["findings"].as_array().context("no findings")?;
         let count = findings
             .iter()
