@@ -103,3 +103,24 @@ fn is_not_found(error: &anyhow::Error) -> bool {
         Some(kube::Error::Api(status)) if status.code == 404
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_another_agent_writes_under_the_shared_names_stays() {
+        let condition =
+            |kind: &str, message: &str| json!({"type": kind, "status": "True", "message": message});
+        let node = json!({"metadata": {"name": "n"}, "status": {"conditions": [
+            condition("Ready", "kubelet is posting ready status"),
+            condition("KernelReady", "Monitoring for the Kernel system is active"),
+            condition("StorageReady", "nodemend watches this; no fatal finding is open"),
+            condition("NodemendKernelReady", "nodemend watches this; no fatal finding is open"),
+        ]}});
+        let node: Node = serde_json::from_value(node).unwrap();
+        assert_eq!(removable(&node), ["StorageReady", "NodemendKernelReady"]);
+    }
+}

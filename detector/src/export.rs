@@ -100,7 +100,7 @@ impl Exporter {
         loop {
             let open = self.wait(&mut outputs, self.next_write()).await;
             self.write_conditions().await;
-            self.write_events().await;
+            self.write_events(|| !outputs.is_empty()).await;
             self.save_state();
             if !open {
                 return;
@@ -134,8 +134,8 @@ impl Exporter {
         }
     }
 
-    /// All that was taken so far has been written by now, or tried and kept for the next round: what
-    /// is saved is never ahead of the API server.
+    /// All that was taken so far has been written by now, or waits in what is saved with it: the next
+    /// agent never believes that something was told that was not.
     fn save_state(&mut self) {
         if let (Some(mut state), Some(file)) = (self.state.take(), &mut self.state_file) {
             state.untold = self.events.untold();

@@ -27,8 +27,8 @@ mod health;
 const MOST_CONNECTIONS: usize = 16;
 /// From the first byte of a request to its last.
 const HEADERS_WITHIN: Duration = Duration::from_secs(5);
-/// A connection that stays longer is cut, whatever it does.
-const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
+/// A connection is for one request; one that stays longer is cut, whatever it does.
+const LONGEST_CONNECTION: Duration = Duration::from_secs(15);
 const LARGEST_HEADERS: usize = 16 << 10;
 const READER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -76,6 +76,7 @@ async fn connection(stream: TcpStream, metrics: Arc<Metrics>, mailbox: Mailbox) 
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(false)
         .header_read_timeout(HEADERS_WITHIN)
         .max_buf_size(LARGEST_HEADERS)
         .serve_connection(TokioIo::new(stream), service);

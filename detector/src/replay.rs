@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -61,7 +61,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn display(path: &PathBuf) -> String {
+fn display(path: &Path) -> String {
     match path.to_str() {
         Some("-") => "standard input".to_owned(),
         _ => path.display().to_string(),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::findings::{MOST_PER_REASON, OTHERS};
 use super::*;
-use crate::finding::{Change, Subject};
+use crate::finding::Subject;
 use crate::reason::Severity;
 use crate::signal::{Disk, SourceName, Task, What, Workload};
 

@@ -85,7 +85,9 @@ impl Exporter {
         self.metrics.events_waiting(self.events.queue.len());
     }
 
-    pub(super) async fn write_events(&mut self) {
+    /// Until all are written or the server is away; or `more` has come, which may be a condition
+    /// that must not wait for the Events before it.
+    pub(super) async fn write_events(&mut self, more: impl Fn() -> bool) {
         while self.events.retry.not_before() <= clock::boot() {
             let Some(pending) = self.events.queue.front_mut() else {
                 return;
@@ -115,6 +117,9 @@ impl Exporter {
                 Outcome::There | Outcome::Dropped => self.next_event(),
             }
             self.metrics.events_waiting(self.events.queue.len());
+            if more() {
+                return;
+            }
         }
     }
 

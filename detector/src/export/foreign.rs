@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
+use serde::Deserialize;
 
 use super::wire;
 use crate::core::{Condition, Existing};
@@ -18,7 +20,8 @@ use crate::reason::ConditionType;
 pub(super) const MANAGER: &str = "nodemend-detector";
 
 /// What to do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Coexistence {
     /// Write types of our own (`NodemendKernelReady` ...), and leave the shared ones to the other
     Shadow,

@@ -13,7 +13,7 @@ use nodemend_tests::wait::until;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::fleet::Fleet;
-use self::report::{Phase, Report};
+use self::report::Report;
 use crate::Format;
 
 #[derive(clap::Args)]
@@ -58,7 +58,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
     let phase = fleet.phase("all started at once").await?;
     fleet.start()?;
     fleet
-        .all_wrote_since(phase.started(), ALL_BACK_WITHIN)
+        .all_wrote_since(phase.started, ALL_BACK_WITHIN)
         .await?;
     phases.push(fleet.end(phase).await?);
 
@@ -78,7 +78,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
     let phase = fleet.phase("return after the outage").await?;
     link.up()?;
     fleet
-        .all_wrote_since(phase.started(), ALL_BACK_WITHIN)
+        .all_wrote_since(phase.started, ALL_BACK_WITHIN)
         .await?;
     phases.push(fleet.end(phase).await?);
     let after_outage = fleet.transitions().await?;
@@ -91,7 +91,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
         .await?;
     // The agents of now are all new.
     fleet
-        .all_wrote_since(phase.started(), ALL_BACK_WITHIN)
+        .all_wrote_since(phase.started, ALL_BACK_WITHIN)
         .await?;
     phases.push(fleet.end(phase).await?);
     let after_restart = fleet.transitions().await?;
@@ -125,11 +125,5 @@ impl Fleet {
             async || Ok(self.wrote_since(since).then_some(())),
         )
         .await
-    }
-}
-
-impl Phase {
-    fn started(&self) -> Duration {
-        self.started
     }
 }

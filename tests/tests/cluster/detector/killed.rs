@@ -50,7 +50,7 @@ pub(super) async fn a_thousand_times(cluster: Arc<Cluster>) -> anyhow::Result<()
         // Most die while they start; some get as far as to the API server.
         let life = if kill % 10 == 0 { 400 } else { 60 };
         let life = Duration::from_micros(random() % (life * 1000));
-        if random() % 4 == 0 {
+        if random().is_multiple_of(4) {
             tokio::time::sleep(life / 2).await;
             file_system.report_error()?;
             errors += 1;
