@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::symlink;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 
 use clap::Parser;
+use rustix::event::{EventfdFlags, eventfd};
 use tempfile::TempDir;
 
 use super::*;
@@ -15,6 +17,7 @@ use crate::finding::{Change, Transition};
 use crate::probe::Prober;
 use crate::reader::{self, Mailbox, Memory};
 use crate::reason::ConditionType;
+use crate::signal::{BlockErrorClass, BlockOperation, Disk, Signal, SourceName};
 use crate::source::Source;
 use crate::source::file::FileSource;
 use crate::state::file::Left;
@@ -63,7 +66,68 @@ impl ConfigMap {
     }
 }
 
-/// An agent whose only source is log files below a folder of its own.
+/// Reports an I/O error of each disk, at start.
+struct BrokenDisks {
+    never: OwnedFd,
+    told: bool,
+}
+
+const DISKS: [&str; 2] = ["loop0", "sda"];
+
+impl BrokenDisks {
+    fn new() -> Self {
+        let never = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap();
+        Self { never, told: false }
+    }
+}
+
+impl Source for BrokenDisks {
+    fn name(&self) -> SourceName {
+        SourceName::Bpf
+    }
+
+    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.never.as_fd()]
+    }
+
+    fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
+        if std::mem::replace(&mut self.told, true) {
+            return Ok(());
+        }
+        for name in DISKS {
+            let disk = Disk {
+                major: 7,
+                minor: 0,
+                name: Some(name.to_owned()),
+            };
+            emit(Signal {
+                at: crate::clock::boot(),
+                historic: false,
+                what: What::BlockError {
+                    disk,
+                    operation: BlockOperation::Read,
+                    class: BlockErrorClass::Medium,
+                    errno: 5,
+                    sector: 0,
+                    sectors: 8,
+                },
+            });
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_device_that_is_excluded_is_not_reported() {
+    let map = ConfigMap::new("devices: {exclude: [loop*]}\n");
+    let disks = BrokenDisks::new();
+    let agent = Agent::start_on(&map.file(), vec![Box::new(disks)]);
+    let reported = agent.expect(Change::Opened, "BlockIOError");
+    assert_eq!(reported.finding.entity, "sda");
+    assert_eq!(agent.transition(1), None);
+}
+
+/// An agent that follows a log file below a folder of its own.
 struct Agent {
     root: TempDir,
     outputs: Receiver<Output>,
@@ -72,6 +136,10 @@ struct Agent {
 
 impl Agent {
     fn start(config: &Path) -> Self {
+        Self::start_on(config, Vec::new())
+    }
+
+    fn start_on(config: &Path, mut sources: Vec<Box<dyn Source + Send>>) -> Self {
         let root = TempDir::new().unwrap();
         fs::write(root.path().join("a.log"), "").unwrap();
         let args = args(config);
@@ -83,7 +151,7 @@ impl Agent {
         config.feed(live);
         let config = Arc::new(config);
         let files = FileSource::start(root.path().to_owned()).unwrap();
-        let sources: Vec<Box<dyn Source + Send>> = vec![Box::new(files)];
+        sources.push(Box::new(files));
         let prober = Prober::new(args.host_proc.clone(), args.critical_mounts.clone());
         let (sender, outputs) = mpsc::channel();
         let core = Core::new(Vec::new());
