@@ -177,7 +177,8 @@ impl Core {
             // No state was left, or the Node was written after it: what was read-only may have left
             // the log by now.
             for device in condition::read_only_devices(&condition) {
-                self.suspects.add(device, now.boot, out);
+                self.suspects
+                    .add(device, now.boot, &mut self.findings, now, out);
             }
             self.remember_gpus(&condition, now);
             let before = Before {
@@ -220,7 +221,10 @@ impl Core {
             // A first start turns no node red over old lines.
             Assessed::Sighting(sighting) if historic => self.findings.see_past(sighting, now, out),
             Assessed::Sighting(sighting) => self.findings.see(sighting, now, out),
-            Assessed::SuspectReadOnly { device } => self.suspects.add(device, fault, out),
+            Assessed::SuspectReadOnly { device } => {
+                self.suspects
+                    .add(device, fault, &mut self.findings, now, out);
+            }
             Assessed::Xid {
                 sighting,
                 gpu,

@@ -66,8 +66,6 @@ pub(crate) struct SavedFinding {
     pub announced: Duration,
     pub announced_count: u64,
     #[serde(default)]
-    pub well_since: Option<Duration>,
-    #[serde(default)]
     pub historic: bool,
 }
 
@@ -261,7 +259,6 @@ mod tests {
             last_seen: now.boot,
             announced: now.boot,
             announced_count: 1,
-            well_since: None,
             historic: false,
         });
         state

@@ -96,7 +96,8 @@ impl Core {
         });
         self.before = conditions.collect();
         for device in &state.suspects {
-            self.suspects.add(device.clone(), now.boot, &mut out);
+            self.suspects
+                .add(device.clone(), now.boot, &mut self.findings, now, &mut out);
         }
         let gap = now.boot.saturating_sub(state.saved.boot);
         let reason = Reason::MonitoringGap;
@@ -184,7 +185,6 @@ fn save(open: &Open) -> SavedFinding {
         last_seen: finding.last_seen,
         announced: open.announced,
         announced_count: open.announced_count,
-        well_since: open.well_since,
         historic: open.historic,
     }
 }
@@ -207,7 +207,8 @@ fn open(saved: &SavedFinding, reason: Reason, severity: crate::reason::Severity)
         seen: saved.seen,
         announced: saved.announced,
         announced_count: saved.announced_count,
-        well_since: saved.well_since,
+        // Evidence is read anew: nobody watched for a while.
+        well_since: None,
         historic: saved.historic,
     }
 }

@@ -36,7 +36,15 @@ impl Suspects {
         self.0.values().any(|suspect| !suspect.answered)
     }
 
-    pub(super) fn add(&mut self, device: String, fault: Duration, out: &mut Vec<Output>) {
+    /// Whatever was read before is not known any more.
+    pub(super) fn add(
+        &mut self,
+        device: String,
+        fault: Duration,
+        findings: &mut Findings,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
         if !self.0.contains_key(&device) && self.0.len() >= MOST_SUSPECTS {
             return;
         }
@@ -46,7 +54,9 @@ impl Suspects {
             answered: false,
             next: fault,
         };
+        findings.unwell(&(Reason::FilesystemReadOnly, device.clone()), now, out);
         let suspect = self.0.entry(device.clone()).or_insert(new);
+        suspect.answered = false;
         if !suspect.asked {
             suspect.fault = fault;
             suspect.asked = true;

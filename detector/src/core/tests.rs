@@ -14,6 +14,7 @@ use crate::signal::{Disk, SourceName, Task, What, Workload};
 mod accelerated;
 mod life;
 mod properties;
+mod table;
 
 fn at(seconds: u64) -> Now {
     let wall = Timestamp::from_second(1_700_000_000 + i64::try_from(seconds).unwrap()).unwrap();

@@ -6,7 +6,7 @@ use crate::signal::{GpuState, Nvml, Recovery};
 const GPU: &str = "0000:05:00";
 const KIND: ConditionType = ConditionType::AcceleratedHardwareReady;
 
-fn line(xid: u32) -> What {
+pub(super) fn line(xid: u32) -> What {
     What::Xid {
         gpu: GPU.to_owned(),
         xid,
@@ -26,7 +26,7 @@ fn event(xid: u32) -> What {
     }
 }
 
-fn state(recovery: Recovery) -> What {
+pub(super) fn state(recovery: Recovery) -> What {
     What::Gpu {
         gpu: GPU.to_owned(),
         state: GpuState {
@@ -37,7 +37,7 @@ fn state(recovery: Recovery) -> What {
     }
 }
 
-fn lost() -> What {
+pub(super) fn lost() -> What {
     What::Gpu {
         gpu: GPU.to_owned(),
         state: GpuState {
@@ -48,7 +48,7 @@ fn lost() -> What {
     }
 }
 
-fn errors(count: u64) -> What {
+pub(super) fn errors(count: u64) -> What {
     What::Gpu {
         gpu: GPU.to_owned(),
         state: GpuState {

@@ -150,6 +150,21 @@ fn one_good_reading_between_two_bad_ones_changes_nothing() {
 }
 
 #[test]
+fn a_line_after_a_good_reading_is_asked_about_again_before_anything_clears() {
+    let mut core = started();
+    read_only_at(&mut core, 2);
+    core.step(Input::Wake, at(12));
+    core.step(evidence("sda1", Evidence::Writable), at(12));
+    core.step(signal(read_only_line("sda1"), at(13)), at(13));
+    core.step(evidence("sda1", Evidence::Late), at(18));
+    let outputs = core.step(Input::Wake, at(28));
+    assert_eq!(
+        (changes(&outputs), probes(&outputs)),
+        (vec![], vec!["sda1"])
+    );
+}
+
+#[test]
 fn the_third_opening_within_an_hour_is_flapping_and_is_said() {
     let mut core = started();
     for second in [100, 200] {
