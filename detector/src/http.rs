@@ -26,7 +26,7 @@ mod health;
 
 const MOST_CONNECTIONS: usize = 16;
 /// From the first byte of a request to its last.
-const HEADERS_WITHIN: Duration = Duration::from_secs(5);
+const HEADERS_WITHIN: Duration = Duration::from_secs(2);
 /// A connection is for one request; one that stays longer is cut, whatever it does.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(15);
 const LARGEST_HEADERS: usize = 16 << 10;

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::core::Condition;
@@ -31,10 +32,13 @@ pub(crate) struct Metrics(Mutex<State>);
 #[derive(Default)]
 struct State {
     hooks: BTreeMap<&'static str, bool>,
-    sources: BTreeMap<SourceName, Source>,
+    sources: BTreeMap<SourceName, Arc<SourceCounts>>,
     findings: BTreeMap<(Cow<'static, str>, Severity), u64>,
     open: BTreeMap<(Reason, String), Finding>,
     conditions: Vec<Condition>,
+    /// From the fault to the finding.
+    lag: Histogram,
+    /// From the fault to the API server.
     latency: BTreeMap<&'static str, Histogram>,
     exports: BTreeMap<&'static str, u64>,
     requests: BTreeMap<&'static str, u64>,
@@ -46,11 +50,22 @@ struct State {
     health: Exporting,
 }
 
+/// The reader thread counts without a lock: it runs in real time, and who holds the lock may not.
 #[derive(Default)]
-struct Source {
-    up: bool,
-    signals: u64,
-    lost: u64,
+pub(crate) struct SourceCounts {
+    up: AtomicBool,
+    signals: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl SourceCounts {
+    fn signal(&self, signal: &Signal) {
+        if let What::Lost { count, .. } = signal.what {
+            self.lost.fetch_add(count, Ordering::Relaxed);
+        } else {
+            self.signals.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// How the exporter is.
@@ -85,21 +100,13 @@ impl Metrics {
         }
         for source in [SourceName::Bpf, SourceName::Kmsg, SourceName::Nvml] {
             let up = host.sources.iter().any(|open| open.name() == source);
-            state.sources.entry(source).or_default().up = up;
+            let counts = state.sources.entry(source).or_default();
+            counts.up.store(up, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn signal(&self, source: SourceName, signal: &Signal) {
-        let mut state = self.state();
-        if let What::Lost { source, count } = signal.what {
-            state.sources.entry(source).or_default().lost += count;
-        } else {
-            state.sources.entry(source).or_default().signals += 1;
-        }
-    }
-
-    pub(crate) fn source_down(&self, source: SourceName) {
-        self.state().sources.entry(source).or_default().up = false;
+    fn source(&self, source: SourceName) -> Arc<SourceCounts> {
+        Arc::clone(self.state().sources.entry(source).or_default())
     }
 
     pub(crate) fn transition(&self, transition: &Transition) {
@@ -111,6 +118,8 @@ impl Metrics {
                 let reason = label(finding.reason, state.findings.keys().map(|(name, _)| name));
                 let total = state.findings.entry((reason, finding.severity));
                 *total.or_default() += 1;
+                let lag = transition.found.boot.saturating_sub(transition.fault);
+                state.lag.observe(lag);
                 state.open.insert(key, finding.clone());
             }
             Change::Repeated => {

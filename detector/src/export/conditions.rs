@@ -241,7 +241,7 @@ impl Exporter {
             return;
         };
         let window = self.options.intervals.heartbeat * BEATS_OF_OTHERS;
-        if self.conditions.suspicion.confirmed(now.boot, window) {
+        if !foreign.is_a_person() && self.conditions.suspicion.confirmed(now.boot, window) {
             self.give_way(&foreign, node, now);
         } else {
             warn!(

@@ -35,6 +35,14 @@ pub(super) struct Foreign {
     pub(super) manager: Option<String>,
 }
 
+impl Foreign {
+    /// Nobody who will go on writing.
+    pub(super) fn is_a_person(&self) -> bool {
+        let manager = self.manager.as_deref();
+        manager.is_some_and(|manager| manager.starts_with("kubectl"))
+    }
+}
+
 /// Which of the conditions that we wrote carry words that are not ours.
 pub(super) fn words_of_others(node: &Node, written: &[Condition]) -> Option<Foreign> {
     let kinds: Vec<_> = written
@@ -251,6 +259,15 @@ mod tests {
             ours_alone(&node(OURS, NOW, &written_by(MANAGER))),
             [ConditionType::KernelReady]
         );
+    }
+
+    #[test]
+    fn a_person_with_kubectl_is_no_agent() {
+        let by = |manager: &str| {
+            words_of_others(&node(THEIRS, NOW, &written_by(manager)), &kernel()).unwrap()
+        };
+        assert!(by("kubectl-edit").is_a_person());
+        assert!(!by("eks-node-monitoring-agent").is_a_person());
     }
 
     #[test]

@@ -3,27 +3,26 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Metrics;
+use super::{Metrics, SourceCounts};
 use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName};
 use crate::source::Source;
 
 struct Counted {
     source: Box<dyn Source + Send>,
-    metrics: Arc<Metrics>,
+    counts: Arc<SourceCounts>,
 }
 
 pub(crate) fn all(
     sources: Vec<Box<dyn Source + Send>>,
-    metrics: &Arc<Metrics>,
+    metrics: &Metrics,
 ) -> Vec<Box<dyn Source + Send>> {
-    let counted = |source| -> Box<dyn Source + Send> {
-        Box::new(Counted {
-            source,
-            metrics: Arc::clone(metrics),
-        })
+    let counted = |source: Box<dyn Source + Send>| -> Box<dyn Source + Send> {
+        let counts = metrics.source(source.name());
+        Box::new(Counted { source, counts })
     };
     sources.into_iter().map(counted).collect()
 }
@@ -50,14 +49,69 @@ impl Source for Counted {
     }
 
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
-        let (name, metrics) = (self.source.name(), &self.metrics);
+        let counts = &self.counts;
         let drained = self.source.drain(&mut |signal| {
-            metrics.signal(name, &signal);
+            counts.signal(&signal);
             emit(signal);
         });
         if drained.is_err() {
-            metrics.source_down(name);
+            counts.up.store(false, Ordering::Relaxed);
         }
         drained
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::signal::What;
+
+    /// Sees one fault and loses two, then breaks.
+    struct Fake;
+
+    impl Source for Fake {
+        fn name(&self) -> SourceName {
+            SourceName::Kmsg
+        }
+
+        fn fds(&self) -> Vec<BorrowedFd<'_>> {
+            Vec::new()
+        }
+
+        fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
+            let device = "sda1".to_owned();
+            let source = self.name();
+            for what in [
+                What::RemountedReadOnly { device },
+                What::Lost { source, count: 2 },
+            ] {
+                emit(Signal {
+                    at: Duration::ZERO,
+                    historic: false,
+                    what,
+                });
+            }
+            anyhow::bail!("broken")
+        }
+    }
+
+    #[test]
+    fn signals_losses_and_the_end_of_a_source_are_counted() {
+        let metrics = Metrics::default();
+        let mut sources = all(vec![Box::new(Fake)], &metrics);
+        let mut handed_over = 0;
+        let drained = sources[0].drain(&mut |_| handed_over += 1);
+        assert!(drained.is_err());
+        assert_eq!(handed_over, 2);
+        let text = metrics.text();
+        for line in [
+            "signals_total{source=\"kmsg\"} 1\n",
+            "signals_lost_total{source=\"kmsg\"} 2\n",
+            "source_up{source=\"kmsg\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::State;
+use super::histogram::Histogram;
 use super::process::Process;
 use crate::export::Coexistence;
 
@@ -45,16 +48,16 @@ fn sources(state: &State, page: &mut Page) {
         .collect();
     page.own("source_up", "gauge", "Whether a source of signals works.");
     for (name, source) in &sources {
-        page.sample(&[("source", name)], &u8::from(source.up));
+        page.sample(&[("source", name)], &u8::from(source.up.load(Relaxed)));
     }
     page.own("signals_total", "counter", "Observations, by source.");
     for (name, source) in &sources {
-        page.sample(&[("source", name)], &source.signals);
+        page.sample(&[("source", name)], &source.signals.load(Relaxed));
     }
     let help = "Observations that a source lost.";
     page.own("signals_lost_total", "counter", help);
     for (name, source) in &sources {
-        page.sample(&[("source", name)], &source.lost);
+        page.sample(&[("source", name)], &source.lost.load(Relaxed));
     }
 }
 
@@ -85,20 +88,16 @@ fn findings(state: &State, page: &mut Page) {
 }
 
 fn export(state: &State, page: &mut Page) {
+    page.own(
+        "fault_to_finding_seconds",
+        "histogram",
+        "From the fault to the finding.",
+    );
+    page.histogram(&[], &state.lag);
     let help = "From the fault to the API server's word that it has it.";
     page.own("fault_to_export_seconds", "histogram", help);
     for (object, histogram) in &state.latency {
-        for (bound, count) in histogram.buckets() {
-            let bound = bound.as_secs_f64();
-            page.part("_bucket", &[("object", object), ("le", &bound)], &count);
-        }
-        page.part(
-            "_bucket",
-            &[("object", object), ("le", &"+Inf")],
-            &histogram.count,
-        );
-        page.part("_sum", &[("object", object)], &histogram.sum.as_secs_f64());
-        page.part("_count", &[("object", object)], &histogram.count);
+        page.histogram(&[("object", object)], histogram);
     }
     let help = "Changed conditions and Events that the API server took.";
     page.own("exports_total", "counter", help);
@@ -189,10 +188,27 @@ impl Page {
         self.line(format_args!("{name}{labels} {value}"));
     }
 
+    fn histogram(&mut self, labels: &[(&str, &dyn Display)], histogram: &Histogram) {
+        let bounds = histogram
+            .buckets()
+            .map(|(bound, count)| (seconds(bound), count));
+        for (bound, count) in bounds.chain([("+Inf".to_owned(), histogram.count)]) {
+            let mut labels = labels.to_vec();
+            labels.push(("le", &bound));
+            self.part("_bucket", &labels, &count);
+        }
+        self.part("_sum", labels, &histogram.sum.as_secs_f64());
+        self.part("_count", labels, &histogram.count);
+    }
+
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing to a String cannot fail.
         let _written = writeln!(self.text, "{line}");
     }
+}
+
+fn seconds(duration: Duration) -> String {
+    duration.as_secs_f64().to_string()
 }
 
 fn escaped(value: &str) -> String {
@@ -204,8 +220,6 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

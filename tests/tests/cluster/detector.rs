@@ -137,8 +137,8 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             coexistence::there_before,
         ),
         suite.trial(
-            "detector::one_edit_of_a_condition_is_put_right",
-            coexistence::one_edit,
+            "detector::edits_of_a_condition_are_put_right",
+            coexistence::edits,
         ),
         suite.trial(
             "detector::its_pages_show_findings_health_and_metrics",

@@ -148,7 +148,7 @@ pub(super) async fn slow_clients(cluster: Arc<Cluster>) -> anyhow::Result<()> {
             .context("write")?;
         silent.push(stream);
     }
-    // Three rounds of those that are let in at a time, each cut after 5 s.
+    // Three rounds of those that are let in at a time, each cut after 2 s.
     let (status, _) = get(&address, "/healthz").await?;
     ensure!(status.contains("200"), "{status}");
     let mut first = silent.swap_remove(0);
