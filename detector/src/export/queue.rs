@@ -57,7 +57,22 @@ fn victim<'a>(reasons: impl DoubleEndedIterator<Item = Cow<'a, str>> + ExactSize
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::super::event::{News, Notice};
     use super::*;
+    use crate::finding::Now;
+
+    fn pending(reason: &'static str) -> Pending {
+        let at = Now {
+            boot: Duration::ZERO,
+            wall: Timestamp::UNIX_EPOCH,
+        };
+        let note = String::new();
+        Pending::of(News::Notice(Notice { reason, note, at }), 0)
+    }
 
     fn goes(reasons: &[&'static str]) -> usize {
         victim(reasons.iter().map(|&reason| Cow::Borrowed(reason)))
@@ -72,5 +87,20 @@ mod tests {
     #[test]
     fn the_oldest_goes_where_every_reason_waits_once() {
         assert_eq!(goes(&["a", "b", "c"]), 0);
+    }
+
+    #[test]
+    fn an_hour_of_one_reason_leaves_the_only_event_of_another() {
+        let mut queue = Queue::default();
+        queue.push(pending("rare"));
+        let dropped = (0..5000).filter_map(|_| queue.push(pending("flood")));
+        assert!(
+            dropped
+                .map(|gone| gone.reason().into_owned())
+                .all(|gone| gone == "flood")
+        );
+        assert_eq!(queue.len(), MOST_EVENTS);
+        let first = queue.front_mut().unwrap().reason().into_owned();
+        assert_eq!(first, "rare");
     }
 }
