@@ -98,7 +98,7 @@ impl Metrics {
                 .hooks
                 .insert(status.hook.name(), status.using.is_some());
         }
-        for source in [SourceName::Bpf, SourceName::Kmsg, SourceName::Nvml] {
+        for source in SourceName::ALL {
             let up = host.sources.iter().any(|open| open.name() == source);
             let counts = state.sources.entry(source).or_default();
             counts.up.store(up, Ordering::Relaxed);

@@ -2,7 +2,8 @@
 //! of kwok nodes, a local AWS, the daemons as processes, and real faults of this kernel.
 //!
 //! Everything here looks at nodemend from outside: it runs the binaries and applies the manifests
-//! that users get, and depends on none of their code.
+//! that users get, and takes none of their code. Only the benchmark `export` does: it needs thousands
+//! of the detector's exporters in one process.
 
 pub mod api_proxy;
 pub mod cloud;

@@ -15,6 +15,7 @@ pub(crate) async fn wrong() -> anyhow::Result<()> {
             "detector.criticalMounts={var}",
             "/detector/criticalMounts/0",
         ),
+        ("detector.httpAddress=localhost", "/detector/httpAddress"),
         ("repairer.replicas=0", "/repairer/replicas"),
         ("repairer.replicas=two", "/repairer/replicas"),
         ("policy.mode=On", "/policy/mode"),
@@ -46,6 +47,7 @@ pub(crate) async fn every_value() -> anyhow::Result<()> {
         ("detector.heartbeat=9m", r#""value":"9m""#),
         ("detector.fatalHeartbeat=9s", r#""value":"9s""#),
         ("detector.criticalMounts={/,/data}", r#""value":"/,/data""#),
+        ("detector.httpAddress=", r#""name":"NODEMEND_HTTP_ADDRESS","value":"""#),
         ("detector.disableHooks={oom}", r#""value":"oom""#),
         (
             "detector.config.ownFatalReasons=false",

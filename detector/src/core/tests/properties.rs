@@ -460,3 +460,31 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// Somebody sets the clock: nothing is opened, repeated or cleared by that, or at another time.
+    #[test]
+    fn the_wall_clock_decides_nothing(
+        faults in prop::collection::vec((0..DEVICES.len(), 0u64..900, -100_000i64..100_000), 0..60),
+    ) {
+        let (mut calm, mut jumping) = (started(), started());
+        for core in [&mut calm, &mut jumping] {
+            core.step(Input::Settings(settings()), at(1));
+        }
+        let mut seconds = 1;
+        for (device, pause, jump) in faults {
+            seconds += pause;
+            let true_time = at(seconds);
+            let wrong = Timestamp::from_second(true_time.wall.as_second() + jump).unwrap();
+            let set = Now { wall: wrong, ..true_time };
+            for input in [Input::Wake, signal(io_error(DEVICES[device].0), true_time)] {
+                let one = calm.step(input.clone(), true_time);
+                let other = jumping.step(input, set);
+                prop_assert_eq!(changes(&one), changes(&other));
+                let healthy = |outputs: &[Output]| storage(outputs).map(|storage| storage.healthy);
+                prop_assert_eq!(healthy(&one), healthy(&other));
+            }
+            prop_assert_eq!(calm.wake_at(), jumping.wake_at());
+        }
+    }
+}

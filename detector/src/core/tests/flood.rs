@@ -1,0 +1,62 @@
+//! A flood: bounded memory, exact counts, and a Fatal finding that it does not hold up.
+
+use super::*;
+use crate::signal::SourceName;
+
+/// Ten seconds of 10,000 a second.
+const SIGNALS: u32 = 100_000;
+
+/// Of a thousand entities at first, then of as many as there are signals.
+fn flood(core: &mut Core, entities: u32) {
+    for number in 0..SIGNALS {
+        let second = 2 + u64::from(number) / 10_000;
+        core.step(signal(oom(number % entities), at(second)), at(second));
+    }
+}
+
+fn counted(core: &Core) -> u64 {
+    let findings = core.findings.iter();
+    findings
+        .filter(|((reason, _), _)| *reason == Reason::OomKilling)
+        .map(|(_, open)| open.finding.count)
+        .sum()
+}
+
+#[test]
+fn every_signal_is_in_a_count_and_the_findings_stay_few() {
+    for entities in [1, 1000, u32::MAX] {
+        let mut core = started();
+        flood(&mut core, entities);
+        assert_eq!(counted(&core), u64::from(SIGNALS));
+        assert!(core.findings.iter().count() <= MOST_PER_REASON + 1);
+        assert!(core.findings.openings().len() <= 1024);
+    }
+}
+
+#[test]
+fn what_was_lost_on_the_way_is_counted_beside() {
+    let mut core = started();
+    flood(&mut core, 1000);
+    let lost = What::Lost {
+        source: SourceName::Bpf,
+        count: 4711,
+    };
+    core.step(signal(lost, at(20)), at(20));
+    let lost = core
+        .findings
+        .iter()
+        .find(|((reason, _), _)| *reason == Reason::SignalsLost);
+    assert_eq!(
+        lost.unwrap().1.finding.count + counted(&core),
+        u64::from(SIGNALS) + 4711
+    );
+}
+
+#[test]
+fn in_a_flood_a_fatal_finding_turns_its_condition_at_once() {
+    let mut core = started();
+    flood(&mut core, u32::MAX);
+    core.step(signal(read_only_line("sda1"), at(12)), at(12));
+    let outputs = core.step(evidence("sda1", read_only(true)), at(12));
+    assert!(!storage(&outputs).unwrap().healthy);
+}
