@@ -4,6 +4,7 @@ mod agent;
 mod away;
 mod coexistence;
 mod events;
+mod flood;
 mod front;
 mod frozen;
 mod http;
@@ -74,6 +75,10 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial(
             "detector::killed_a_thousand_times_it_forgets_and_invents_nothing",
             killed::a_thousand_times,
+        ),
+        suite.trial(
+            "detector::a_flood_is_counted_and_holds_up_nothing",
+            flood::counted_and_survived,
         ),
         suite.trial(
             "detector::with_its_disks_frozen_it_reports_and_ends",

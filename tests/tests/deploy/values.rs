@@ -47,7 +47,10 @@ pub(crate) async fn every_value() -> anyhow::Result<()> {
         ("detector.heartbeat=9m", r#""value":"9m""#),
         ("detector.fatalHeartbeat=9s", r#""value":"9s""#),
         ("detector.criticalMounts={/,/data}", r#""value":"/,/data""#),
-        ("detector.httpAddress=", r#""name":"NODEMEND_HTTP_ADDRESS","value":"""#),
+        (
+            "detector.httpAddress=",
+            r#""name":"NODEMEND_HTTP_ADDRESS","value":"""#,
+        ),
         ("detector.disableHooks={oom}", r#""value":"oom""#),
         (
             "detector.config.ownFatalReasons=false",
