@@ -62,6 +62,8 @@ pub(crate) struct Finding {
     pub count: u64,
     /// How often it was opened, or came back, within an hour.
     pub flaps: usize,
+    /// Known only from lines that are older than the first agent of this boot.
+    pub historic: bool,
     pub opened: Now,
     pub last_seen: Duration,
 }
@@ -73,13 +75,15 @@ pub(crate) const FLAPS: usize = 3;
 
 impl Finding {
     pub(crate) fn text(&self) -> Cow<'_, str> {
-        if self.flaps < FLAPS {
-            return Cow::Borrowed(&self.message);
+        let message = &self.message;
+        if self.historic {
+            return Cow::Owned(format!("{message}; before the agent's start"));
         }
-        Cow::Owned(format!(
-            "{}; flapping: {} times within an hour",
-            self.message, self.flaps
-        ))
+        if self.flaps < FLAPS {
+            return Cow::Borrowed(message);
+        }
+        let flaps = self.flaps;
+        Cow::Owned(format!("{message}; flapping: {flaps} times within an hour"))
     }
 }
 

@@ -246,6 +246,7 @@ impl Core {
                 message,
                 count: 1,
                 flaps: 0,
+                historic: false,
                 opened,
                 last_seen: now.boot,
             };
@@ -255,7 +256,6 @@ impl Core {
                 announced: now.boot,
                 announced_count: 1,
                 well_since: None,
-                historic: false,
             };
             self.findings.adopt(key, open);
         }

@@ -117,6 +117,7 @@ pub(super) fn finding_of(condition: &Existing, settings: &Settings, now: Now) ->
         subject: Subject::default(),
         count: 1,
         flaps: 0,
+        historic: false,
         opened: Now {
             boot: now.boot,
             wall: condition.transition,

@@ -47,8 +47,6 @@ pub(super) struct Open {
     pub(super) announced_count: u64,
     /// Since when its rule for clearing has been fulfilled.
     pub(super) well_since: Option<Duration>,
-    /// Known only from lines that are older than the first agent.
-    pub(super) historic: bool,
 }
 
 impl Findings {
@@ -97,7 +95,12 @@ impl Findings {
             sighting.subject = Subject::default();
         }
         // What is seen now is news, whatever happened before anybody watched.
-        if !historic && self.open.get(&key).is_some_and(|open| open.historic) {
+        if !historic
+            && self
+                .open
+                .get(&key)
+                .is_some_and(|open| open.finding.historic)
+        {
             self.remove(&key);
         }
         // It had cleared by then, if somebody had been awake: lines are read late after a restart.
@@ -181,6 +184,7 @@ impl Findings {
             subject: sighting.subject,
             count: sighting.count,
             flaps,
+            historic,
             opened: now,
             last_seen: sighting.at.min(now.boot),
         };
@@ -199,7 +203,6 @@ impl Findings {
                 announced: now.boot,
                 announced_count,
                 well_since: None,
-                historic,
             },
         );
     }
@@ -252,7 +255,7 @@ impl Findings {
 
     fn repeat(&mut self, key: &Key, sighting: Sighting, now: Now, out: &mut Vec<Output>) {
         self.broken_again(key, now, sighting.at, out);
-        let historic = self.open.get(key).is_some_and(|open| open.historic);
+        let historic = self.open.get(key).is_some_and(|open| open.finding.historic);
         let severity = self.severity(key.0, sighting.severity, historic);
         let Some(open) = self.open.get_mut(key) else {
             return;
@@ -432,7 +435,7 @@ impl Findings {
                 self.clear(&key, now, out);
             } else if let Some(open) = self.open.get_mut(&key) {
                 let severity = self.settings.severity(key.0, open.seen);
-                open.finding.severity = if open.historic {
+                open.finding.severity = if open.finding.historic {
                     severity.min(Severity::Warning)
                 } else {
                     severity

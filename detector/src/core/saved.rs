@@ -161,7 +161,6 @@ impl From<&Transition> for SavedTransition {
                 announced: finding.last_seen,
                 announced_count: finding.count,
                 well_since: None,
-                historic: false,
                 finding,
             }),
         }
@@ -185,7 +184,7 @@ fn save(open: &Open) -> SavedFinding {
         last_seen: finding.last_seen,
         announced: open.announced,
         announced_count: open.announced_count,
-        historic: open.historic,
+        historic: finding.historic,
     }
 }
 
@@ -201,6 +200,7 @@ fn open(saved: &SavedFinding, reason: Reason, severity: crate::reason::Severity)
             subject,
             count: saved.count,
             flaps: saved.flaps,
+            historic: saved.historic,
             opened: saved.opened.into(),
             last_seen: saved.last_seen,
         },
@@ -209,6 +209,5 @@ fn open(saved: &SavedFinding, reason: Reason, severity: crate::reason::Severity)
         announced_count: saved.announced_count,
         // Evidence is read anew: nobody watched for a while.
         well_since: None,
-        historic: saved.historic,
     }
 }

@@ -300,6 +300,7 @@ mod tests {
             subject: Subject::default(),
             count: 1,
             flaps: 0,
+            historic: false,
             opened: now,
             last_seen: now.boot,
         };

@@ -67,6 +67,7 @@ mod tests {
             subject: Subject::default(),
             count: 1,
             flaps: 0,
+            historic: false,
             opened: Now {
                 boot,
                 wall: jiff::Timestamp::UNIX_EPOCH,

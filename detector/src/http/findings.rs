@@ -73,6 +73,7 @@ mod tests {
             },
             count: 3,
             flaps: 0,
+            historic: false,
             opened: now,
             last_seen: now.boot,
         };
