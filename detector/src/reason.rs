@@ -87,6 +87,7 @@ pub(crate) struct Row {
     pub eks: bool,
     pub threshold: &'static str,
     pub meaning: &'static str,
+    pub cause: &'static str,
     pub advice: &'static str,
     /// Where the fact comes from.
     pub source: &'static str,
@@ -236,14 +237,33 @@ impl fmt::Display for Severity {
     }
 }
 
+impl Severity {
+    /// What this agent makes of it, and what follows.
+    pub(crate) fn consequence(self) -> &'static str {
+        match self {
+            Self::Info => "Counts it in the metrics and writes it to its log. No Event.",
+            Self::Warning => {
+                "An Event on the Node, and on the pod where there is one. The condition stays as it is."
+            }
+            Self::Fatal => {
+                "Events, and the condition False until it clears. A RepairPolicy in mode `Enforce` cordons, drains and replaces the node after the wait of its rule."
+            }
+        }
+    }
+}
+
 impl fmt::Display for Clears {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Quiet(quiet) => write!(
-                f,
-                "after {} minutes without a new signal",
-                quiet.as_secs() / 60
-            ),
+            Self::Quiet(quiet) => {
+                let minutes = quiet.as_secs() / 60;
+                match minutes % 60 {
+                    0 if minutes == 60 => f.write_str("after an hour")?,
+                    0 => write!(f, "after {} hours", minutes / 60)?,
+                    _ => write!(f, "after {minutes} minutes")?,
+                }
+                f.write_str(" without a new signal")
+            }
             Self::Recovered { settle } => {
                 f.write_str(
                     "when the evidence, read again every 10 seconds, says that it is over",

@@ -30,6 +30,7 @@ const fn of(condition: ConditionType) -> Row {
         eks: false,
         threshold: "each line that a rule of the configuration matches",
         meaning: "A log rule of the configuration matched.",
+        cause: "What the rule was written for.",
         advice: "See the rule in the detector's configuration.",
         source: "detector.yaml",
     }

@@ -12,6 +12,7 @@ pub(super) const OOM_KILLING: Row = Row {
     eks: false,
     threshold: "each kill; one finding for each container (or process outside of pods)",
     meaning: "The kernel killed a process because its memory cgroup, or the node, had no memory left.",
+    cause: "A memory limit below what the container needs, a leak, or more pods than the node has memory for.",
     advice: "Compare the container's memory limit with what it uses. Many kills in many pods mean that the node is overcommitted.",
     source: "tracepoint oom:mark_victim (Linux 4.13 and later); with task since the 2024 backports",
 };
@@ -24,6 +25,7 @@ pub(super) const APP_BLOCKED: Row = Row {
     eks: true,
     threshold: "one report of khungtaskd (`kernel.hung_task_timeout_secs`, 120 s by default); Fatal only for a process that the configuration names (criticalProcesses)",
     meaning: "A task has been in uninterruptible sleep for longer than the kernel's limit: a disk, a network file system or a lock does not answer.",
+    cause: "A disk or volume that hangs, an NFS server that is away, a kernel bug around a lock.",
     advice: "Look at what the process waits for (`cat /proc/<pid>/stack`) and at the disk or mount behind it.",
     source: "tracepoint sched:sched_process_hang; fires also when the kernel's own warnings are spent (hung_task_warnings)",
 };
@@ -36,6 +38,7 @@ pub(super) const SOFT_LOCKUP: Row = Row {
     eks: true,
     threshold: "each line; one finding for each CPU",
     meaning: "A CPU ran in the kernel for more than twice `kernel.watchdog_thresh` without scheduling.",
+    cause: "A driver that loops, a starved or paused virtual machine, failing hardware.",
     advice: "A single one can be a starved virtual machine. Repeated ones point to a driver or to hardware: drain and replace.",
     source: "kernel log, level 0: `watchdog: BUG: soft lockup - CPU#N stuck for Ns! [comm:pid]` (no tracepoint exists)",
 };
@@ -48,6 +51,7 @@ pub(super) const SIGNALS_LOST: Row = Row {
     eks: false,
     threshold: "each gap; one finding for each source",
     meaning: "More was reported than could be read: the ring buffer was full, or the kernel log was overwritten before it was read.",
+    cause: "A storm of faults or of log lines, and an agent that did not get to run in the meantime.",
     advice: "Look at what floods the log or the disk. The findings that are open stay right; their counts are lower bounds.",
     source: "the ring buffer's own counter; sequence numbers of /dev/kmsg",
 };
@@ -60,6 +64,7 @@ pub(super) const MONITORING_GAP: Row = Row {
     eks: false,
     threshold: "each restart of the agent",
     meaning: "For the time that the message names, no agent was watching: faults that only tracepoints show are not counted for it. The kernel log was read from where the agent before had stopped.",
+    cause: "An upgrade, a crash or an eviction of the agent.",
     advice: "None after an upgrade. Many of them: look why the agent restarts.",
     source: "the state that the agent before left in --state-dir",
 };
@@ -72,6 +77,7 @@ pub(super) const STATE_DAMAGED: Row = Row {
     eks: false,
     threshold: "at once, at the agent's start",
     meaning: "What the agent before had saved could not be read. Findings were rebuilt from the kernel log and the Node's conditions; those that only tracepoints show are forgotten.",
+    cause: "Something else that writes there, or a file of a newer release with another format.",
     advice: "Look at the file that was set aside, and at what else writes to --state-dir.",
     source: "the state file in --state-dir",
 };
@@ -86,6 +92,7 @@ pub(super) const UNEXPECTED_REBOOT: Row = Row {
     eks: false,
     threshold: "each boot that nobody asked for",
     meaning: "The host was reset, lost power or its kernel died: it was booted without having been shut down.",
+    cause: "A kernel panic, a watchdog or hypervisor reset, a loss of power; also an agent that had been killed before an orderly reboot.",
     advice: "Look at the last words of the kernel in the message, at the console of the machine, and at the cloud's own events.",
     source: BOOTS,
 };
@@ -98,6 +105,7 @@ pub(super) const UNEXPECTED_REBOOT_LOOP: Row = Row {
     eks: false,
     threshold: "the third boot within 24 hours that nobody asked for",
     meaning: "The host dies again and again.",
+    cause: "Failing hardware, or a kernel or driver that panics on the work that is scheduled here.",
     advice: "Replace the node. `severity: Fatal` in the configuration leaves that to repair.",
     source: BOOTS,
 };
@@ -112,6 +120,7 @@ pub(super) const CONFIG_INVALID: Row = Row {
     eks: false,
     threshold: "at once, when the changed file cannot be used; a good file clears it",
     meaning: "The detector's configuration file has an error. All of what was in force before stays in force.",
+    cause: "A mistake in the ConfigMap, or a file of another release.",
     advice: "`nodemend-detector check --config FILE` names every error with its line.",
     source: "the file, watched by inotify",
 };
@@ -126,6 +135,7 @@ pub(super) const CONFIG_PENDING: Row = Row {
     eks: false,
     threshold: "at once, when keys change that are read at start only; a restart clears it, or taking the change back",
     meaning: "A part of the detector's configuration waits for the agent's next start; the rest is in force.",
+    cause: "Sources and coexistence are set up once, at the start.",
     advice: "Restart the detector's pod on this node.",
     source: "the file, watched by inotify",
 };
