@@ -9,6 +9,7 @@ mod front;
 mod frozen;
 mod http;
 mod killed;
+mod memory;
 mod restart;
 mod retries;
 mod setup;
@@ -86,7 +87,15 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         ),
         suite.trial(
             "detector::without_a_place_for_its_state_it_says_so_and_goes_on",
-            frozen::without_a_place_for_its_state,
+            memory::nowhere,
+        ),
+        suite.trial(
+            "detector::a_damaged_state_is_set_aside_and_told",
+            memory::damaged,
+        ),
+        suite.trial(
+            "detector::a_boot_that_nobody_asked_for_is_told_once",
+            memory::unexpected_boot,
         ),
         suite.trial("detector::sigterm_leaves_the_conditions", restart::sigterm),
         suite.trial(

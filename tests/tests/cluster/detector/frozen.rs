@@ -41,26 +41,3 @@ pub(super) async fn disks(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     drop(frozen);
     Ok(())
 }
-
-pub(super) async fn without_a_place_for_its_state(cluster: Arc<Cluster>) -> anyhow::Result<()> {
-    let node = "stateless-node";
-    cluster.create_node(node).await?;
-    let disk = Ext4::mounted()?;
-    let critical = disk.path().display().to_string();
-    let nowhere = "/proc/nodemend";
-    let args = [
-        "--state-dir",
-        nowhere,
-        "--boots-dir",
-        nowhere,
-        "--critical-mount",
-        &critical,
-    ];
-    let mut agent = Agent::start(&cluster.detector_kubeconfig, node, &args)?;
-    agent.wait_complaint(&["create /proc/nodemend"]).await?;
-    disk.turn_read_only()?;
-    cluster
-        .wait_condition(node, "StorageReady", "False")
-        .await?;
-    Ok(())
-}

@@ -24,11 +24,10 @@ pub(crate) async fn missing() -> anyhow::Result<()> {
     let mut unreadable = repairer(Path::new("/nonexistent/kubeconfig"), "a", &cloud)?;
     let status = unreadable.wait_exit(SOON)?;
     ensure!(status.code() == Some(3), "{status}");
+    let said = unreadable.output().await;
     ensure!(
-        unreadable
-            .log_lines()
-            .join("\n")
-            .contains("read the kubeconfig /nonexistent/kubeconfig")
+        said.contains("read the kubeconfig /nonexistent/kubeconfig"),
+        "{said}"
     );
 
     let control_plane = ControlPlane::start().await?;
