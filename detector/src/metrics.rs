@@ -46,11 +46,11 @@ struct State {
     health: Exporting,
 }
 
-#[derive(Default)]
-struct Source {
-    up: bool,
-    signals: u64,
-    lost: u64,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Source {
+    pub up: bool,
+    pub signals: u64,
+    pub lost: u64,
 }
 
 /// How the exporter is.
@@ -83,7 +83,7 @@ impl Metrics {
                 .hooks
                 .insert(status.hook.name(), status.using.is_some());
         }
-        for source in [SourceName::Bpf, SourceName::Kmsg, SourceName::Nvml] {
+        for source in SourceName::ALL {
             let up = host.sources.iter().any(|open| open.name() == source);
             state.sources.entry(source).or_default().up = up;
         }
@@ -200,6 +200,10 @@ impl Metrics {
             findings: state.open.values().cloned().collect(),
             conditions: state.conditions.clone(),
         }
+    }
+
+    pub(crate) fn sources(&self) -> BTreeMap<SourceName, Source> {
+        self.state().sources.clone()
     }
 
     /// In Prometheus' text format.

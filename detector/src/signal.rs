@@ -184,6 +184,8 @@ pub(crate) enum SourceName {
 }
 
 impl SourceName {
+    pub(crate) const ALL: [Self; 4] = [Self::Bpf, Self::Kmsg, Self::Nvml, Self::File];
+
     /// For the state file and metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
