@@ -190,3 +190,6 @@ impl<F: FnMut(String)> Write for LogLine<F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
