@@ -11,6 +11,10 @@ use crate::args::Format;
 use crate::core::{Condition, Output};
 use crate::finding::Transition;
 use crate::source::bpf::HookStatus;
+use crate::text;
+
+/// More than any finding or condition says.
+const LONGEST: usize = 4096;
 
 /// Until the reader ends.
 pub(super) fn show(
@@ -63,11 +67,11 @@ fn changes(format: Format, old: &[Condition], new: &[Condition]) -> anyhow::Resu
     Ok(())
 }
 
-fn print(format: Format, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+fn print(format: Format, json: &Value, say: impl FnOnce() -> String) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => writeln!(out, "{json}"),
-        Format::Text => writeln!(out, "{}", text()),
+        Format::Text => writeln!(out, "{}", text::printable(say().as_bytes(), LONGEST)),
     }
     .and_then(|()| out.flush())
     .context("write to standard output")

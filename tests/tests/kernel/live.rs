@@ -42,6 +42,8 @@ pub(crate) const TESTS: &[Test] = &[
 const POD: &str = "0f7a1c9e-3b7d-4c5e-9f00-1234567890ab";
 /// Much longer than anything takes, also on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Longer than the detector takes to tell of repeats.
+const QUIET: Duration = Duration::from_millis(2500);
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
@@ -89,6 +91,32 @@ impl Screen {
         })
     }
 
+    /// Waits until nothing has been drawn for a while: on a quiet host nothing moves.
+    fn quiet(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + TIMEOUT;
+        while self.read(QUIET)? {
+            ensure!(
+                Instant::now() < deadline,
+                "it is drawn again and again: {:?}",
+                self.drawn
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether anything was drawn within this time.
+    fn read(&mut self, patience: Duration) -> anyhow::Result<bool> {
+        let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
+        let patience = Timespec::try_from(patience).context("compute the time to wait")?;
+        if poll(&mut fds, Some(&patience)).context("wait for a terminal")? == 0 {
+            return Ok(false);
+        }
+        let mut buffer = [0; 8192];
+        let length = self.master.read(&mut buffer).context("read a terminal")?;
+        self.drawn += &String::from_utf8_lossy(&buffer[..length]);
+        Ok(true)
+    }
+
     /// What was drawn until `text` had been; the next wait looks at what comes after that.
     fn wait_for(&mut self, text: &str) -> anyhow::Result<String> {
         let deadline = Instant::now() + TIMEOUT;
@@ -98,15 +126,9 @@ impl Screen {
                 return Ok(std::mem::replace(&mut self.drawn, rest));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let readable = PollFlags::IN;
-            let mut fds = [PollFd::new(&self.master, readable)];
-            let left = Timespec::try_from(left).context("compute the time to wait")?;
-            if poll(&mut fds, Some(&left)).context("wait for a terminal")? == 0 {
+            if !self.read(left)? {
                 bail!("{text:?} was not drawn; so far: {:?}", self.drawn);
             }
-            let mut buffer = [0; 8192];
-            let length = self.master.read(&mut buffer).context("read a terminal")?;
-            self.drawn += &String::from_utf8_lossy(&buffer[..length]);
         }
     }
 
@@ -158,6 +180,8 @@ fn draws() -> anyhow::Result<()> {
     screen.wait_for("OOMKilling")?;
     screen.wait_for("memory hog")?;
     screen.wait_for(POD)?;
+    screen.quiet()?;
+    screen.drawn.clear();
     resize(&screen.master, 40, 40)?;
     // The detector has no controlling terminal here that would send it.
     screen.send(Signal::WINCH)?;
