@@ -78,10 +78,7 @@ pub fn main() -> anyhow::Result<u8> {
             logging::start(args.log_format);
             run(args)
         }
-        Command::Watch { sources, output } => {
-            logging::start(output);
-            watch::watch(&sources, output).map(|()| SUCCESS)
-        }
+        Command::Watch { sources, output } => watch::watch(&sources, output).map(|()| SUCCESS),
         Command::Check { sources, output } => {
             logging::start(output);
             if let Some(file) = &sources.config {

@@ -68,6 +68,13 @@ impl SourceCounts {
     }
 }
 
+/// What came from a source.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Source {
+    pub signals: u64,
+    pub lost: u64,
+}
+
 /// How the exporter is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Exporting {
@@ -209,6 +216,18 @@ impl Metrics {
             findings: state.open.values().cloned().collect(),
             conditions: state.conditions.clone(),
         }
+    }
+
+    pub(crate) fn sources(&self) -> BTreeMap<SourceName, Source> {
+        let state = self.state();
+        let counted = |counts: &SourceCounts| Source {
+            signals: counts.signals.load(Ordering::Relaxed),
+            lost: counts.lost.load(Ordering::Relaxed),
+        };
+        let sources = state.sources.iter();
+        sources
+            .map(|(name, counts)| (*name, counted(counts)))
+            .collect()
     }
 
     /// In Prometheus' text format.

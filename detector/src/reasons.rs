@@ -88,3 +88,19 @@ fn markdown() -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_for_people() {
+        insta::assert_snapshot!(reasons(TableFormat::Text));
+    }
+
+    #[test]
+    fn the_table_for_programs() {
+        let table: Value = serde_json::from_str(&reasons(TableFormat::Json)).unwrap();
+        insta::assert_snapshot!(format!("{table:#}"));
+    }
+}

@@ -1,22 +1,46 @@
 //! `nodemend-detector watch`: findings and conditions of this host, live, without a cluster.
 
-use std::io::Write;
-use std::sync::{Arc, mpsc};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
+use self::live::End;
+use self::view::View;
 use crate::args::{Format, SourceArgs};
 use crate::clock;
-use crate::core::{Condition, Core, Output};
-use crate::finding::Transition;
+use crate::core::Core;
 use crate::host::Host;
+use crate::logging;
+use crate::metrics::{Metrics, counted};
 use crate::probe::Prober;
 use crate::reader::{self, Memory, Message};
 use crate::reload::{self, ConfigFile};
+use crate::signal::SourceName;
+use crate::source::bpf::HookStatus;
 use crate::state::file::Left;
 
+mod json;
+mod lines;
+mod live;
+mod row;
+mod terminal;
+mod view;
+
+enum Display {
+    /// With the log's lines.
+    Live(UnboundedReceiver<String>),
+    Lines(Format),
+}
+
 pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
+    let display = if format == Format::Text && terminal::can_draw() {
+        Display::Live(live::start_log())
+    } else {
+        logging::start(format);
+        Display::Lines(format)
+    };
     let (file, mut config) = ConfigFile::open(args).context("use the configuration")?;
     let host = Host::open(args, &config);
     let live = host.live();
@@ -25,10 +49,12 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     if host.watches_nothing(&config) {
         bail!("nothing can be watched on this host; `nodemend-detector check` says why");
     }
-    let (sender, outputs) = mpsc::channel();
+    let (sender, outputs) = mpsc::unbounded_channel();
     let core = Core::new(host.monitored());
     let prober = Prober::new(args.host_proc.clone(), args.critical_mounts.clone());
-    let hooks = hooks(&host);
+    let metrics = Arc::new(Metrics::default());
+    metrics.host(&host);
+    let missing = missing(&host);
     // What a look at the host shows is nobody's memory.
     let memory = Memory {
         boot_id: clock::boot_id()?,
@@ -36,11 +62,11 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     };
     let config = Arc::new(config);
     let output = move |output| {
-        // The receiver lives as long as the process.
+        // When nobody shows it any more the process is on its way out.
         drop(sender.send(output));
     };
     let (mailbox, thread) = reader::start(
-        host.sources,
+        counted::all(host.sources, &metrics),
         core,
         prober,
         Arc::clone(&config),
@@ -51,46 +77,14 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     file.watch(&config, live, move |message| changes.send(message))?;
     // There is no Node whose conditions could stand already.
     mailbox.send(Message::Existing(Vec::new()));
-
-    let mut shown: Vec<Condition> = Vec::new();
-    for output in outputs {
-        match output {
-            Output::Transition(transition) => {
-                print(format, &transition_json(&transition), || text(&transition))?
+    match display {
+        Display::Live(log) => {
+            let view = View::new(host.hooks, missing);
+            if live::show(view, &metrics, outputs, log)? == End::Asked {
+                return Ok(());
             }
-            Output::Conditions { conditions, .. } => {
-                // The first conditions come when the past is read: from here on everything is new.
-                if shown.is_empty() {
-                    print(format, &json!({"ready": true, "hooks": hooks}), || {
-                        "watching".to_owned()
-                    })?;
-                }
-                for condition in &conditions {
-                    let before = shown.iter().find(|shown| shown.kind == condition.kind);
-                    if before.map(|shown| (shown.healthy, &shown.message))
-                        != Some((condition.healthy, &condition.message))
-                    {
-                        print(format, &condition_json(condition), || {
-                            condition_text(condition)
-                        })?;
-                    }
-                }
-                for gone in shown
-                    .iter()
-                    .filter(|old| conditions.iter().all(|new| new.kind != old.kind))
-                {
-                    let name = gone.kind.name();
-                    print(
-                        format,
-                        &json!({"condition": name, "status": "absent"}),
-                        || format!("{name} is not watched any more"),
-                    )?;
-                }
-                shown = conditions;
-            }
-            // Answered by the reader itself, and kept by nobody.
-            Output::Probe { .. } | Output::Open(_) | Output::State(_) => {}
         }
+        Display::Lines(format) => lines::show(format, &host.hooks, outputs)?,
     }
     match thread.join() {
         Ok(result) => result,
@@ -98,84 +92,29 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     }
 }
 
-fn print(format: Format, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match format {
-        Format::Json => writeln!(out, "{json}"),
-        Format::Text => writeln!(out, "{}", text()),
-    }
-    .and_then(|()| out.flush())
-    .context("write to standard output")
-}
-
-fn hooks(host: &Host) -> Value {
-    host.hooks
+/// Why a source is not watched.
+fn missing(host: &Host) -> BTreeMap<SourceName, String> {
+    let programs = host
+        .sources
         .iter()
-        .map(|status| (status.hook.name().to_owned(), json!(status.using)))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
-}
-
-fn transition_json(transition: &Transition) -> Value {
-    let finding = &transition.finding;
-    let nanoseconds =
-        |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    let mut value = json!({
-        "at": transition.found.wall.to_string(),
-        "transition": transition.change.name(),
-        "reason": finding.reason.name(),
-        "condition": finding.reason.row().condition.name(),
-        "severity": finding.severity.to_string(),
-        "message": finding.text(),
-        "historic": finding.historic,
-        "entity": finding.entity,
-        "count": finding.count,
-        "subject": finding.subject,
-        "faultNs": nanoseconds(transition.fault),
-        "foundNs": nanoseconds(transition.found.boot),
-    });
-    if let Some(workload) = &finding.subject.workload {
-        value["subject"]["cgroup"] = json!(workload.cgroup);
-        value["subject"]["podUid"] = json!(workload.pod_uid);
-        value["subject"]["containerId"] = json!(workload.container_id);
-    }
-    value
-}
-
-fn text(transition: &Transition) -> String {
-    let finding = &transition.finding;
-    let pod = finding
-        .subject
-        .workload
-        .as_ref()
-        .map(|workload| format!(" [{}]", workload.cgroup))
-        .unwrap_or_default();
-    format!(
-        "{} {:<8} {:<7} {}: {}{pod}",
-        transition.found.wall.strftime("%H:%M:%S"),
-        transition.change.name(),
-        finding.severity,
-        finding.reason,
-        finding.message
-    )
-}
-
-fn condition_json(condition: &Condition) -> Value {
-    json!({
-        "condition": condition.kind.name(),
-        "status": if condition.healthy { "True" } else { "False" },
-        "reason": condition.reason,
-        "message": condition.message,
-        "transitionTime": condition.transition.to_string(),
-    })
-}
-
-fn condition_text(condition: &Condition) -> String {
-    format!(
-        "{}={} {}: {}",
-        condition.kind.name(),
-        condition.healthy,
-        condition.reason,
-        condition.message
-    )
+        .any(|open| open.name() == SourceName::Bpf);
+    let why = |status: &HookStatus| status.missing.clone();
+    let programs = if programs {
+        None
+    } else {
+        host.hooks.first().and_then(why)
+    };
+    let others = [
+        (SourceName::Kmsg, &host.kernel_log),
+        (SourceName::Nvml, &host.nvml),
+        (SourceName::File, &host.log_files),
+    ];
+    let others = others
+        .into_iter()
+        .filter_map(|(source, open)| Some((source, open.clone().err()?)));
+    programs
+        .map(|why| (SourceName::Bpf, why))
+        .into_iter()
+        .chain(others)
+        .collect()
 }

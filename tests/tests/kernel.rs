@@ -8,6 +8,8 @@ mod forged;
 mod host;
 #[path = "kernel/hung_task.rs"]
 mod hung_task;
+#[path = "kernel/live.rs"]
+mod live;
 #[path = "kernel/net_drop.rs"]
 mod net_drop;
 #[path = "kernel/oom.rs"]
@@ -43,7 +45,7 @@ fn main() {
     ];
     let tests = tests
         .into_iter()
-        .chain([host::TESTS, undone::TESTS])
+        .chain([host::TESTS, live::TESTS, undone::TESTS])
         .flatten();
     let trials = tests
         .map(|&(name, needs, test)| trial(name, support.missing(needs), test))
