@@ -119,15 +119,24 @@ impl Screen {
 
     /// What was drawn until `text` had been; the next wait looks at what comes after that.
     fn wait_for(&mut self, text: &str) -> anyhow::Result<String> {
+        self.wait_for_all(&[text])
+    }
+
+    /// The same for several, in any order.
+    fn wait_for_all(&mut self, texts: &[&str]) -> anyhow::Result<String> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
-            if let Some(at) = self.drawn.find(text) {
-                let rest = self.drawn.split_off(at + text.len());
+            let ends = texts
+                .iter()
+                .map(|text| Some(self.drawn.find(text)? + text.len()));
+            if let Some(ends) = ends.collect::<Option<Vec<_>>>() {
+                let end = ends.into_iter().max().unwrap_or(0);
+                let rest = self.drawn.split_off(end);
                 return Ok(std::mem::replace(&mut self.drawn, rest));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if !self.read(left)? {
-                bail!("{text:?} was not drawn; so far: {:?}", self.drawn);
+                bail!("{texts:?} were not drawn; so far: {:?}", self.drawn);
             }
         }
     }
@@ -177,9 +186,7 @@ fn draws() -> anyhow::Result<()> {
     screen.wait_for("watching since")?;
     let cgroup = PodCgroup::systemd(POD)?;
     cgroup.oom_kill("memory hog")?;
-    screen.wait_for("OOMKilling")?;
-    screen.wait_for("memory hog")?;
-    screen.wait_for(POD)?;
+    screen.wait_for_all(&["OOMKilling", "memory hog", POD])?;
     screen.quiet()?;
     screen.drawn.clear();
     resize(&screen.master, 40, 40)?;
