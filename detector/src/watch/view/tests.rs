@@ -77,10 +77,7 @@ fn hooks() -> Vec<HookStatus> {
 
 fn counts(counts: [(SourceName, u64, u64); 2]) -> BTreeMap<SourceName, Source> {
     let source = |(name, signals, lost)| {
-        let source = Source {
-            signals,
-            lost,
-        };
+        let source = Source { signals, lost };
         (name, source)
     };
     counts.into_iter().map(source).collect()
