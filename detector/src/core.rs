@@ -10,6 +10,7 @@ use crate::state::State;
 
 mod accelerated;
 mod assess;
+mod blocked;
 mod condition;
 mod configuration;
 mod findings;
@@ -19,6 +20,8 @@ mod suspects;
 
 use self::accelerated::Gpus;
 use self::assess::Assessed;
+use self::blocked::BlockedTasks;
+pub(crate) use self::blocked::TaskState;
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
 use self::findings::Findings;
@@ -37,6 +40,11 @@ pub(crate) enum Input {
     Evidence {
         device: String,
         evidence: Evidence,
+    },
+    /// The answer to [`Output::LookAtTask`].
+    Task {
+        pid: u32,
+        state: TaskState,
     },
     /// The configuration, at start and whenever it changes.
     Settings(Settings),
@@ -76,6 +84,10 @@ pub(crate) enum Output {
     Probe {
         device: String,
     },
+    /// Find out whether this task is in uninterruptible sleep now.
+    LookAtTask {
+        pid: u32,
+    },
     /// All open findings as they are now, repeats counted.
     Open(Vec<Finding>),
     /// What the next agent must know, once everything before it has been told.
@@ -86,6 +98,7 @@ pub(crate) struct Core {
     monitored: Vec<ConditionType>,
     findings: Findings,
     suspects: Suspects,
+    blocked: BlockedTasks,
     gpus: Gpus,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
     before: BTreeMap<ConditionType, Before>,
@@ -104,6 +117,7 @@ impl Core {
             monitored,
             findings: Findings::default(),
             suspects: Suspects::default(),
+            blocked: BlockedTasks::default(),
             gpus: Gpus::default(),
             before: BTreeMap::new(),
             node_read: false,
@@ -116,7 +130,12 @@ impl Core {
     /// When [`Input::Wake`] is wanted, by `CLOCK_BOOTTIME`.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
         let clears = self.findings.wake_at();
-        clears.into_iter().chain(self.suspects.wake_at()).min()
+        let looks = self.suspects.wake_at().into_iter();
+        clears
+            .into_iter()
+            .chain(looks)
+            .chain(self.blocked.wake_at())
+            .min()
     }
 
     pub(crate) fn open_findings(&self) -> Vec<Finding> {
@@ -147,10 +166,15 @@ impl Core {
                     .suspects
                     .evidence(&device, evidence, findings, now, &mut out);
             }
+            Input::Task { pid, state } => {
+                let findings = &mut self.findings;
+                self.blocked.seen(pid, state, findings, now, &mut out);
+            }
             Input::Settings(settings) => self.findings.configure(settings, now, &mut out),
             Input::Wake => {
                 self.findings.wake(now, &mut out);
                 self.suspects.wake(&self.findings, now, &mut out);
+                self.blocked.wake(&self.findings, now, &mut out);
             }
         }
         let published = self.publish(fault, now);
@@ -220,7 +244,13 @@ impl Core {
         match assess::assess(signal, self.findings.settings()) {
             // A first start turns no node red over old lines.
             Assessed::Sighting(sighting) if historic => self.findings.see_past(sighting, now, out),
-            Assessed::Sighting(sighting) => self.findings.see(sighting, now, out),
+            Assessed::Sighting(sighting) => {
+                let task = blocked::pid(&(sighting.reason, sighting.entity.clone()));
+                self.findings.see(sighting, now, out);
+                if let Some(pid) = task {
+                    self.blocked.add(pid, &self.findings, now, out);
+                }
+            }
             Assessed::SuspectReadOnly { device } => {
                 self.suspects
                     .add(device, fault, &mut self.findings, now, out);

@@ -14,7 +14,7 @@ use anyhow::Context;
 use tracing::warn;
 
 use crate::aside;
-use crate::core::Evidence;
+use crate::core::{Evidence, TaskState};
 use crate::mounts::{self, Situation};
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -59,6 +59,24 @@ impl Prober {
                 "nobody can look at the device"
             );
             answer(device, Evidence::Late);
+        }
+    }
+
+    pub(crate) fn task_state(&self, pid: u32) -> TaskState {
+        let path = self.host_proc.join(pid.to_string()).join("stat");
+        match fs::read(&path) {
+            Ok(stat) => parse_stat(&stat).unwrap_or(TaskState::Unknown),
+            // ESRCH: it ended between open and read.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    || error.raw_os_error() == Some(libc::ESRCH) =>
+            {
+                TaskState::Free
+            }
+            Err(error) => {
+                warn!(path = %path.display(), %error, "nobody can look at the task");
+                TaskState::Unknown
+            }
         }
     }
 
@@ -210,4 +228,42 @@ fn device_number(device: &str) -> Option<(u32, u32)> {
     let text = fs::read_to_string(format!("/sys/class/block/{device}/dev")).ok()?;
     let (major, minor) = text.trim().split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Fields 3 and 22 of proc_pid_stat(5). The name before them may hold anything, parentheses too.
+fn parse_stat(stat: &[u8]) -> Option<TaskState> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let started = fields.nth(18)?.parse().ok()?;
+    Some(if state == "D" {
+        TaskState::Blocked { started }
+    } else {
+        TaskState::Free
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_calls_itself_blocked_is_not() {
+        let stat = |state: &str| {
+            format!("7 (x) D 1) {state} 1 1 1 0 -1 64 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0 0\n")
+        };
+        let of = |state| parse_stat(stat(state).as_bytes());
+        assert_eq!(of("D"), Some(TaskState::Blocked { started: 4711 }));
+        assert_eq!(of("S"), Some(TaskState::Free));
+        assert_eq!(parse_stat(b"7 (x"), None);
+        assert_eq!(parse_stat(b"7 (x) D 1"), None);
+    }
+
+    #[test]
+    fn a_task_that_has_ended_is_free() {
+        let prober = Prober::new(PathBuf::from("/proc"), Vec::new());
+        assert_eq!(prober.task_state(u32::MAX), TaskState::Free);
+        assert_eq!(prober.task_state(std::process::id()), TaskState::Free);
+    }
 }

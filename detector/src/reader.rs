@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::config::{Config, Scope};
-use crate::core::{Core, Evidence, Existing, Input, Output};
+use crate::core::{Core, Evidence, Existing, Input, Output, TaskState};
 use crate::probe::Prober;
 use crate::signal::{Signal, What};
 use crate::source::Source;
@@ -29,6 +29,10 @@ pub(crate) enum Message {
     Evidence {
         device: String,
         evidence: Evidence,
+    },
+    Task {
+        pid: u32,
+        state: TaskState,
     },
     /// From a thread that is no source.
     Signal(Signal),
@@ -144,6 +148,7 @@ impl<F: FnMut(Output)> Reader<F> {
                     Message::Evidence { device, evidence } => {
                         self.step(Input::Evidence { device, evidence })
                     }
+                    Message::Task { pid, state } => self.step(Input::Task { pid, state }),
                     Message::Stop => {
                         self.save();
                         return Ok(());
@@ -320,6 +325,11 @@ fn hand_over(
                     mailbox.send(Message::Evidence { device, evidence })
                 });
             }
+            // It cannot hang: the kernel takes no lock of the task for it.
+            Output::LookAtTask { pid } => mailbox.send(Message::Task {
+                pid,
+                state: prober.task_state(pid),
+            }),
             Output::Transition(_) | Output::Conditions { .. } => {
                 *save_at = Some(Duration::ZERO);
                 output(item);

@@ -183,7 +183,10 @@ impl<'a> Replay<'a> {
                     };
                     said.extend(self.step(Input::Evidence { device, evidence }, line));
                 }
-                Output::Conditions { .. } | Output::Open(_) | Output::State(_) => {}
+                Output::Conditions { .. }
+                // A saved log has no tasks.
+                | Output::LookAtTask { .. }
+                | Output::Open(_) | Output::State(_) => {}
             }
         }
         said

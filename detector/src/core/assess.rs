@@ -1,5 +1,6 @@
 //! PURE. What a signal says, in words, and about whom.
 
+use super::blocked;
 use super::configuration::ConfigState;
 use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
@@ -71,7 +72,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             );
             Assessed::Sighting(Sighting {
                 reason,
-                entity: format!("pid {}", task.pid),
+                entity: blocked::entity(task.pid),
                 severity,
                 message,
                 subject: of_task(task),

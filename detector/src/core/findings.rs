@@ -18,6 +18,7 @@ pub(super) const MOST_PER_REASON: usize = 256;
 /// Entities that are remembered though they have no open finding.
 const MOST_REMEMBERED: usize = 1024;
 pub(super) const OTHERS: &str = "(others)";
+const OTHERS_QUIET: Duration = Duration::from_secs(600);
 
 /// In which openings are counted.
 pub(super) const FLAP_WINDOW: Duration = Duration::from_secs(3600);
@@ -379,6 +380,11 @@ impl Findings {
                 Some(open.finding.last_seen + changed.unwrap_or(quiet)),
                 Duration::ZERO,
             ),
+            // Many entities: no evidence of any one says that all are well.
+            Clears::Recovered { .. } | Clears::RecoveredOrReboot { .. } if key.1 == OTHERS => {
+                let quiet = changed.unwrap_or(OTHERS_QUIET);
+                (Some(open.finding.last_seen + quiet), Duration::ZERO)
+            }
             Clears::Recovered { settle } | Clears::RecoveredOrReboot { settle } => {
                 (open.well_since, changed.unwrap_or(settle))
             }

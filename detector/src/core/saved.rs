@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::blocked;
 use super::condition::Before;
 use super::findings::{Key, Open};
 use super::settings::Settings;
@@ -98,6 +99,10 @@ impl Core {
         for device in &state.suspects {
             self.suspects
                 .add(device.clone(), now.boot, &mut self.findings, now, &mut out);
+        }
+        let open: Vec<_> = self.findings.iter().map(|(key, _)| key.clone()).collect();
+        for pid in open.iter().filter_map(blocked::pid) {
+            self.blocked.add(pid, &self.findings, now, &mut out);
         }
         let gap = now.boot.saturating_sub(state.saved.boot);
         let reason = Reason::MonitoringGap;

@@ -21,13 +21,15 @@ pub(super) const APP_BLOCKED: Row = Row {
     name: "AppBlocked",
     condition: ConditionType::KernelReady,
     severity: Severity::Warning,
-    clears: Clears::Quiet(Duration::from_secs(600)),
+    clears: Clears::Recovered {
+        settle: Duration::from_secs(15),
+    },
     eks: true,
     threshold: "one report of khungtaskd (`kernel.hung_task_timeout_secs`, 120 s by default); Fatal only for a process that the configuration names (criticalProcesses)",
     meaning: "A task has been in uninterruptible sleep for longer than the kernel's limit: a disk, a network file system or a lock does not answer.",
     cause: "A disk or volume that hangs, an NFS server that is away, a kernel bug around a lock.",
     advice: "Look at what the process waits for (`cat /proc/<pid>/stack`) and at the disk or mount behind it.",
-    source: "tracepoint sched:sched_process_hang; fires also when the kernel's own warnings are spent (hung_task_warnings)",
+    source: "tracepoint sched:sched_process_hang, then the task's state in /proc/<pid>/stat; fires also when the kernel's own warnings are spent (hung_task_warnings)",
 };
 
 pub(super) const SOFT_LOCKUP: Row = Row {

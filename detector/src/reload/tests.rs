@@ -189,6 +189,7 @@ impl Agent {
                 Ok(
                     Output::Conditions { .. }
                     | Output::Probe { .. }
+                    | Output::LookAtTask { .. }
                     | Output::Open(_)
                     | Output::State(_),
                 ) => {}

@@ -39,7 +39,10 @@ pub(super) fn show(
                 shown = Some(conditions);
             }
             // Answered by the reader itself, and kept by nobody.
-            Output::Probe { .. } | Output::Open(_) | Output::State(_) => {}
+            Output::Probe { .. }
+            | Output::LookAtTask { .. }
+            | Output::Open(_)
+            | Output::State(_) => {}
         }
     }
     Ok(())

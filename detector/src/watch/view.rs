@@ -70,7 +70,7 @@ impl View {
                 let key = |finding: Finding| ((finding.reason, finding.entity.clone()), finding);
                 self.open = findings.into_iter().map(key).collect();
             }
-            Output::Probe { .. } | Output::State(_) => {}
+            Output::Probe { .. } | Output::LookAtTask { .. } | Output::State(_) => {}
         }
     }
 

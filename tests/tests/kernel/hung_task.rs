@@ -11,7 +11,7 @@ use crate::support::Needs;
 use crate::watch::Watch;
 
 pub(crate) const TESTS: &[Test] = &[(
-    "a_hung_task_is_named_once_although_the_kernel_repeats_itself",
+    "a_hung_task_is_named_once_and_clears_when_it_runs",
     Needs::HungTask,
     hung,
 )];
@@ -39,5 +39,11 @@ fn hung() -> anyhow::Result<()> {
             "{of_it:#?}"
         );
     }
+    let pid = task.pid();
+    drop(task);
+    // Its own state says so, not that nothing was heard of it for a while.
+    watch.line("the end of it", |line| {
+        line["transition"] == "cleared" && line["subject"]["pid"] == pid
+    })?;
     Ok(())
 }

@@ -164,6 +164,69 @@ fn a_line_after_a_good_reading_is_asked_about_again_before_anything_clears() {
     );
 }
 
+fn hung(pid: u32) -> What {
+    let task = Task {
+        pid,
+        ..Task::default()
+    };
+    What::HungTask { task }
+}
+
+fn task(pid: u32, state: TaskState) -> Input {
+    Input::Task { pid, state }
+}
+
+#[test]
+fn a_hung_task_is_looked_at_and_clears_when_it_is_free_and_not_by_silence() {
+    let mut core = started();
+    let outputs = core.step(signal(hung(7), at(2)), at(2));
+    assert!(outputs.contains(&Output::LookAtTask { pid: 7 }));
+    core.step(task(7, TaskState::Blocked { started: 1 }), at(2));
+    for second in [3600, 7200] {
+        let outputs = core.step(Input::Wake, at(second));
+        assert_eq!(outputs, [Output::LookAtTask { pid: 7 }]);
+        core.step(task(7, TaskState::Blocked { started: 1 }), at(second));
+    }
+    core.step(Input::Wake, at(7210));
+    core.step(task(7, TaskState::Free), at(7210));
+    let outputs = core.step(Input::Wake, at(7225));
+    assert_eq!(
+        changes(&outputs),
+        [(Change::Cleared, Reason::AppBlocked, Severity::Warning)]
+    );
+    assert_eq!(core.wake_at(), None);
+}
+
+#[test]
+fn another_task_of_the_same_number_is_not_the_one_that_hung() {
+    let mut core = started();
+    core.step(signal(hung(7), at(2)), at(2));
+    core.step(task(7, TaskState::Blocked { started: 1 }), at(2));
+    core.step(Input::Wake, at(12));
+    core.step(task(7, TaskState::Blocked { started: 2 }), at(12));
+    assert_eq!(changes(&core.step(Input::Wake, at(27))).len(), 1);
+}
+
+#[test]
+fn a_task_that_nobody_can_look_at_stays_what_it_was() {
+    let mut core = started();
+    core.step(signal(hung(7), at(2)), at(2));
+    core.step(task(7, TaskState::Unknown), at(2));
+    assert_eq!(changes(&core.step(Input::Wake, at(9000))), []);
+}
+
+#[test]
+fn what_many_tasks_share_clears_after_a_while_without_a_signal() {
+    let mut core = started();
+    for pid in 0..1000 {
+        core.step(signal(hung(pid), at(2)), at(2));
+    }
+    let others = (Reason::AppBlocked, OTHERS.to_owned());
+    assert!(core.findings.get(&others).is_some());
+    core.step(Input::Wake, at(602));
+    assert!(core.findings.get(&others).is_none());
+}
+
 #[test]
 fn the_third_opening_within_an_hour_is_flapping_and_is_said() {
     let mut core = started();

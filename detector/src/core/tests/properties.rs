@@ -98,7 +98,10 @@ impl Host {
         for output in self.core.step(input, now) {
             match output {
                 Output::Probe { device } => self.asked.push(device),
-                Output::Transition(_) | Output::Open(_) | Output::State(_) => {}
+                Output::Transition(_)
+                | Output::LookAtTask { .. }
+                | Output::Open(_)
+                | Output::State(_) => {}
                 Output::Conditions { conditions, .. } => {
                     for condition in conditions {
                         self.write(condition, now);

@@ -92,6 +92,7 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
 fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
     let what = match reason {
         Reason::ConfigInvalid | Reason::ConfigPending => configuration(None, None),
+        Reason::AppBlocked => return core.step(free(0), now),
         Reason::FilesystemReadOnly => {
             core.step(Input::Wake, now);
             return core.step(evidence("sda1", Evidence::Writable), now);
@@ -102,7 +103,6 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         Reason::NvmlHung => What::Nvml(Nvml::Answered),
         Reason::NvmlError => What::Nvml(Nvml::Watching { gpus: 2 }),
         Reason::OomKilling
-        | Reason::AppBlocked
         | Reason::SoftLockup
         | Reason::SignalsLost
         | Reason::MonitoringGap
@@ -116,6 +116,11 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::Custom { .. } => panic!("{reason} clears by itself"),
     };
     core.step(signal(what, now), now)
+}
+
+fn free(pid: u32) -> Input {
+    let state = TaskState::Free;
+    Input::Task { pid, state }
 }
 
 fn configuration(invalid: Option<&str>, pending: Option<&str>) -> What {
