@@ -197,6 +197,12 @@ impl Scope {
             What::Ext4Error { device, .. } | What::RemountedReadOnly { device } => {
                 self.devices.admits(device)
             }
+            What::Logged(fault) => {
+                let fits = |name: &Option<String>, filter: &Filter| {
+                    name.as_deref().is_none_or(|name| filter.admits(name))
+                };
+                fits(&fault.device, &self.devices) && fits(&fault.interface, &self.interfaces)
+            }
             What::PacketDrops { interface, .. } => interface
                 .as_deref()
                 .is_none_or(|name| self.interfaces.admits(name)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::reason::ConditionType;
+use crate::reason::{ConditionType, Reason};
 use serde::{Deserialize, Serialize};
 
 /// One observation by one source.
@@ -70,6 +70,8 @@ pub(crate) enum What {
         /// Of the kernel that died.
         last_words: Option<String>,
     },
+    /// A fault of which only the kernel log tells, and whose text is all there is.
+    Logged(LogFault),
     /// A line fits a log rule of the configuration.
     LogRule {
         rule: String,
@@ -90,6 +92,18 @@ pub(crate) enum What {
     },
     /// A source lost observations: nothing can be said about them but their number.
     Lost { source: SourceName, count: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogFault {
+    pub reason: Reason,
+    /// What has the fault: lines of one reason about one entity are one finding.
+    pub entity: String,
+    /// One line; what a stranger chose in it is printable and bounded.
+    pub message: String,
+    pub device: Option<String>,
+    pub interface: Option<String>,
+    pub task: Option<Task>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -197,6 +197,14 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 format!("the host was booted{often} without having been shut down{words}");
             sighting(reason, "host".to_owned(), message, Subject::default(), 1)
         }
+        What::Logged(fault) => {
+            let subject = Subject {
+                device: fault.device,
+                interface: fault.interface,
+                ..fault.task.map(of_task).unwrap_or_default()
+            };
+            sighting(fault.reason, fault.entity, fault.message, subject, 1)
+        }
         What::LogRule {
             rule,
             reason,
