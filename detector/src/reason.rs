@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 
 mod accelerated;
 mod custom;
+mod hardware;
 mod intern;
 mod kernel;
+mod lockup;
 mod networking;
+mod oops;
 mod storage;
 
 pub(crate) use self::accelerated::FATAL_XIDS;
@@ -29,6 +32,27 @@ pub(crate) enum Reason {
     UnexpectedRebootLoop,
     ConfigInvalid,
     ConfigPending,
+    HardLockup,
+    RcuStall,
+    WorkqueueLockup,
+    KernelWarning,
+    KernelBug,
+    KernelPanic,
+    AppCrash,
+    PageAllocationFailure,
+    MachineCheck,
+    MachineCheckCorrected,
+    EdacCorrectedError,
+    EdacUncorrectedError,
+    PcieCorrectedError,
+    PcieNonFatalError,
+    PcieFatalError,
+    FirmwareCorrectedError,
+    FirmwareHardwareError,
+    MemoryPagePoisoned,
+    CpuThrottled,
+    CriticalTemperature,
+    ClocksourceUnstable,
     BlockIoError,
     FilesystemError,
     FilesystemReadOnly,
@@ -106,6 +130,27 @@ impl Reason {
             Self::UnexpectedRebootLoop => &kernel::UNEXPECTED_REBOOT_LOOP,
             Self::ConfigInvalid => &kernel::CONFIG_INVALID,
             Self::ConfigPending => &kernel::CONFIG_PENDING,
+            Self::HardLockup => &lockup::HARD_LOCKUP,
+            Self::RcuStall => &lockup::RCU_STALL,
+            Self::WorkqueueLockup => &lockup::WORKQUEUE_LOCKUP,
+            Self::KernelWarning => &oops::KERNEL_WARNING,
+            Self::KernelBug => &oops::KERNEL_BUG,
+            Self::KernelPanic => &oops::KERNEL_PANIC,
+            Self::AppCrash => &oops::APP_CRASH,
+            Self::PageAllocationFailure => &kernel::PAGE_ALLOCATION_FAILURE,
+            Self::MachineCheck => &hardware::MACHINE_CHECK,
+            Self::MachineCheckCorrected => &hardware::MACHINE_CHECK_CORRECTED,
+            Self::EdacCorrectedError => &hardware::EDAC_CORRECTED_ERROR,
+            Self::EdacUncorrectedError => &hardware::EDAC_UNCORRECTED_ERROR,
+            Self::PcieCorrectedError => &hardware::PCIE_CORRECTED_ERROR,
+            Self::PcieNonFatalError => &hardware::PCIE_NON_FATAL_ERROR,
+            Self::PcieFatalError => &hardware::PCIE_FATAL_ERROR,
+            Self::FirmwareCorrectedError => &hardware::FIRMWARE_CORRECTED_ERROR,
+            Self::FirmwareHardwareError => &hardware::FIRMWARE_HARDWARE_ERROR,
+            Self::MemoryPagePoisoned => &hardware::MEMORY_PAGE_POISONED,
+            Self::CpuThrottled => &hardware::CPU_THROTTLED,
+            Self::CriticalTemperature => &hardware::CRITICAL_TEMPERATURE,
+            Self::ClocksourceUnstable => &hardware::CLOCKSOURCE_UNSTABLE,
             Self::BlockIoError => &storage::BLOCK_IO_ERROR,
             Self::FilesystemError => &storage::FILESYSTEM_ERROR,
             Self::FilesystemReadOnly => &storage::FILESYSTEM_READ_ONLY,
@@ -137,6 +182,27 @@ impl Reason {
             | Self::UnexpectedRebootLoop
             | Self::ConfigInvalid
             | Self::ConfigPending
+            | Self::HardLockup
+            | Self::RcuStall
+            | Self::WorkqueueLockup
+            | Self::KernelWarning
+            | Self::KernelBug
+            | Self::KernelPanic
+            | Self::AppCrash
+            | Self::PageAllocationFailure
+            | Self::MachineCheck
+            | Self::MachineCheckCorrected
+            | Self::EdacCorrectedError
+            | Self::EdacUncorrectedError
+            | Self::PcieCorrectedError
+            | Self::PcieNonFatalError
+            | Self::PcieFatalError
+            | Self::FirmwareCorrectedError
+            | Self::FirmwareHardwareError
+            | Self::MemoryPagePoisoned
+            | Self::CpuThrottled
+            | Self::CriticalTemperature
+            | Self::ClocksourceUnstable
             | Self::BlockIoError
             | Self::FilesystemError
             | Self::FilesystemReadOnly
@@ -167,7 +233,7 @@ impl Reason {
     }
 
     /// One for each row of the table; XID 79 and 31 for their families.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::OomKilling,
         Self::AppBlocked,
         Self::SoftLockup,
@@ -178,6 +244,27 @@ impl Reason {
         Self::UnexpectedRebootLoop,
         Self::ConfigInvalid,
         Self::ConfigPending,
+        Self::HardLockup,
+        Self::RcuStall,
+        Self::WorkqueueLockup,
+        Self::KernelWarning,
+        Self::KernelBug,
+        Self::KernelPanic,
+        Self::AppCrash,
+        Self::PageAllocationFailure,
+        Self::MachineCheck,
+        Self::MachineCheckCorrected,
+        Self::EdacCorrectedError,
+        Self::EdacUncorrectedError,
+        Self::PcieCorrectedError,
+        Self::PcieNonFatalError,
+        Self::PcieFatalError,
+        Self::FirmwareCorrectedError,
+        Self::FirmwareHardwareError,
+        Self::MemoryPagePoisoned,
+        Self::CpuThrottled,
+        Self::CriticalTemperature,
+        Self::ClocksourceUnstable,
         Self::BlockIoError,
         Self::FilesystemError,
         Self::FilesystemReadOnly,

@@ -17,6 +17,19 @@ pub(super) const OOM_KILLING: Row = Row {
     source: "tracepoint oom:mark_victim (Linux 4.13 and later); with task since the 2024 backports",
 };
 
+pub(super) const PAGE_ALLOCATION_FAILURE: Row = Row {
+    name: "PageAllocationFailure",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each line; one finding for each name of a process",
+    meaning: "The kernel had no memory of the wanted kind or size, and what asked for it had to do without: mostly a dropped packet or a failed system call.",
+    cause: "Memory is short, or so fragmented that no block of that order is left; interrupts that need memory faster than it is freed.",
+    advice: "Order 0: free memory or raise `vm.min_free_kbytes`. Higher orders: fragmentation; look at which driver asks in the stack that follows in the log.",
+    source: "kernel log, level 4: `comm: page allocation failure: order:N, mode:0xN(GFP flags), nodemask=...` (mm/page_alloc.c)",
+};
+
 pub(super) const APP_BLOCKED: Row = Row {
     name: "AppBlocked",
     condition: ConditionType::KernelReady,

@@ -4,7 +4,7 @@
 use super::accelerated::{errors, line, lost, state};
 use super::*;
 use crate::reason::{Clears, Row};
-use crate::signal::{Nvml, Recovery};
+use crate::signal::{LogFault, Nvml, Recovery};
 
 const START: u64 = 100;
 
@@ -39,6 +39,34 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         },
         Reason::ConfigInvalid => configuration(Some("1:1: x"), None),
         Reason::ConfigPending => configuration(None, Some("sources.nvml")),
+        Reason::HardLockup
+        | Reason::RcuStall
+        | Reason::WorkqueueLockup
+        | Reason::KernelWarning
+        | Reason::KernelBug
+        | Reason::KernelPanic
+        | Reason::AppCrash
+        | Reason::PageAllocationFailure
+        | Reason::MachineCheck
+        | Reason::MachineCheckCorrected
+        | Reason::EdacCorrectedError
+        | Reason::EdacUncorrectedError
+        | Reason::PcieCorrectedError
+        | Reason::PcieNonFatalError
+        | Reason::PcieFatalError
+        | Reason::FirmwareCorrectedError
+        | Reason::FirmwareHardwareError
+        | Reason::MemoryPagePoisoned
+        | Reason::CpuThrottled
+        | Reason::CriticalTemperature
+        | Reason::ClocksourceUnstable => What::Logged(LogFault {
+            reason,
+            entity: "x".to_owned(),
+            message: "m".to_owned(),
+            device: None,
+            interface: None,
+            task: None,
+        }),
         Reason::BlockIoError => io_error("sda"),
         Reason::FilesystemError => What::Ext4Error {
             device: "sda1".to_owned(),
@@ -109,6 +137,27 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::StateDamaged
         | Reason::UnexpectedReboot
         | Reason::UnexpectedRebootLoop
+        | Reason::HardLockup
+        | Reason::RcuStall
+        | Reason::WorkqueueLockup
+        | Reason::KernelWarning
+        | Reason::KernelBug
+        | Reason::KernelPanic
+        | Reason::AppCrash
+        | Reason::PageAllocationFailure
+        | Reason::MachineCheck
+        | Reason::MachineCheckCorrected
+        | Reason::EdacCorrectedError
+        | Reason::EdacUncorrectedError
+        | Reason::PcieCorrectedError
+        | Reason::PcieNonFatalError
+        | Reason::PcieFatalError
+        | Reason::FirmwareCorrectedError
+        | Reason::FirmwareHardwareError
+        | Reason::MemoryPagePoisoned
+        | Reason::CpuThrottled
+        | Reason::CriticalTemperature
+        | Reason::ClocksourceUnstable
         | Reason::BlockIoError
         | Reason::FilesystemError
         | Reason::PacketsDropped

@@ -5,8 +5,17 @@
 
 use super::record::Record;
 use crate::rules::{LogRules, Origin};
-use crate::signal::{SourceName, Task, What, device_name, gpu_name};
+use crate::signal::{LogFault, SourceName, Task, What, device_name, gpu_name};
 use crate::text;
+
+mod cpu;
+mod crash;
+mod hardware;
+mod lockup;
+mod memory;
+mod oops;
+mod pcie;
+mod words;
 
 pub(crate) fn read(record: &Record<'_>) -> Option<What> {
     if record.facility != 0 {
@@ -16,6 +25,21 @@ pub(crate) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| ext4_error(record))
         .or_else(|| soft_lockup(record))
         .or_else(|| xid(record))
+        .or_else(|| machine(record).map(What::Logged))
+}
+
+/// The kernel itself, the machine below it, and processes that crash.
+fn machine(record: &Record<'_>) -> Option<LogFault> {
+    if words::is_packet(record.text) {
+        return None;
+    }
+    lockup::read(record)
+        .or_else(|| oops::read(record))
+        .or_else(|| hardware::read(record))
+        .or_else(|| pcie::read(record))
+        .or_else(|| memory::read(record))
+        .or_else(|| cpu::read(record))
+        .or_else(|| crash::read(record))
 }
 
 /// What the user's own rules say. Theirs too are about lines of the kernel itself only.
@@ -119,11 +143,22 @@ fn number(text: &str) -> Option<u32> {
 mod tests {
     use super::super::record;
     use super::*;
-    use crate::reason::ConditionType;
+    use crate::reason::{ConditionType, Reason};
     use crate::rules::LogRule;
 
     fn line(raw: &str) -> Option<What> {
         read(&record::parse(raw.as_bytes()).unwrap())
+    }
+
+    pub(super) fn logged_at(level: u32, text: &str) -> Option<LogFault> {
+        match line(&format!("{level},1,2,-;{text}"))? {
+            What::Logged(fault) => Some(fault),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn logged(level: u32, text: &str) -> LogFault {
+        logged_at(level, text).unwrap_or_else(|| panic!("not read: {text}"))
     }
 
     #[test]
@@ -271,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn crashes_of_processes_with_a_forged_name_do_not_count() {
+    fn crashes_of_processes_with_a_forged_name_are_no_more_than_crashes() {
         for name in [
             "BUG: soft locku",
             "NVRM: Xid (PCI:",
@@ -282,7 +317,12 @@ mod tests {
                 let text = format!(
                     "{level},9,9,-;{name}[18398]: segfault at 0 ip 0000 sp 0000 error 4 in x[400000+1000]"
                 );
-                assert_eq!(line(&text), None, "{text}");
+                let reason = match line(&text) {
+                    None => continue,
+                    Some(What::Logged(fault)) => fault.reason,
+                    Some(other) => panic!("{other:?}"),
+                };
+                assert_eq!((level, reason), (6, Reason::AppCrash), "{text}");
             }
         }
     }

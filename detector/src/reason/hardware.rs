@@ -1,0 +1,174 @@
+//! PURE. Rows of `KernelReady`: the machine below the kernel.
+
+use std::time::Duration;
+
+use super::{Clears, ConditionType, Row, Severity};
+
+pub(super) const MACHINE_CHECK: Row = Row {
+    name: "MachineCheck",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "each report; one finding for each CPU and bank",
+    meaning: "The processor reported a hardware error that it could not correct.",
+    cause: "A failing CPU, memory module or bus.",
+    advice: "Replace the machine. rasdaemon or mcelog decode the status.",
+    source: "kernel log, level 0: `mce: [Hardware Error]: CPU N: Machine Check...: N Bank N: status` (arch/x86/kernel/cpu/mce/core.c), on AMD `[Hardware Error]: CPU:N (..) MCn_STATUS[..]: 0xN` (drivers/edac/mce_amd.c), with the UC bit of the status set",
+};
+
+pub(super) const MACHINE_CHECK_CORRECTED: Row = Row {
+    name: "MachineCheckCorrected",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Info,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each report; one finding for each CPU and bank, or for the host where the line does not say",
+    meaning: "The processor logged hardware errors that did no harm: they were corrected, or nobody used the data.",
+    cause: "Single bit errors of memory or caches; many of them: a module or CPU that begins to fail.",
+    advice: "None for a few. Rising numbers: replace the module or the machine in time.",
+    source: "the lines of MachineCheck without the UC bit; kernel log, level 6: `mce: [Hardware Error]: Machine check events logged`",
+};
+
+pub(super) const EDAC_CORRECTED_ERROR: Row = Row {
+    name: "EDACCorrectedError",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Info,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each line; one finding for each memory module",
+    meaning: "A memory module returned wrong data, which ECC corrected.",
+    cause: "Single bit errors; many of them on one module: it begins to fail.",
+    advice: "None for a few. Rising numbers on one module: replace it.",
+    source: "kernel log, level 4: `EDAC MCn: N CE ... on LABEL (...)` (drivers/edac/edac_mc.c; also of ghes_edac)",
+};
+
+pub(super) const EDAC_UNCORRECTED_ERROR: Row = Row {
+    name: "EDACUncorrectedError",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "each line; one finding for each memory module",
+    meaning: "A memory module returned wrong data, which ECC could not correct: what was stored there is lost.",
+    cause: "A failing memory module, its slot or the memory controller.",
+    advice: "Drain the node and replace the module or the machine.",
+    source: "kernel log, level 4: `EDAC MCn: N UE ... on LABEL (...)` (drivers/edac/edac_mc.c)",
+};
+
+pub(super) const PCIE_CORRECTED_ERROR: Row = Row {
+    name: "PCIeCorrectedError",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Info,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each line; one finding for each device",
+    meaning: "A PCIe link repeated or corrected a transfer. Nothing was lost.",
+    cause: "A marginal link: a connector, a riser, power saving of the link.",
+    advice: "None for a few. Many on one device: reseat or replace it; they cost bandwidth and can become uncorrected.",
+    source: "kernel log, level 4 (3 before 5.8): `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Corrected, ...` (drivers/pci/pcie/aer.c; `Correctable` since 6.7; only where the kernel owns AER)",
+};
+
+pub(super) const PCIE_NON_FATAL_ERROR: Row = Row {
+    name: "PCIeNonFatalError",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each line; one finding for each device",
+    meaning: "A PCIe transfer was lost. The link works; the driver may have recovered.",
+    cause: "A failing device or link, or a driver that asks for what the device does not have.",
+    advice: "Look at what the device's driver says next. Repeated ones: replace the device or the machine.",
+    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Non-Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7)",
+};
+
+pub(super) const PCIE_FATAL_ERROR: Row = Row {
+    name: "PCIeFatalError",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "each line; one finding for each device",
+    meaning: "A PCIe link is no longer reliable: the kernel resets it, and with it what is behind it.",
+    cause: "A failing device, slot or link.",
+    advice: "Look whether the device came back after the reset. If not, or if it comes again: replace the machine.",
+    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7)",
+};
+
+pub(super) const FIRMWARE_CORRECTED_ERROR: Row = Row {
+    name: "FirmwareCorrectedError",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Info,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each event",
+    meaning: "The firmware, which sees hardware errors first on this machine, told the kernel of a corrected one.",
+    cause: "Single bit errors of memory, repeated transfers of a link.",
+    advice: "None for a few. The lines that follow in the log name the part (`section_type`, `fru_text`).",
+    source: "kernel log, level 4: `{N}[Hardware Error]: event severity: corrected` (drivers/acpi/apei/ghes.c, drivers/firmware/efi/cper.c)",
+};
+
+pub(super) const FIRMWARE_HARDWARE_ERROR: Row = Row {
+    name: "FirmwareHardwareError",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "each event",
+    meaning: "The firmware, which sees hardware errors first on this machine, told the kernel of one that was not corrected, now or in the boot before.",
+    cause: "A failing memory module, CPU, or PCIe or CXL device.",
+    advice: "The lines that follow in the log name the part (`section_type`, `fru_text`). Replace the machine.",
+    source: "kernel log, level 3 or 0: `{N}[Hardware Error]: event severity: recoverable` or `fatal` (drivers/acpi/apei/ghes.c); level 6 without the number, of the boot before (drivers/acpi/apei/bert.c)",
+};
+
+pub(super) const MEMORY_PAGE_POISONED: Row = Row {
+    name: "MemoryPagePoisoned",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "each line; one finding for each page",
+    meaning: "The kernel gave up a memory page that the hardware cannot keep. Its users were killed, unless its content was also on disk; one that the kernel itself uses cannot be given up.",
+    cause: "An uncorrectable memory error.",
+    advice: "`reserved kernel page` or `Ignored`: reboot soon. More than one page: replace the module or the machine.",
+    source: "kernel log, level 3: `Memory failure: 0xPFN: recovery action for TYPE: RESULT`, `Sending SIGBUS to comm:pid due to hardware memory corruption` (mm/memory-failure.c), `MCE: Killing comm:pid due to ...` (arch/x86/mm/fault.c)",
+};
+
+pub(super) const CPU_THROTTLED: Row = Row {
+    name: "CPUThrottled",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(900)),
+    eks: false,
+    threshold: "each line, of which the kernel prints one per CPU in five minutes; one finding for each core, and one for packages",
+    meaning: "A CPU is too hot and has lowered its clock.",
+    cause: "A fan, an air duct or a heat sink that fails, an inlet that is too warm, neighbours in the rack.",
+    advice: "Check the cooling. Work on this node takes longer in the meantime.",
+    source: "kernel log, level 4 (2 before 5.5): `CPUn: Core|Package temperature is above threshold, cpu clock is throttled (total events = N)` (drivers/thermal/intel/therm_throt.c)",
+};
+
+pub(super) const CRITICAL_TEMPERATURE: Row = Row {
+    name: "CriticalTemperature",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each line; one finding for each thermal zone",
+    meaning: "A part of the machine is so hot that the kernel shuts it down.",
+    cause: "Cooling that fails, or a sensor that does.",
+    advice: "Check the cooling before the machine is used again.",
+    source: "kernel log, level 0: `thermal thermal_zoneN: TYPE: critical temperature reached` (drivers/thermal/thermal_core.c)",
+};
+
+pub(super) const CLOCKSOURCE_UNSTABLE: Row = Row {
+    name: "ClocksourceUnstable",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "each line; one finding for each clock",
+    meaning: "The kernel no longer trusts a clock and took another one, mostly the far slower `hpet` or `acpi_pm` in place of `tsc`: each reading of the time is now a system call or worse.",
+    cause: "A virtual machine that was paused or moved, firmware that touches the TSC, a CPU that fails; seldom only a very busy machine.",
+    advice: "Compare `/sys/devices/system/clocksource/clocksource0/current_clocksource` with `available_clocksource`. A reboot brings the clock back; if it does not last, replace the machine.",
+    source: "kernel log, level 4: `clocksource: timekeeping watchdog on CPUn: Marking clocksource 'X' as unstable ...` or `... marking X unstable` (kernel/time/clocksource.c); level 6: `tsc: Marking TSC unstable due to ...` (arch/x86/kernel/tsc.c)",
+};

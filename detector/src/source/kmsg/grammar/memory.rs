@@ -1,0 +1,313 @@
+//! PURE. Memory modules that err (EDAC), pages that were given up, and allocations that failed.
+
+use super::super::record::Record;
+use super::words::{comm, fault, hex, only, process, shown};
+use super::{at_level, number};
+use crate::reason::Reason;
+use crate::signal::{LogFault, Task};
+
+pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
+    edac(record)
+        .or_else(|| poisoned(record))
+        .or_else(|| killed_by_access(record))
+        .or_else(|| allocation(record))
+}
+
+/// `EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#1_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1
+/// offset:0x2 grain:32 syndrome:0x0)`, KERN_WARNING (drivers/edac/edac_mc.c). UE: uncorrected.
+fn edac(record: &Record<'_>) -> Option<LogFault> {
+    let rest = at_level(record, 4)?.strip_prefix("EDAC MC")?;
+    let (controller, rest) = rest.split_once(": ")?;
+    let (count, rest) = rest.split_once(' ')?;
+    let (controller, count) = (number(controller)?, number(count)?);
+    let (reason, kind, rest) = if let Some(rest) = rest.strip_prefix("CE ") {
+        (Reason::EdacCorrectedError, "corrected", rest)
+    } else {
+        let rest = rest.strip_prefix("UE ")?;
+        (Reason::EdacUncorrectedError, "uncorrected", rest)
+    };
+    // The driver's own word about it can be absent.
+    let label = match rest.strip_prefix("on ") {
+        Some(label) => label,
+        None => rest.split_once(" on ")?.1,
+    };
+    let (label, detail) = label.split_once(" (")?;
+    let whole = ["page:0x", " offset:0x", " grain:"]
+        .iter()
+        .all(|part| detail.contains(part))
+        && detail.ends_with(')');
+    if !whole || label.is_empty() {
+        return None;
+    }
+    let dimm = shown(label, 100);
+    let message =
+        format!("{count} {kind} memory errors on {dimm} of memory controller {controller}");
+    Some(fault(reason, format!("MC{controller} {dimm}"), message))
+}
+
+/// KERN_ERR (mm/memory-failure.c). One page gives a line for each process that is killed, and one of
+/// what became of it: `Memory failure: 0x12345: recovery action for dirty LRU page: Recovered`.
+fn poisoned(record: &Record<'_>) -> Option<LogFault> {
+    let rest = at_level(record, 3)?.strip_prefix("Memory failure: 0x")?;
+    let (page, rest) = rest.split_once(": ")?;
+    let page = hex(page)?;
+    let (what, task) = if let Some(rest) = rest.strip_prefix("recovery action for ") {
+        let (kind, result) = rest.split_once(": ")?;
+        let known = ["Ignored", "Failed", "Delayed", "Recovered"].contains(&result);
+        let fits =
+            kind.len() <= 64 && only(kind, |b| b.is_ascii_alphanumeric() || b" -/".contains(&b));
+        if !known || !fits {
+            return None;
+        }
+        (format!("a {kind}: {result}"), None)
+    } else if rest == "already hardware poisoned" {
+        ("used again though already poisoned".to_owned(), None)
+    } else {
+        let victim = rest
+            .strip_prefix("Sending SIGBUS to ")
+            .or_else(|| rest.strip_prefix("Killing "))
+            .and_then(|rest| rest.strip_suffix(" due to hardware memory corruption"))
+            .or_else(|| {
+                rest.strip_prefix("forcibly killing ")?
+                    .strip_suffix(" because of failure to unmap corrupted page")
+            })?;
+        let task = task(victim)?;
+        let what = format!(
+            "used by process {} (pid {}), which was sent SIGBUS",
+            task.comm, task.pid
+        );
+        (what, Some(task))
+    };
+    let message = format!("the hardware cannot keep the memory page {page:#x}: {what}");
+    Some(LogFault {
+        task,
+        ..fault(
+            Reason::MemoryPagePoisoned,
+            format!("page {page:#x}"),
+            message,
+        )
+    })
+}
+
+/// `MCE: Killing comm:7 due to hardware memory corruption fault at 7f0000000000`, KERN_ERR
+/// (arch/x86/mm/fault.c).
+fn killed_by_access(record: &Record<'_>) -> Option<LogFault> {
+    let rest = at_level(record, 3)?.strip_prefix("MCE: Killing ")?;
+    let (victim, address) = rest.rsplit_once(" due to hardware memory corruption fault at ")?;
+    hex(address)?;
+    let task = task(victim)?;
+    let (comm, pid) = (&task.comm, task.pid);
+    let message = format!(
+        "process {comm} (pid {pid}) was killed for touching a memory page that the hardware cannot keep"
+    );
+    Some(LogFault {
+        task: Some(task.clone()),
+        ..fault(
+            Reason::MemoryPagePoisoned,
+            format!("process {comm}"),
+            message,
+        )
+    })
+}
+
+fn task(text: &str) -> Option<Task> {
+    let (comm, pid) = process(text, ':')?;
+    Some(Task {
+        pid,
+        comm,
+        workload: None,
+    })
+}
+
+/// `comm: page allocation failure: order:4, mode:0xcc0(GFP_KERNEL), nodemask=(null),cpuset=/,
+/// mems_allowed=0`, KERN_WARNING (mm/page_alloc.c, `warn_alloc`). The process' name comes first, but
+/// is too short to hold the rest.
+fn allocation(record: &Record<'_>) -> Option<LogFault> {
+    let line = at_level(record, 4)?;
+    let (name, rest) = line.split_once(": page allocation failure: order:")?;
+    let (order, rest) = rest.split_once(", mode:0x")?;
+    let (mode, rest) = rest.split_once('(')?;
+    let (flags, rest) = rest.split_once(')')?;
+    let order = number(order).filter(|order| *order <= 64)?;
+    hex(mode)?;
+    let flag = |b: u8| b.is_ascii_alphanumeric() || b"_|".contains(&b);
+    let fits = flags.len() <= 400
+        && only(flags, flag)
+        && (rest.is_empty() || rest.starts_with(", nodemask="));
+    let name = comm(name).filter(|_| fits)?;
+    let message = format!(
+        "process {name} could not be given {} contiguous pages (order {order}, {})",
+        1_u128 << order,
+        shown(flags, 100)
+    );
+    Some(fault(
+        Reason::PageAllocationFailure,
+        format!("process {name}"),
+        message,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{logged, logged_at};
+    use super::*;
+
+    #[test]
+    fn edac_names_controller_and_module() {
+        for (text, reason, entity) in [
+            (
+                "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#1_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1 offset:0x2 grain:32 syndrome:0x0 -  err_code:0x0)",
+                Reason::EdacCorrectedError,
+                "MC0 CPU_SrcID#0_MC#1_Chan#0_DIMM#0",
+            ),
+            (
+                "EDAC MC3: 2 UE on DIMM_A1 or DIMM_A2 (csrow:1 page:0x0 offset:0x0 grain:8)",
+                Reason::EdacUncorrectedError,
+                "MC3 DIMM_A1 or DIMM_A2",
+            ),
+            (
+                "EDAC MC0: 1 UE ie31200 UE on mc#0csrow#2channel#0 (csrow:2 channel:0 page:0x0 offset:0x0 grain:8)",
+                Reason::EdacUncorrectedError,
+                "MC0 mc#0csrow#2channel#0",
+            ),
+        ] {
+            let fault = logged(4, text);
+            assert_eq!(
+                (fault.reason, fault.entity.as_str()),
+                (reason, entity),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_poisoned_page_is_one_entity_whoever_used_it() {
+        for text in [
+            "Memory failure: 0x12345: recovery action for dirty LRU page: Recovered",
+            "Memory failure: 0x12345: recovery action for reserved kernel page: Ignored",
+            "Memory failure: 0x12345: Sending SIGBUS to a:b:812 due to hardware memory corruption",
+            "Memory failure: 0x12345: Killing x:812 due to hardware memory corruption",
+            "Memory failure: 0x12345: forcibly killing x:812 because of failure to unmap corrupted page",
+            "Memory failure: 0x12345: already hardware poisoned",
+        ] {
+            let fault = logged(3, text);
+            assert_eq!(
+                (fault.reason, fault.entity.as_str()),
+                (Reason::MemoryPagePoisoned, "page 0x12345"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_killed_for_a_page_is_named() {
+        let text = "MCE: Killing a:b:812 due to hardware memory corruption fault at 7f0000000000";
+        let task = logged(3, text).task.unwrap();
+        assert_eq!((task.comm.as_str(), task.pid), ("a:b", 812));
+    }
+
+    #[test]
+    fn a_failed_allocation_names_the_process_and_the_order() {
+        for (text, name) in [
+            (
+                "kworker/0:1: page allocation failure: order:4, mode:0xcc0(GFP_KERNEL), nodemask=(null),cpuset=/,mems_allowed=0",
+                "process kworker/0:1",
+            ),
+            (
+                "a b: page allocation failure: order:4, mode:0x24040c0(GFP_KERNEL|__GFP_COMP)",
+                "process a b",
+            ),
+        ] {
+            let fault = logged(4, text);
+            assert_eq!(
+                (fault.reason, fault.entity.as_str()),
+                (Reason::PageAllocationFailure, name)
+            );
+            assert!(fault.message.contains("16 contiguous"), "{}", fault.message);
+        }
+    }
+
+    #[test]
+    fn what_only_resembles_a_memory_error_does_not_count() {
+        for (level, text) in [
+            (
+                6,
+                "EDAC MC0: Giving out device to module amd64_edac controller F19h_M10h: DEV 0000:00:18.3 (INTERRUPT)",
+            ),
+            (6, "EDAC amd64: MC: 0: 16384MB 1: 16384MB"),
+            (6, "EDAC MC: Ver: 3.0.0"),
+            (4, "EDAC MC0: 1 CE on A (page:0x0)"),
+            (
+                4,
+                "EDAC MC0: x CE memory read error on A (page:0x0 offset:0x0 grain:8)",
+            ),
+            (
+                4,
+                "EDAC MC0: 1 XE memory read error on A (page:0x0 offset:0x0 grain:8)",
+            ),
+            (4, "EDAC MC0: 1 CE memory read error on A"),
+            (
+                6,
+                "EDAC MC0: 1 CE memory read error on A (page:0x0 offset:0x0 grain:8)",
+            ),
+            (
+                3,
+                "Memory failure: 0x1z: recovery action for dirty LRU page: Recovered",
+            ),
+            (
+                3,
+                "Memory failure: 0x1: recovery action for dirty LRU page: Great",
+            ),
+            (
+                3,
+                "Memory failure: 0x1: Sending SIGBUS to x due to hardware memory corruption",
+            ),
+            (6, "Memory failure: 0x12345: already hardware poisoned"),
+            (
+                3,
+                "MCE: Killing x:812 due to hardware memory corruption fault at home",
+            ),
+            (4, "x: page allocation failure: order:4"),
+            (4, "x: page allocation failure: order:99, mode:0x0()"),
+            (
+                4,
+                ": page allocation failure: order:4, mode:0xcc0(GFP_KERNEL)",
+            ),
+            (
+                6,
+                "x: page allocation failure: order:4, mode:0xcc0(GFP_KERNEL)",
+            ),
+        ] {
+            assert_eq!(logged_at(level, text), None, "{text}");
+        }
+    }
+
+    /// The tracepoint has counted it.
+    #[test]
+    fn the_lines_of_an_oom_kill_are_no_second_finding() {
+        for (level, text) in [
+            (
+                4,
+                "python3 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=985",
+            ),
+            (
+                6,
+                "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=c,mems_allowed=0,oom_memcg=/k,task_memcg=/k/c,task=python3,pid=7,uid=0",
+            ),
+            (
+                3,
+                "Memory cgroup out of memory: Killed process 7 (python3) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:1kB oom_score_adj:985",
+            ),
+            (
+                3,
+                "Out of memory: Killed process 7 (python3) total-vm:1kB, anon-rss:1kB, file-rss:0kB",
+            ),
+            (
+                6,
+                "oom_reaper: reaped process 7 (python3), now anon-rss:0kB, file-rss:0kB",
+            ),
+        ] {
+            assert_eq!(logged_at(level, text), None, "{text}");
+        }
+    }
+}
