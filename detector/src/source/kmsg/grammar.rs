@@ -10,6 +10,8 @@ use crate::text;
 
 mod cpu;
 mod crash;
+#[cfg(test)]
+mod forged;
 mod hardware;
 mod lockup;
 mod memory;
