@@ -8,8 +8,9 @@ use crate::rules::{LogRules, Origin};
 use crate::signal::{LogFault, SourceName, Task, What, device_name, gpu_name};
 use crate::text;
 
-mod cpu;
+mod clock;
 mod crash;
+mod edac;
 #[cfg(test)]
 mod forged;
 mod hardware;
@@ -17,6 +18,8 @@ mod lockup;
 mod memory;
 mod oops;
 mod pcie;
+mod thermal;
+mod warning;
 mod words;
 
 pub(crate) fn read(record: &Record<'_>) -> Option<What> {
@@ -36,11 +39,14 @@ fn machine(record: &Record<'_>) -> Option<LogFault> {
         return None;
     }
     lockup::read(record)
+        .or_else(|| warning::read(record))
         .or_else(|| oops::read(record))
         .or_else(|| hardware::read(record))
         .or_else(|| pcie::read(record))
+        .or_else(|| edac::read(record))
         .or_else(|| memory::read(record))
-        .or_else(|| cpu::read(record))
+        .or_else(|| thermal::read(record))
+        .or_else(|| clock::read(record))
         .or_else(|| crash::read(record))
 }
 

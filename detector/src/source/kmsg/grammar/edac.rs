@@ -1,0 +1,101 @@
+//! PURE. Memory modules that err.
+
+use super::super::record::Record;
+use super::words::{fault, shown};
+use super::{at_level, number};
+use crate::reason::Reason;
+use crate::signal::LogFault;
+
+/// `EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#1_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1
+/// offset:0x2 grain:32 syndrome:0x0)`, KERN_WARNING (drivers/edac/edac_mc.c). UE: uncorrected.
+pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
+    let rest = at_level(record, 4)?.strip_prefix("EDAC MC")?;
+    let (controller, rest) = rest.split_once(": ")?;
+    let (count, rest) = rest.split_once(' ')?;
+    let (controller, count) = (number(controller)?, number(count)?);
+    let (reason, kind, rest) = if let Some(rest) = rest.strip_prefix("CE ") {
+        (Reason::EdacCorrectedError, "corrected", rest)
+    } else {
+        let rest = rest.strip_prefix("UE ")?;
+        (Reason::EdacUncorrectedError, "uncorrected", rest)
+    };
+    // The driver's own word about it can be absent.
+    let label = match rest.strip_prefix("on ") {
+        Some(label) => label,
+        None => rest.split_once(" on ")?.1,
+    };
+    let (label, detail) = label.split_once(" (")?;
+    let whole = ["page:0x", " offset:0x", " grain:"]
+        .iter()
+        .all(|part| detail.contains(part))
+        && detail.ends_with(')');
+    if !whole || label.is_empty() {
+        return None;
+    }
+    let dimm = shown(label, 100);
+    let message =
+        format!("{count} {kind} memory errors on {dimm} of memory controller {controller}");
+    Some(fault(reason, format!("MC{controller} {dimm}"), message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{logged, logged_at};
+    use super::*;
+
+    #[test]
+    fn edac_names_controller_and_module() {
+        for (text, reason, entity) in [
+            (
+                "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#1_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1 offset:0x2 grain:32 syndrome:0x0 -  err_code:0x0)",
+                Reason::EdacCorrectedError,
+                "MC0 CPU_SrcID#0_MC#1_Chan#0_DIMM#0",
+            ),
+            (
+                "EDAC MC3: 2 UE on DIMM_A1 or DIMM_A2 (csrow:1 page:0x0 offset:0x0 grain:8)",
+                Reason::EdacUncorrectedError,
+                "MC3 DIMM_A1 or DIMM_A2",
+            ),
+            (
+                "EDAC MC0: 1 UE ie31200 UE on mc#0csrow#2channel#0 (csrow:2 channel:0 page:0x0 offset:0x0 grain:8)",
+                Reason::EdacUncorrectedError,
+                "MC0 mc#0csrow#2channel#0",
+            ),
+        ] {
+            let fault = logged(4, text);
+            assert_eq!(
+                (fault.reason, fault.entity.as_str()),
+                (reason, entity),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_only_resembles_an_error_of_a_module_does_not_count() {
+        for (level, text) in [
+            (
+                6,
+                "EDAC MC0: Giving out device to module amd64_edac controller F19h_M10h: DEV 0000:00:18.3 (INTERRUPT)",
+            ),
+            (6, "EDAC amd64: MC: 0: 16384MB 1: 16384MB"),
+            (6, "EDAC MC: Ver: 3.0.0"),
+            (4, "EDAC MC0: 1 CE on A (page:0x0)"),
+            (
+                4,
+                "EDAC MC0: x CE memory read error on A (page:0x0 offset:0x0 grain:8)",
+            ),
+            (
+                4,
+                "EDAC MC0: 1 XE memory read error on A (page:0x0 offset:0x0 grain:8)",
+            ),
+            (4, "EDAC MC0: 1 CE memory read error on A"),
+            (
+                6,
+                "EDAC MC0: 1 CE memory read error on A (page:0x0 offset:0x0 grain:8)",
+            ),
+        ] {
+            assert_eq!(logged_at(level, text), None, "{text}");
+        }
+    }
+}
