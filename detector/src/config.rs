@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::core::Settings;
 use crate::export::Coexistence;
+use crate::reason::ConditionType;
 use crate::rules::{Live, LogRules};
 use crate::signal::What;
 use crate::source::bpf::Hook;
@@ -201,7 +202,10 @@ impl Scope {
                 let fits = |name: &Option<String>, filter: &Filter| {
                     name.as_deref().is_none_or(|name| filter.admits(name))
                 };
-                fits(&fault.device, &self.devices) && fits(&fault.interface, &self.interfaces)
+                // Devices that are no disks have addresses, which no one means by `devices`.
+                let disk = fault.reason.row().condition == ConditionType::StorageReady;
+                (!disk || fits(&fault.device, &self.devices))
+                    && fits(&fault.interface, &self.interfaces)
             }
             What::PacketDrops { interface, .. } => interface
                 .as_deref()

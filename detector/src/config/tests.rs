@@ -8,7 +8,7 @@ use super::*;
 use crate::core::{Override, Threshold};
 use crate::reason::{ConditionType, Reason, Severity};
 use crate::rules::Origin;
-use crate::signal::{BlockErrorClass, BlockOperation, Disk};
+use crate::signal::{BlockErrorClass, BlockOperation, Disk, LogFault};
 
 fn good(text: &str) -> Config {
     parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors:#?}"))
@@ -170,6 +170,24 @@ fn drops(interface: Option<&str>) -> What {
         netns: None,
         workload: None,
     }
+}
+
+#[test]
+fn a_list_of_disks_says_nothing_about_devices_of_the_bus() {
+    let scope = good("devices: {include: [sda]}\n").scope;
+    let of = |reason, device: &str| {
+        scope.admits(&What::Logged(LogFault {
+            reason,
+            entity: device.to_owned(),
+            message: String::new(),
+            device: Some(device.to_owned()),
+            interface: None,
+            task: None,
+        }))
+    };
+    assert!(of(Reason::PcieFatalError, "0000:01:00.0"));
+    assert!(of(Reason::FilesystemError, "sda"));
+    assert!(!of(Reason::FilesystemError, "sdb"));
 }
 
 #[test]
