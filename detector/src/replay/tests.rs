@@ -57,6 +57,18 @@ fn time_that_passes_clears_without_a_line() {
 }
 
 #[test]
+fn the_lines_of_an_oops_are_one_finding() {
+    let log = "[   12.0] BUG: kernel NULL pointer dereference, address: 0000000000000000\n\
+        [   12.0] #PF: supervisor read access in kernel mode\n\
+        [   12.0] Oops: 0000 [#1] SMP PTI\n\
+        [   12.0] CPU: 1 PID: 7 Comm: x Not tainted 6.1.0\n";
+    assert_eq!(
+        brief(&said(log, &Config::default(), true)),
+        [("opened", "KernelBug", "Warning", Some(1))]
+    );
+}
+
+#[test]
 fn an_hour_of_silence_does_not_end_what_only_evidence_ends() {
     let log = format!("{REMOUNT}[ 9000.0] usb 1-1: new device\n");
     assert_eq!(said(&log, &Config::default(), true).len(), 1);
