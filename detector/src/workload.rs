@@ -33,6 +33,16 @@ impl Workload {
         })
     }
 
+    /// Whose it is, in words. Not by the whole cgroup path: what is below the container's cgroup is
+    /// the container's choice.
+    pub(crate) fn holder(&self) -> String {
+        match (&self.pod_uid, &self.container_id) {
+            (Some(pod), Some(container)) => format!("pod {pod} container {container}"),
+            (Some(pod), None) => format!("pod {pod}"),
+            (None, _) => self.cgroup.clone(),
+        }
+    }
+
     /// From a line of `/proc/<pid>/cgroup` or any other whole path.
     pub(crate) fn from_cgroup_path(path: &str) -> Option<Self> {
         let names: Vec<_> = path

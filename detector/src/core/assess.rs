@@ -55,7 +55,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             let entity = victim
                 .workload
                 .as_ref()
-                .map_or_else(|| format!("pid {}", victim.pid), container);
+                .map_or_else(|| format!("pid {}", victim.pid), Workload::holder);
             let message = format!("{} was killed by the OOM killer", process(&victim));
             sighting(Reason::OomKilling, entity, message, of_task(victim), 1)
         }
@@ -246,15 +246,6 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
     }
 }
 
-/// Not by the whole cgroup path: what is below the container's cgroup is the container's choice.
-fn container(workload: &Workload) -> String {
-    match (&workload.pod_uid, &workload.container_id) {
-        (Some(pod), Some(container)) => format!("pod {pod} container {container}"),
-        (Some(pod), None) => format!("pod {pod}"),
-        (None, _) => workload.cgroup.clone(),
-    }
-}
-
 fn process(task: &Task) -> String {
     match task.comm.as_str() {
         "" => format!("process {}", task.pid),
@@ -264,7 +255,8 @@ fn process(task: &Task) -> String {
 
 fn of_task(task: Task) -> Subject {
     Subject {
-        pid: Some(task.pid),
+        // 0: a line that tells only the cgroup, or the idle task.
+        pid: (task.pid != 0).then_some(task.pid),
         comm: (!task.comm.is_empty()).then_some(task.comm),
         workload: task.workload,
         ..Subject::default()
