@@ -13,6 +13,7 @@ mod hardware;
 mod intern;
 mod kernel;
 mod lockup;
+mod limits;
 mod networking;
 mod oops;
 mod storage;
@@ -57,6 +58,27 @@ pub(crate) enum Reason {
     FilesystemError,
     FilesystemReadOnly,
     PacketsDropped,
+    XfsShutdown,
+    BtrfsReadOnly,
+    JournalAborted,
+    NvmeTimeout,
+    NvmeControllerFailed,
+    ScsiError,
+    ScsiDeviceOffline,
+    AtaError,
+    RaidDegraded,
+    DeviceMapperError,
+    NfsNotResponding,
+    ConntrackExceededKernel,
+    NetworkTransmitTimeout,
+    NetdeviceLeak,
+    NeighbourTableFull,
+    SynFlood,
+    TcpMemoryExhausted,
+    OrphanSocketsExceeded,
+    PidsLimitReached,
+    FileMaxReached,
+    PcieLinkDown,
     /// One reason for each number.
     NvidiaXidError(u32),
     NvidiaXidWarning(u32),
@@ -155,6 +177,27 @@ impl Reason {
             Self::FilesystemError => &storage::FILESYSTEM_ERROR,
             Self::FilesystemReadOnly => &storage::FILESYSTEM_READ_ONLY,
             Self::PacketsDropped => &networking::PACKETS_DROPPED,
+            Self::XfsShutdown => &storage::XFS_SHUTDOWN,
+            Self::BtrfsReadOnly => &storage::BTRFS_READ_ONLY,
+            Self::JournalAborted => &storage::JOURNAL_ABORTED,
+            Self::NvmeTimeout => &storage::NVME_TIMEOUT,
+            Self::NvmeControllerFailed => &storage::NVME_CONTROLLER_FAILED,
+            Self::ScsiError => &storage::SCSI_ERROR,
+            Self::ScsiDeviceOffline => &storage::SCSI_DEVICE_OFFLINE,
+            Self::AtaError => &storage::ATA_ERROR,
+            Self::RaidDegraded => &storage::RAID_DEGRADED,
+            Self::DeviceMapperError => &storage::DEVICE_MAPPER_ERROR,
+            Self::NfsNotResponding => &storage::NFS_NOT_RESPONDING,
+            Self::ConntrackExceededKernel => &networking::CONNTRACK_EXCEEDED_KERNEL,
+            Self::NetworkTransmitTimeout => &networking::NETWORK_TRANSMIT_TIMEOUT,
+            Self::NetdeviceLeak => &networking::NETDEVICE_LEAK,
+            Self::NeighbourTableFull => &networking::NEIGHBOUR_TABLE_FULL,
+            Self::SynFlood => &networking::SYN_FLOOD,
+            Self::TcpMemoryExhausted => &networking::TCP_MEMORY_EXHAUSTED,
+            Self::OrphanSocketsExceeded => &networking::ORPHAN_SOCKETS_EXCEEDED,
+            Self::PidsLimitReached => &limits::PIDS_LIMIT_REACHED,
+            Self::FileMaxReached => &limits::FILE_MAX_REACHED,
+            Self::PcieLinkDown => &limits::PCIE_LINK_DOWN,
             Self::NvidiaXidError(_) => &accelerated::NVIDIA_XID_ERROR,
             Self::NvidiaXidWarning(_) => &accelerated::NVIDIA_XID_WARNING,
             Self::NvidiaDeviceCountMismatch => &accelerated::NVIDIA_DEVICE_COUNT_MISMATCH,
@@ -207,6 +250,27 @@ impl Reason {
             | Self::FilesystemError
             | Self::FilesystemReadOnly
             | Self::PacketsDropped
+            | Self::XfsShutdown
+            | Self::BtrfsReadOnly
+            | Self::JournalAborted
+            | Self::NvmeTimeout
+            | Self::NvmeControllerFailed
+            | Self::ScsiError
+            | Self::ScsiDeviceOffline
+            | Self::AtaError
+            | Self::RaidDegraded
+            | Self::DeviceMapperError
+            | Self::NfsNotResponding
+            | Self::ConntrackExceededKernel
+            | Self::NetworkTransmitTimeout
+            | Self::NetdeviceLeak
+            | Self::NeighbourTableFull
+            | Self::SynFlood
+            | Self::TcpMemoryExhausted
+            | Self::OrphanSocketsExceeded
+            | Self::PidsLimitReached
+            | Self::FileMaxReached
+            | Self::PcieLinkDown
             | Self::NvidiaDeviceCountMismatch
             | Self::NvidiaDoubleBitError
             | Self::NvmlHung
@@ -269,6 +333,27 @@ impl Reason {
         Self::FilesystemError,
         Self::FilesystemReadOnly,
         Self::PacketsDropped,
+        Self::XfsShutdown,
+        Self::BtrfsReadOnly,
+        Self::JournalAborted,
+        Self::NvmeTimeout,
+        Self::NvmeControllerFailed,
+        Self::ScsiError,
+        Self::ScsiDeviceOffline,
+        Self::AtaError,
+        Self::RaidDegraded,
+        Self::DeviceMapperError,
+        Self::NfsNotResponding,
+        Self::ConntrackExceededKernel,
+        Self::NetworkTransmitTimeout,
+        Self::NetdeviceLeak,
+        Self::NeighbourTableFull,
+        Self::SynFlood,
+        Self::TcpMemoryExhausted,
+        Self::OrphanSocketsExceeded,
+        Self::PidsLimitReached,
+        Self::FileMaxReached,
+        Self::PcieLinkDown,
         Self::NvidiaXidError(79),
         Self::NvidiaXidWarning(31),
         Self::NvidiaDeviceCountMismatch,

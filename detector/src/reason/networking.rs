@@ -16,3 +16,94 @@ pub(super) const PACKETS_DROPPED: Row = Row {
     advice: "SOCKET_RCVBUFF: the named receiver is too slow or its buffer too small. CPU_BACKLOG, FULL_RING: the node receives more than it can handle. NOMEM, PROTO_MEM: memory is short.",
     source: "tracepoint skb:kfree_skb with enum skb_drop_reason (5.17 and later; 5.15 by backport), names from the running kernel's BTF",
 };
+
+pub(super) const CONNTRACK_EXCEEDED_KERNEL: Row = Row {
+    name: "ConntrackExceededKernel",
+    condition: ConditionType::NetworkingReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: true,
+    threshold: "each line; one finding for each network namespace, where the kernel names it",
+    meaning: "The table of tracked connections is full: packets of new connections are dropped.",
+    cause: "More connections than `net.netfilter.nf_conntrack_max`, or many short ones whose entries wait for their timeouts.",
+    advice: "Compare `nf_conntrack_count` with `nf_conntrack_max` in /proc/sys/net/netfilter; raise the limit (kube-proxy's `conntrack.maxPerCore`), or look for the pod that opens the connections. The line is rate limited: the column `drop` of /proc/net/stat/nf_conntrack has the number.",
+    source: "kernel log, level 4: `nf_conntrack: nf_conntrack: table full, dropping packet`, with ` in netns N` in recent kernels (net/netfilter/nf_conntrack_core.c)",
+};
+
+pub(super) const NETWORK_TRANSMIT_TIMEOUT: Row = Row {
+    name: "NetworkTransmitTimeout",
+    condition: ConditionType::NetworkingReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line; one finding for each interface",
+    meaning: "A network interface did not send what was queued for some seconds; the driver resets it.",
+    cause: "A network card, its firmware or its driver that hangs, or a virtual machine that was paused.",
+    advice: "A single one can be a paused virtual machine. Repeated ones: update driver and firmware, or replace the node.",
+    source: "kernel log, level 6 or 4: `NETDEV WATCHDOG: eth0 (driver): transmit queue N timed out`; level 2 since 6.5: `driver device eth0: NETDEV WATCHDOG: CPU: N: transmit queue N timed out N ms` (net/sched/sch_generic.c). The first form comes once in a boot",
+};
+
+pub(super) const NETDEVICE_LEAK: Row = Row {
+    name: "NetdeviceLeak",
+    condition: ConditionType::NetworkingReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line, which the kernel repeats every 10 seconds; one finding for each interface",
+    meaning: "An interface is being removed, but something in the kernel still holds it. Meanwhile other changes of interfaces can hang: pods neither start nor end.",
+    cause: "A kernel bug that leaks a reference, or a socket or route that goes away slowly.",
+    advice: "If it does not end by itself within minutes, only a reboot helps; update the kernel.",
+    source: "kernel log, level 0: `unregister_netdevice: waiting for X to become free. Usage count = N` (net/core/dev.c)",
+};
+
+pub(super) const NEIGHBOUR_TABLE_FULL: Row = Row {
+    name: "NeighbourTableFull",
+    condition: ConditionType::NetworkingReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line; one finding for each table",
+    meaning: "The table of neighbours (ARP, or neighbour discovery of IPv6) is full: new neighbours cannot be reached.",
+    cause: "A large layer-2 network, or a scan of one.",
+    advice: "Raise `net.ipv4.neigh.default.gc_thresh3` (IPv6: `net.ipv6...`) and the other two thresholds.",
+    source: "kernel log, level 6: `neighbour: arp_cache: neighbor table overflow!`; before 3.15 `Neighbour table overflow.` (net/core/neighbour.c)",
+};
+
+pub(super) const SYN_FLOOD: Row = Row {
+    name: "SynFlood",
+    condition: ConditionType::NetworkingReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line, which comes once for each listening socket; one finding for each port",
+    meaning: "More connections were asked for than a listening socket's queue holds.",
+    cause: "Mostly a server that accepts too slowly or with a small backlog; sometimes an attack.",
+    advice: "Look at the process that listens on the port, and at `net.core.somaxconn` and its backlog.",
+    source: "kernel log, level 6: `TCP: request_sock_TCP: Possible SYN flooding on port N. Sending cookies.`; with the address since 6.2 (net/ipv4/tcp_input.c)",
+};
+
+pub(super) const TCP_MEMORY_EXHAUSTED: Row = Row {
+    name: "TCPMemoryExhausted",
+    condition: ConditionType::NetworkingReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line",
+    meaning: "All TCP sockets together use more memory than `net.ipv4.tcp_mem` allows: connections are reset and packets dropped.",
+    cause: "Many sockets whose data nobody reads, or a limit that is too low for the load.",
+    advice: "Look for processes with full receive queues (`ss -tm`); raise `net.ipv4.tcp_mem`.",
+    source: "kernel log, level 6: `TCP: out of memory -- consider tuning tcp_mem` (net/ipv4/tcp.c)",
+};
+
+pub(super) const ORPHAN_SOCKETS_EXCEEDED: Row = Row {
+    name: "OrphanSocketsExceeded",
+    condition: ConditionType::NetworkingReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line",
+    meaning: "More TCP sockets have been closed by their processes and still wait for their peers than `net.ipv4.tcp_max_orphans` allows: connections are reset.",
+    cause: "Peers that went away without a word, or very many short connections.",
+    advice: "Look at `ss -s`; raise `net.ipv4.tcp_max_orphans`, or lower `net.ipv4.tcp_orphan_retries`.",
+    source: "kernel log, level 6: `TCP: too many orphaned sockets` (net/ipv4/tcp.c)",
+};

@@ -24,10 +24,10 @@ pub(super) const FILESYSTEM_ERROR: Row = Row {
     clears: Clears::Quiet(Duration::from_secs(1800)),
     eks: false,
     threshold: "each line; one finding for each device",
-    meaning: "ext4 found its on-disk structures damaged or could not write them.",
+    meaning: "ext4, XFS or btrfs found its on-disk structures damaged, or could not write them or data that a program had written.",
     cause: "I/O errors of the disk below, an unclean detach of the volume, a kernel bug.",
-    advice: "Unmount and check the file system (e2fsck); look for I/O errors of the disk below.",
-    source: "kernel log, level 2: `EXT4-fs error (device X): function:line: ...` (fs/ext4/super.c)",
+    advice: "Unmount and check the file system (e2fsck, xfs_repair, btrfs check); look for I/O errors of the disk below.",
+    source: "kernel log: level 2 `EXT4-fs error (device X): function:line: ...` (fs/ext4/super.c), level 1 `XFS (X): metadata I/O error ...`, `Metadata corruption detected at ...` (fs/xfs), levels 2 to 4 `BTRFS: error (device X) in ...`, `bdev X errs: ...`, `csum failed ...` (fs/btrfs), level 3 or 4 superblock and journal of ext4 that could not be written, lost writes of ext4",
 };
 
 pub(super) const FILESYSTEM_READ_ONLY: Row = Row {
@@ -43,4 +43,147 @@ pub(super) const FILESYSTEM_READ_ONLY: Row = Row {
     cause: "The kernel found an error in ext4's structures, or its journal could not be written, and the mount option `errors=remount-ro` did its work.",
     advice: "Replace the node, or unmount, check and mount the file system again.",
     source: "kernel log, level 2: `EXT4-fs (X): Remounting filesystem read-only`, confirmed by mountinfo (`ro`, `emergency_ro` since 6.18) or a probe write: 5.15 to 6.12 still show `rw`",
+};
+
+pub(super) const XFS_SHUTDOWN: Row = Row {
+    name: "XFSShutdown",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each line; one finding for each device",
+    meaning: "XFS shut a file system down after an error: everything on it fails until it is mounted again. /proc/mounts still shows it as `rw`.",
+    cause: "A log or metadata block that could not be written, damaged structures, a disk that was detached.",
+    advice: "Look for I/O errors of the disk; unmount, repair (xfs_repair) and mount again, or replace the node.",
+    source: "kernel log, level 1: `XFS (X): log I/O error -5`, `... Shutting down filesystem`, `Filesystem has been shut down due to log error (0x2).` (fs/xfs/xfs_fsops.c, xfs_log.c)",
+};
+
+pub(super) const BTRFS_READ_ONLY: Row = Row {
+    name: "BtrfsReadOnly",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each line; one finding for each device",
+    meaning: "btrfs made a file system read-only after an error.",
+    cause: "A transaction that could not be written: I/O errors, damaged structures, no space for metadata.",
+    advice: "Look at the lines before it and at `btrfs device stats`; mount again after the cause is gone.",
+    source: "kernel log, level 6: `BTRFS info (device X): forced readonly` (fs/btrfs/messages.c)",
+};
+
+pub(super) const JOURNAL_ABORTED: Row = Row {
+    name: "JournalAborted",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each line; one finding for each device",
+    meaning: "The journal of an ext4 file system could not be written and was given up: nothing on it can be changed any more.",
+    cause: "I/O errors of the disk below, or a volume that was detached.",
+    advice: "Look for I/O errors of the disk; unmount, check (e2fsck) and mount again, or replace the node.",
+    source: "kernel log, level 3: `Aborting journal on device X-8.` (fs/jbd2/journal.c)",
+};
+
+pub(super) const NVME_TIMEOUT: Row = Row {
+    name: "NVMeTimeout",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line; one finding for each controller",
+    meaning: "An NVMe controller did not answer a command in time (30 seconds by default): the command is aborted or the controller reset.",
+    cause: "A drive or its firmware that hangs, a network volume that does not answer, a lost interrupt (`completion polled`).",
+    advice: "A single one can be a volume that was slow for a while. Repeated ones: replace the volume or the node.",
+    source: "kernel log, level 4: `nvme nvmeN: I/O tag N (..) opcode .. (..) QID N timeout, reset controller`, before 6.6 `I/O N QID N timeout, ...` (drivers/nvme/host/pci.c, tcp.c)",
+};
+
+pub(super) const NVME_CONTROLLER_FAILED: Row = Row {
+    name: "NVMeControllerFailed",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each line; one finding for each controller, or namespace whose paths are all gone",
+    meaning: "An NVMe controller went down, could not be reset, or was given up: I/O to its namespaces fails.",
+    cause: "A drive that failed or was pulled, a PCIe link that is down, a power state that it does not survive.",
+    advice: "Replace the drive or the node, unless the controller came back.",
+    source: "kernel log, level 4: `nvme nvmeN: controller is down; will reset: ...`, `Disabling device after reset failure: N`, `Removing after probe failure status: N`, `block nvmeXnY: no available path - failing I/O`; level 3: `Device not ready; aborting reset` (drivers/nvme/host)",
+};
+
+pub(super) const SCSI_ERROR: Row = Row {
+    name: "SCSIError",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line; one finding for each disk",
+    meaning: "A command of a SCSI (or SATA) disk failed for good.",
+    cause: "A failing disk, a link, an adapter or a network volume that does not answer: the host byte tells which.",
+    advice: "DID_OK with a sense key: the disk. DID_TIME_OUT, DID_NO_CONNECT, DID_TRANSPORT_...: the way to it.",
+    source: "kernel log, level 6: `sd H:C:T:L: [sdX] tag#N FAILED Result: hostbyte=.. driverbyte=.. cmd_age=Ns`; level 3: `timing out command, waited Ns` (drivers/scsi/scsi_logging.c, scsi_lib.c)",
+};
+
+pub(super) const SCSI_DEVICE_OFFLINE: Row = Row {
+    name: "SCSIDeviceOffline",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each line; one finding for each SCSI address (host:channel:target:lun)",
+    meaning: "The kernel gave a SCSI device up after error recovery had failed: all I/O to it fails.",
+    cause: "A disk or the way to it that has failed.",
+    advice: "Find the disk by its address (`lsscsi`, /sys/class/scsi_device); replace it, or the node.",
+    source: "kernel log, level 6: `sd H:C:T:L: Device offlined - not ready after error recovery`; level 3: `rejecting I/O to offline device` (drivers/scsi/scsi_error.c, scsi_lib.c)",
+};
+
+pub(super) const ATA_ERROR: Row = Row {
+    name: "ATAError",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line; one finding for each port",
+    meaning: "A command of an ATA disk failed or timed out, or the link to it had an error; the kernel resets the link and tries again.",
+    cause: "A failing disk, a bad cable or backplane (SErr is not 0), power.",
+    advice: "Look at the disk's SMART data; errors on several ports at once point to controller, cable or power.",
+    source: "kernel log, level 3: `ataN.NN: exception Emask ...`, `failed command: ...`, `COMRESET failed (errno=N)`; level 4: `disable device`, `limiting SATA link speed to ...` (drivers/ata/libata-eh.c, libata-core.c)",
+};
+
+pub(super) const RAID_DEGRADED: Row = Row {
+    name: "RAIDDegraded",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each line; one finding for each array",
+    meaning: "A software RAID array lost a disk. It may still serve; the next loss can end it.",
+    cause: "A disk that failed or was detached.",
+    advice: "Look at /proc/mdstat; replace the disk and add it again (mdadm).",
+    source: "kernel log, level 2: `md/raidN:mdN: Disk failure on X, disabling device.` or ` detected, failing array.` (drivers/md/raid1.c, raid5.c, raid10.c, raid0.c)",
+};
+
+pub(super) const DEVICE_MAPPER_ERROR: Row = Row {
+    name: "DeviceMapperError",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each line; one finding for each map (major:minor)",
+    meaning: "A device-mapper device lost a path (multipath), cannot write any more (thin pool), or read data that does not verify (verity).",
+    cause: "A path to the storage that is down, a thin pool without space, damaged or changed data.",
+    advice: "Find the map by its number (`dmsetup ls`). Multipath: `multipath -ll`. Thin pool: extend it.",
+    source: "kernel log: level 4 `device-mapper: multipath: M:N: Failing path M:N.`, level 6 `device-mapper: thin: M:N: switching pool to ... mode`, level 3 `device-mapper: verity: M:N: data block N is corrupted` (drivers/md/dm-mpath.c, dm-thin.c, dm-verity-target.c)",
+};
+
+pub(super) const NFS_NOT_RESPONDING: Row = Row {
+    name: "NFSNotResponding",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line; one finding for each server",
+    meaning: "An NFS server does not answer: what uses its mounts waits, or gets errors where they are soft.",
+    cause: "A server or a network that is down. All nodes that mount from it share this: it is no fault of the node.",
+    advice: "Look at the server. Replacing the node does not help.",
+    source: "kernel log, level 5: `nfs: server X not responding, still trying` or `timed out` (net/sunrpc/clnt.c)",
 };

@@ -85,6 +85,27 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
             netns: None,
             workload: None,
         },
+        Reason::XfsShutdown
+        | Reason::BtrfsReadOnly
+        | Reason::JournalAborted
+        | Reason::NvmeTimeout
+        | Reason::NvmeControllerFailed
+        | Reason::ScsiError
+        | Reason::ScsiDeviceOffline
+        | Reason::AtaError
+        | Reason::RaidDegraded
+        | Reason::DeviceMapperError
+        | Reason::NfsNotResponding
+        | Reason::ConntrackExceededKernel
+        | Reason::NetworkTransmitTimeout
+        | Reason::NetdeviceLeak
+        | Reason::NeighbourTableFull
+        | Reason::SynFlood
+        | Reason::TcpMemoryExhausted
+        | Reason::OrphanSocketsExceeded
+        | Reason::PidsLimitReached
+        | Reason::FileMaxReached
+        | Reason::PcieLinkDown => logged(reason),
         Reason::NvidiaXidError(xid) => {
             let needed = core.step(signal(state(Recovery::Needed), now), now);
             let mut outputs = core.step(signal(line(xid), now), now);
@@ -161,10 +182,43 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::BlockIoError
         | Reason::FilesystemError
         | Reason::PacketsDropped
+        | Reason::XfsShutdown
+        | Reason::BtrfsReadOnly
+        | Reason::JournalAborted
+        | Reason::NvmeTimeout
+        | Reason::NvmeControllerFailed
+        | Reason::ScsiError
+        | Reason::ScsiDeviceOffline
+        | Reason::AtaError
+        | Reason::RaidDegraded
+        | Reason::DeviceMapperError
+        | Reason::NfsNotResponding
+        | Reason::ConntrackExceededKernel
+        | Reason::NetworkTransmitTimeout
+        | Reason::NetdeviceLeak
+        | Reason::NeighbourTableFull
+        | Reason::SynFlood
+        | Reason::TcpMemoryExhausted
+        | Reason::OrphanSocketsExceeded
+        | Reason::PidsLimitReached
+        | Reason::FileMaxReached
+        | Reason::PcieLinkDown
         | Reason::NvidiaXidWarning(_)
         | Reason::Custom { .. } => panic!("{reason} clears by itself"),
     };
     core.step(signal(what, now), now)
+}
+
+/// A line that is a fault by itself.
+fn logged(reason: Reason) -> What {
+    What::Logged(LogFault {
+        reason,
+        entity: "x".to_owned(),
+        message: "m".to_owned(),
+        device: None,
+        interface: None,
+        task: None,
+    })
 }
 
 fn free(pid: u32) -> Input {
