@@ -235,3 +235,12 @@ pub(crate) fn device_name(name: &str) -> Option<String> {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'!' | b':'));
     fits.then(|| name.to_owned())
 }
+
+/// The name of a network interface (`IFNAMSIZ` is 16), if it is one.
+pub(crate) fn interface_name(name: &str) -> Option<String> {
+    let fits = (1..=15).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b';'));
+    fits.then(|| name.to_owned())
+}

@@ -5,22 +5,39 @@
 
 use super::record::Record;
 use crate::rules::{LogRules, Origin};
-use crate::signal::{LogFault, SourceName, Task, What, device_name, gpu_name};
+use crate::signal::{
+    LogFault, SourceName, Task, What, device_name, gpu_name, interface_name,
+};
 use crate::text;
 
+mod ata;
+mod btrfs;
+#[cfg(test)]
+mod check;
 mod clock;
 mod crash;
 mod edac;
+mod ext4;
+mod fault;
 #[cfg(test)]
 mod forged;
 mod hardware;
+mod interface;
+mod limits;
 mod lockup;
 mod memory;
+mod network;
+mod nfs;
+mod nvme;
 mod oops;
+mod pci;
 mod pcie;
+mod raid;
+mod scsi;
 mod thermal;
 mod warning;
 mod words;
+mod xfs;
 
 pub(crate) fn read(record: &Record<'_>) -> Option<What> {
     if record.facility != 0 {
@@ -30,6 +47,18 @@ pub(crate) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| ext4_error(record))
         .or_else(|| soft_lockup(record))
         .or_else(|| xid(record))
+        .or_else(|| ext4::read(record))
+        .or_else(|| xfs::read(record))
+        .or_else(|| btrfs::read(record))
+        .or_else(|| nvme::read(record))
+        .or_else(|| scsi::read(record))
+        .or_else(|| ata::read(record))
+        .or_else(|| raid::read(record))
+        .or_else(|| nfs::read(record))
+        .or_else(|| interface::read(record))
+        .or_else(|| network::read(record))
+        .or_else(|| limits::read(record))
+        .or_else(|| pci::read(record))
         .or_else(|| machine(record).map(What::Logged))
 }
 
