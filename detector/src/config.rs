@@ -195,9 +195,9 @@ impl Scope {
                 .name
                 .as_deref()
                 .is_none_or(|name| self.devices.admits(name)),
-            What::Ext4Error { device, .. } | What::RemountedReadOnly { device } => {
-                self.devices.admits(device)
-            }
+            What::Ext4Error { device, .. }
+            | What::RemountedReadOnly { device }
+            | What::BlockLine { disk: device, .. } => self.devices.admits(device),
             What::Logged(fault) => {
                 let fits = |name: &Option<String>, filter: &Filter| {
                     name.as_deref().is_none_or(|name| filter.admits(name))

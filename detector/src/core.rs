@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::finding::{Change, Finding, Now, Transition};
 use crate::reason::{ConditionType, Reason};
-use crate::signal::Signal;
+use crate::signal::{Signal, What};
 use crate::state::State;
 
 mod accelerated;
@@ -13,6 +13,7 @@ mod assess;
 mod blocked;
 mod condition;
 mod configuration;
+mod disks;
 mod findings;
 mod saved;
 mod settings;
@@ -24,6 +25,7 @@ use self::blocked::BlockedTasks;
 pub(crate) use self::blocked::TaskState;
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
+use self::disks::Disks;
 use self::findings::Findings;
 pub(crate) use self::saved::untold;
 pub(crate) use self::settings::{Override, Settings, Threshold};
@@ -100,6 +102,7 @@ pub(crate) struct Core {
     suspects: Suspects,
     blocked: BlockedTasks,
     gpus: Gpus,
+    disks: Disks,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
     before: BTreeMap<ConditionType, Before>,
     /// The Node has been read.
@@ -119,6 +122,7 @@ impl Core {
             suspects: Suspects::default(),
             blocked: BlockedTasks::default(),
             gpus: Gpus::default(),
+            disks: Disks::default(),
             before: BTreeMap::new(),
             node_read: false,
             earlier_boot: BTreeMap::new(),
@@ -241,7 +245,15 @@ impl Core {
 
     fn signal(&mut self, signal: Signal, now: Now, out: &mut Vec<Output>) {
         let (historic, fault) = (signal.historic, signal.at);
+        let known = !historic && self.disks.knows(&signal);
+        let words = matches!(signal.what, What::BlockError { .. });
         match assess::assess(signal, self.findings.settings()) {
+            Assessed::Sighting(sighting) if known => {
+                // The tracepoint says more.
+                let key = (sighting.reason, sighting.entity);
+                let message = words.then_some(sighting.message);
+                self.findings.enrich(&key, message, now);
+            }
             // A first start turns no node red over old lines.
             Assessed::Sighting(sighting) if historic => self.findings.see_past(sighting, now, out),
             Assessed::Sighting(sighting) => {

@@ -29,6 +29,13 @@ pub(crate) enum What {
         sector: u64,
         sectors: u32,
     },
+    /// The kernel log tells of a failed request; the tracepoint tells of it as well, where it works.
+    BlockLine {
+        disk: String,
+        line: String,
+        /// Of a buffer that the request was for, not of the request.
+        buffer: bool,
+    },
     /// A drop reason passed its threshold within one window on one CPU (`skb:kfree_skb`).
     PacketDrops {
         /// The kernel's name without `SKB_DROP_REASON_`, for example `SOCKET_RCVBUFF`.

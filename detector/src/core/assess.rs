@@ -110,6 +110,10 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             };
             sighting(Reason::BlockIoError, device, message, subject, 1)
         }
+        What::BlockLine { disk, line, .. } => {
+            let subject = of_device(&disk);
+            sighting(Reason::BlockIoError, disk, line, subject, 1)
+        }
         What::PacketDrops {
             reason,
             count,

@@ -12,6 +12,7 @@ use crate::reason::Severity;
 use crate::signal::{Disk, SourceName, Task, What, Workload};
 
 mod accelerated;
+mod disks;
 mod flood;
 mod life;
 mod properties;

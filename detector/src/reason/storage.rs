@@ -10,11 +10,11 @@ pub(super) const BLOCK_IO_ERROR: Row = Row {
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(600)),
     eks: false,
-    threshold: "each failed request; one finding for each disk",
+    threshold: "each failed request, from the tracepoint or from the kernel log; one finding for each disk",
     meaning: "A disk failed a read, a write or a flush. Requests that the device merely does not support, and those that the kernel tries again, do not count.",
     cause: "A failing disk, a volume that was detached or timed out, a link or controller error, a thin volume without space.",
     advice: "Medium and integrity errors: replace the disk. Timeouts and transport errors: look at the volume's or the link's health. Space errors: a thin volume is full.",
-    source: "tracepoint block:block_rq_error (5.18 and later), else block:block_rq_complete with an error; the class follows blk_status_t",
+    source: "tracepoint block:block_rq_error (5.18 and later), else block:block_rq_complete with an error; the class follows blk_status_t. Kernel log, level 3: `I/O error, dev X, sector N op ...`, `critical medium error, ...`, `Buffer I/O error on dev X, ...` (block/blk-mq.c, fs/buffer.c), counted once with the tracepoint",
 };
 
 pub(super) const FILESYSTEM_ERROR: Row = Row {

@@ -11,6 +11,7 @@ use crate::signal::{
 use crate::text;
 
 mod ata;
+mod block;
 mod btrfs;
 #[cfg(test)]
 mod check;
@@ -47,6 +48,7 @@ pub(crate) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| ext4_error(record))
         .or_else(|| soft_lockup(record))
         .or_else(|| xid(record))
+        .or_else(|| block::read(record))
         .or_else(|| ext4::read(record))
         .or_else(|| xfs::read(record))
         .or_else(|| btrfs::read(record))
