@@ -68,7 +68,9 @@ pub(crate) enum Reason {
     AtaError,
     RaidDegraded,
     DeviceMapperError,
+    AccessBeyondEndOfDevice,
     NfsNotResponding,
+    NfsLockLost,
     ConntrackExceededKernel,
     NetworkTransmitTimeout,
     NetdeviceLeak,
@@ -187,7 +189,9 @@ impl Reason {
             Self::AtaError => &storage::ATA_ERROR,
             Self::RaidDegraded => &storage::RAID_DEGRADED,
             Self::DeviceMapperError => &storage::DEVICE_MAPPER_ERROR,
+            Self::AccessBeyondEndOfDevice => &storage::ACCESS_BEYOND_END_OF_DEVICE,
             Self::NfsNotResponding => &storage::NFS_NOT_RESPONDING,
+            Self::NfsLockLost => &storage::NFS_LOCK_LOST,
             Self::ConntrackExceededKernel => &networking::CONNTRACK_EXCEEDED_KERNEL,
             Self::NetworkTransmitTimeout => &networking::NETWORK_TRANSMIT_TIMEOUT,
             Self::NetdeviceLeak => &networking::NETDEVICE_LEAK,
@@ -260,7 +264,9 @@ impl Reason {
             | Self::AtaError
             | Self::RaidDegraded
             | Self::DeviceMapperError
+            | Self::AccessBeyondEndOfDevice
             | Self::NfsNotResponding
+            | Self::NfsLockLost
             | Self::ConntrackExceededKernel
             | Self::NetworkTransmitTimeout
             | Self::NetdeviceLeak
@@ -297,7 +303,7 @@ impl Reason {
     }
 
     /// One for each row of the table; XID 79 and 31 for their families.
-    pub(crate) const ALL: [Self; 41] = [
+    pub(crate) const ALL: [Self; 43] = [
         Self::OomKilling,
         Self::AppBlocked,
         Self::SoftLockup,
@@ -343,7 +349,9 @@ impl Reason {
         Self::AtaError,
         Self::RaidDegraded,
         Self::DeviceMapperError,
+        Self::AccessBeyondEndOfDevice,
         Self::NfsNotResponding,
+        Self::NfsLockLost,
         Self::ConntrackExceededKernel,
         Self::NetworkTransmitTimeout,
         Self::NetdeviceLeak,

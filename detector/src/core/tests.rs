@@ -15,6 +15,7 @@ mod accelerated;
 mod disks;
 mod flood;
 mod life;
+mod logged;
 mod properties;
 mod table;
 

@@ -187,3 +187,29 @@ pub(super) const NFS_NOT_RESPONDING: Row = Row {
     advice: "Look at the server. Replacing the node does not help.",
     source: "kernel log, level 5: `nfs: server X not responding, still trying` or `timed out` (net/sunrpc/clnt.c)",
 };
+
+pub(super) const NFS_LOCK_LOST: Row = Row {
+    name: "NFSLockLost",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: false,
+    threshold: "each line; the kernel names no server",
+    meaning: "A process held a lock on a file of an NFS server. The server was away, and the lock could not be had again: another client may have changed the file.",
+    cause: "A server that restarted or was cut off for longer than its grace period.",
+    advice: "Look for the server in earlier lines; restart what relies on locks of its files.",
+    source: "kernel log, level 4: `NFS: nfs4_reclaim_open_state: Lock reclaim failed!` (fs/nfs/nfs4state.c)",
+};
+
+pub(super) const ACCESS_BEYOND_END_OF_DEVICE: Row = Row {
+    name: "AccessBeyondEndOfDevice",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each line; one finding for each device, where the line names it",
+    meaning: "Something asked for blocks that a device does not have; the request was refused.",
+    cause: "A file system that is larger than its device: the device shrank or was cut off, or its structures are damaged.",
+    advice: "Compare the sizes of device and file system (`lsblk`, `dumpe2fs -h`, `xfs_info`); check the file system.",
+    source: "kernel log, level 6: `comm: attempt to access beyond end of device`, then `X: rw=N, sector=N, nr_sectors = N limit=N` (block/blk-core.c)",
+};

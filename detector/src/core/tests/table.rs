@@ -95,7 +95,9 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::AtaError
         | Reason::RaidDegraded
         | Reason::DeviceMapperError
+        | Reason::AccessBeyondEndOfDevice
         | Reason::NfsNotResponding
+        | Reason::NfsLockLost
         | Reason::ConntrackExceededKernel
         | Reason::NetworkTransmitTimeout
         | Reason::NetdeviceLeak
@@ -192,7 +194,9 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::AtaError
         | Reason::RaidDegraded
         | Reason::DeviceMapperError
+        | Reason::AccessBeyondEndOfDevice
         | Reason::NfsNotResponding
+        | Reason::NfsLockLost
         | Reason::ConntrackExceededKernel
         | Reason::NetworkTransmitTimeout
         | Reason::NetdeviceLeak

@@ -1,11 +1,14 @@
 //! PURE. Failed block requests. The tracepoint tells of the same ones, and of those that the kernel's
 //! rate limit keeps out of the log: the core counts each once.
 
-use super::fault::{digits, hex, shown, word};
+use super::fault::{digits, hex, on, on_device, shown, word};
 use super::{Record, What, at_level, device_name};
+use crate::reason::Reason;
 
 pub(super) fn read(record: &Record<'_>) -> Option<What> {
-    request(record).or_else(|| buffer(record))
+    request(record)
+        .or_else(|| buffer(record))
+        .or_else(|| beyond_end(record))
 }
 
 /// `I/O error, dev sda, sector 8 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2`, KERN_ERR
@@ -93,6 +96,35 @@ fn buffer(record: &Record<'_>) -> Option<What> {
     })
 }
 
+/// `comm: attempt to access beyond end of device`, KERN_INFO (block/blk-core.c), in one record with
+/// `sda1: rw=0, sector=100, nr_sectors = 8 limit=64`, whose break the kernel escapes; a saved log has
+/// only the first line of it. No tracepoint tells of it: the request is not even made.
+fn beyond_end(record: &Record<'_>) -> Option<What> {
+    const WHAT: &str = "attempt to access beyond end of device";
+    let reason = Reason::AccessBeyondEndOfDevice;
+    let text = at_level(record, 6)?;
+    let (first, second) = match text.split_once("\\x0a") {
+        Some((first, second)) => (first, Some(second)),
+        None => (text, None),
+    };
+    let comm = first.strip_suffix(WHAT)?;
+    // `TASK_COMM_LEN` is 16, worker threads have up to 64.
+    let begins = comm.is_empty() || (comm.len() <= 66 && comm.ends_with(": "));
+    begins.then_some(())?;
+    let Some(second) = second else {
+        let message = "a request beyond the end of a device was refused";
+        return Some(on(reason, "block device".to_owned(), message));
+    };
+    let (name, rest) = second.split_once(": rw=")?;
+    let fits = rest
+        .split([',', ' '])
+        .filter(|word| !word.is_empty() && *word != "=" && *word != "nr_sectors")
+        .all(|word| digits(word.rsplit('=').next().unwrap_or(word)));
+    let device = device_name(name).filter(|_| fits)?;
+    let message = format!("a request beyond the end of {device} was refused: rw={rest}");
+    Some(on_device(reason, device, &message))
+}
+
 /// The whole disk, which the tracepoint names: `nvme0n1` of `nvme0n1p1`, `sda` of `sda1`.
 fn disk_of(device: &str) -> &str {
     if let Some((disk, part)) = device.rsplit_once('p')
@@ -112,7 +144,7 @@ fn disk_of(device: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::{forged_by_names, nothing};
+    use super::super::check::{forged_by_names, nothing, reads};
     use super::*;
 
     fn disk(text: &str) -> Option<(String, bool)> {
@@ -183,6 +215,41 @@ mod tests {
         ] {
             assert_eq!(disk(text), Some((name.to_owned(), true)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_request_beyond_the_end_names_the_device_where_the_record_is_whole() {
+        for (text, entity) in [
+            (
+                r"kworker/u203:1: attempt to access beyond end of device\x0anvme0n1: rw=2049, sector=100, nr_sectors = 8 limit=64",
+                "nvme0n1",
+            ),
+            (
+                r"mount: attempt to access beyond end of device\x0aloop0: rw=0, want=100, limit=64",
+                "loop0",
+            ),
+            (
+                "kworker/u203:1: attempt to access beyond end of device",
+                "block device",
+            ),
+            ("attempt to access beyond end of device", "block device"),
+        ] {
+            let fault = reads(6, read, text);
+            assert_eq!(
+                (fault.reason, fault.entity.as_str()),
+                (Reason::AccessBeyondEndOfDevice, entity),
+                "{text}"
+            );
+        }
+        for text in [
+            "x attempt to access beyond end of device",
+            r"x: attempt to access beyond end of device\x0a../x: rw=0, want=100, limit=64",
+            r"x: attempt to access beyond end of device\x0asda: rw=0, IN=eth0 OUT=",
+        ] {
+            nothing(6, read, text);
+        }
+        nothing(4, read, "x: attempt to access beyond end of device");
+        forged_by_names(read, &["x: attempt to access beyond end of device"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the tests of every family of lines ask.
 
+use proptest::prelude::*;
+
 use super::super::record;
 use super::{Record, What, read as read_all};
 use crate::signal::LogFault;
@@ -46,6 +48,27 @@ pub(super) fn forged_by_names(read: Read, beginnings: &[&str]) {
             let mut record = record::parse(raw.as_bytes()).unwrap();
             record.level = None;
             assert_eq!(read(&record), None, "{text}");
+        }
+    }
+}
+
+proptest! {
+    /// Whatever follows a beginning that a rule looks for.
+    #[test]
+    fn what_is_said_of_any_line_is_bounded_and_printable(
+        line in r"(XFS \(sda1\): |BTRFS (error|critical) \(device sda1\): |nvme nvme0: |sd 0:0:0:0: \[sda\] |ata1(\.00)?: |md/raid1:md0: |device-mapper: thin: |nfs: server |NETDEV WATCHDOG: |TCP: |cgroup: fork rejected by pids controller in /|I/O error, dev |pcieport )?(log I/O error -5|Shutting down filesystem|corrupt leaf: block=1 |failed command: |Disk failure on )?\PC{0,300}",
+        level in 0..8_u32,
+    ) {
+        let raw = format!("{level},1,2,-;{line}");
+        let mut record = record::parse(raw.as_bytes()).unwrap();
+        for level in [Some(level), None] {
+            record.level = level;
+            if let Some(What::Logged(fault)) = read_all(&record) {
+                for text in [&fault.message, &fault.entity] {
+                    prop_assert!(text.len() <= 1024, "{text}");
+                    prop_assert!(!text.contains(|c: char| c.is_control() || c == ';'), "{text}");
+                }
+            }
         }
     }
 }

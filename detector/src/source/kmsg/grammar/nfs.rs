@@ -1,11 +1,16 @@
-//! PURE. NFS: `nfs: server 10.0.0.9 not responding, still trying`, KERN_NOTICE (net/sunrpc/clnt.c);
-//! `timed out` at its end for soft mounts.
+//! PURE. NFS: servers that do not answer, and locks that were lost with them.
 
 use super::fault::on;
 use super::{Record, What, at_level};
 use crate::reason::Reason;
 
 pub(super) fn read(record: &Record<'_>) -> Option<What> {
+    not_responding(record).or_else(|| lock_lost(record))
+}
+
+/// `nfs: server 10.0.0.9 not responding, still trying`, KERN_NOTICE (net/sunrpc/clnt.c); `timed out`
+/// at its end for soft mounts.
+fn not_responding(record: &Record<'_>) -> Option<What> {
     let text = at_level(record, 5)?;
     let (server, state) = ["nfs: server ", "lockd: server "]
         .iter()
@@ -14,6 +19,17 @@ pub(super) fn read(record: &Record<'_>) -> Option<What> {
     let known = matches!(state, "still trying" | "timed out") && is_host(server);
     let message = format!("NFS server {server} does not respond: {state}");
     known.then(|| on(Reason::NfsNotResponding, server.to_owned(), &message))
+}
+
+/// `NFS: nfs4_reclaim_open_state: Lock reclaim failed!`, KERN_WARNING (fs/nfs/nfs4state.c). It names
+/// no server.
+fn lock_lost(record: &Record<'_>) -> Option<What> {
+    let text = at_level(record, 4)?;
+    let text = text.strip_prefix("NFS: ").unwrap_or(text);
+    let text = text.strip_suffix('!').unwrap_or(text);
+    let lost = "nfs4_reclaim_open_state: Lock reclaim failed";
+    let message = "a lock could not be had again from an NFS server that came back";
+    (text == lost).then(|| on(Reason::NfsLockLost, "NFS".to_owned(), message))
 }
 
 /// Whoever mounts chooses it.
@@ -51,6 +67,31 @@ mod tests {
                 (Reason::NfsNotResponding, server)
             );
         }
+    }
+
+    #[test]
+    fn a_lost_lock_counts_with_and_without_the_modules_name() {
+        for text in [
+            "NFS: nfs4_reclaim_open_state: Lock reclaim failed!",
+            "nfs4_reclaim_open_state: Lock reclaim failed!",
+            "nfs4_reclaim_open_state: Lock reclaim failed",
+        ] {
+            assert_eq!(reads(4, read, text).reason, Reason::NfsLockLost);
+        }
+        nothing(
+            6,
+            read,
+            "NFS: nfs4_reclaim_open_state: Lock reclaim failed!",
+        );
+        nothing(
+            4,
+            read,
+            "x NFS: nfs4_reclaim_open_state: Lock reclaim failed!",
+        );
+        forged_by_names(
+            read,
+            &["NFS: nfs4_reclaim_open_state: Lock reclaim failed!"],
+        );
     }
 
     #[test]
