@@ -40,5 +40,5 @@ pub(super) const PCIE_LINK_DOWN: Row = Row {
     meaning: "The link of a PCIe slot went down, its card is gone, or the link could not be brought up.",
     cause: "A device that was detached on purpose (clouds detach volumes and network interfaces so), or a card that failed.",
     advice: "None where a volume or an interface was detached. Else look for the device that was in the slot.",
-    source: "kernel log, level 6: `pcieport ADDR: pciehp: Slot(N): Link Down` or `Card not present`; level 3: `Cannot train link: status 0x...`, `Power fault` (drivers/pci/hotplug/pciehp_ctrl.c, pciehp_hpc.c)",
+    source: "kernel log, level 6: `pcieport ADDR: pciehp: Slot(N): Link Down`, `Card not present` or `Cannot train link: status 0x...` (3 before 5.19); level 3: `Power fault` (drivers/pci/hotplug/pciehp_ctrl.c, pciehp_hpc.c)",
 };

@@ -17,7 +17,7 @@ pub(super) fn read(record: &Record<'_>) -> Option<What> {
 fn request(record: &Record<'_>) -> Option<What> {
     const FUNCTIONS: [&str; 3] = ["blk_update_request: ", "print_req_error: ", "end_request: "];
     // Not those that are tried again, nor requests that a device merely does not support.
-    const CLASSES: [&str; 13] = [
+    const CLASSES: [&str; 12] = [
         "I/O",
         "timeout",
         "critical medium",
@@ -30,7 +30,6 @@ fn request(record: &Record<'_>) -> Option<What> {
         "device offline",
         "duration limit exceeded",
         "invalid",
-        "integrity",
     ];
     let text = at_level(record, 3)?;
     let text = FUNCTIONS

@@ -54,7 +54,7 @@ fn syn_flood(record: &Record<'_>) -> Option<What> {
     let (protocol, rest) = rest.split_once(": Possible SYN flooding on port ")?;
     let known = matches!(
         protocol.strip_prefix("request_sock_").unwrap_or(protocol),
-        "TCP" | "TCPv6" | "MPTCP" | "MPTCPv6"
+        "TCP" | "TCPv6" | "subflow_v4" | "subflow_v6"
     );
     let (port, action) = rest.split_once(". ")?;
     let action = action
@@ -163,6 +163,10 @@ mod tests {
             (
                 "TCP: request_sock_TCPv6: Possible SYN flooding on port [::]:80. Dropping request.",
                 "port [::]:80",
+            ),
+            (
+                "TCP: request_sock_subflow_v4: Possible SYN flooding on port [::]:20002. Sending cookies.",
+                "port [::]:20002",
             ),
             (
                 "TCP: TCP: Possible SYN flooding on port 8080. Dropping request.  Check SNMP counters.",

@@ -27,6 +27,7 @@ fn lock_lost(record: &Record<'_>) -> Option<What> {
     let text = at_level(record, 4)?;
     let text = text.strip_prefix("NFS: ").unwrap_or(text);
     let text = text.strip_suffix('!').unwrap_or(text);
+    let text = text.strip_prefix("__").unwrap_or(text);
     let lost = "nfs4_reclaim_open_state: Lock reclaim failed";
     let message = "a lock could not be had again from an NFS server that came back";
     (text == lost).then(|| on(Reason::NfsLockLost, "NFS".to_owned(), message))
@@ -73,6 +74,7 @@ mod tests {
     fn a_lost_lock_counts_with_and_without_the_modules_name() {
         for text in [
             "NFS: nfs4_reclaim_open_state: Lock reclaim failed!",
+            "NFS: __nfs4_reclaim_open_state: Lock reclaim failed!",
             "nfs4_reclaim_open_state: Lock reclaim failed!",
             "nfs4_reclaim_open_state: Lock reclaim failed",
         ] {

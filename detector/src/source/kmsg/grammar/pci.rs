@@ -18,11 +18,12 @@ pub(super) fn read(record: &Record<'_>) -> Option<What> {
     let slot_fits = (1..=20).contains(&slot.len())
         && slot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let gone = at_level(record, 6).is_some() && matches!(state, "Link Down" | "Card not present");
-    let broken = at_level(record, 3).is_some()
-        && (state == "Power fault"
-            || state
-                .strip_prefix("Cannot train link: status ")
-                .is_some_and(hex));
+    // KERN_ERR before 5.19.
+    let untrained = (at_level(record, 6).is_some() || at_level(record, 3).is_some())
+        && state
+            .strip_prefix("Cannot train link: status ")
+            .is_some_and(hex);
+    let broken = untrained || at_level(record, 3).is_some() && state == "Power fault";
     let message = format!("PCIe slot {slot} below {port}: {state}");
     (slot_fits && pci_function(port) && (gone || broken))
         .then(|| on_device(Reason::PcieLinkDown, port.to_owned(), &message))
@@ -42,6 +43,10 @@ mod tests {
                 "pcieport 0000:00:1c.0: pciehp: Slot(0-1): Card not present",
             ),
             (6, "pciehp 0000:00:1c.0:pcie004: Slot(5): Link Down"),
+            (
+                6,
+                "pcieport 0000:00:1c.0: pciehp: Slot(1-1): Cannot train link: status 0x2000",
+            ),
             (
                 3,
                 "pcieport 0000:00:1c.0: pciehp: Slot(5): Cannot train link: status 0x0001",

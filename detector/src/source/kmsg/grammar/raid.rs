@@ -15,19 +15,26 @@ pub(super) fn read(record: &Record<'_>) -> Option<What> {
 }
 
 /// `md/raid1:md0: Disk failure on sda1, disabling device.`, KERN_CRIT; or ` detected, failing array.`
-/// where nothing is left (drivers/md). One record with the next line, whose break the kernel escapes.
+/// or `, this is the last device.` where nothing is left (drivers/md). One record with the next line, whose break the kernel escapes.
 fn disk_failed(record: &Record<'_>) -> Option<What> {
-    let (level, rest) = at_level(record, 2)?.strip_prefix("md/")?.split_once(':')?;
+    let (place, rest) = at_level(record, 2)?
+        .strip_prefix("md/")?
+        .split_once(": Disk failure on ")?;
+    // `linearmd0`, without a colon.
+    let (level, array) = match place.strip_prefix("linear") {
+        Some(array) => ("linear", array.strip_prefix(':').unwrap_or(array)),
+        None => place.split_once(':')?,
+    };
     let known = level == "linear"
         || level
             .strip_prefix("raid")
             .is_some_and(|n| n.is_empty() || digits(n));
-    let (array, rest) = rest.split_once(": Disk failure on ")?;
     let end = rest.find([',', ' '])?;
     let (disk, rest) = rest.split_at(end);
     let rest = rest
         .strip_prefix(", disabling device")
-        .or_else(|| rest.strip_prefix(" detected, failing array"))?;
+        .or_else(|| rest.strip_prefix(" detected, failing array"))
+        .or_else(|| rest.strip_prefix(", this is the last device"))?;
     let rest = rest.strip_prefix('.').unwrap_or(rest);
     let more = rest
         .strip_prefix("\\x0a")
@@ -123,6 +130,16 @@ mod tests {
                 (Reason::RaidDegraded, Some(array)),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn an_array_that_has_nothing_left_is_one_too() {
+        for text in [
+            r"md/raid1:md0: Disk failure on sda, this is the last device.\x0amd/raid1:md0: Cannot continue operation (2/2 failed).",
+            "md/linearmd0: Disk failure on sda detected, failing array.",
+        ] {
+            assert_eq!(reads(2, read, text).entity, "md0", "{text}");
         }
     }
 

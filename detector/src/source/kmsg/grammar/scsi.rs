@@ -1,7 +1,7 @@
 //! PURE. SCSI disks: `sd 2:0:0:0: [sda] ...` (drivers/scsi/scsi_logging.c, scsi_lib.c,
 //! scsi_error.c).
 
-use super::fault::{digits, on_device, shown, word};
+use super::fault::{digits, on, on_device, word};
 use super::{Record, What, at_level, device_name};
 use crate::reason::Reason;
 
@@ -12,7 +12,9 @@ pub(super) fn read(record: &Record<'_>) -> Option<What> {
     if !address_fits || parts.next().is_some() || address.len() > 32 {
         return None;
     }
-    offline(record, address, text).or_else(|| command(record, text))
+    offline(record, address, text)
+        .or_else(|| command(record, text))
+        .or_else(|| waited(record, address, text))
 }
 
 /// `Device offlined - not ready after error recovery`, KERN_INFO, then for each request `rejecting
@@ -22,8 +24,7 @@ fn offline(record: &Record<'_>, address: &str, text: &str) -> Option<What> {
         at_level(record, 6).is_some() && text == "Device offlined - not ready after error recovery";
     let rejected = at_level(record, 3).is_some() && text == "rejecting I/O to offline device";
     let message = format!("SCSI device {address}: {text}");
-    (given_up || rejected)
-        .then(|| super::fault::on(Reason::ScsiDeviceOffline, address.to_owned(), &message))
+    (given_up || rejected).then(|| on(Reason::ScsiDeviceOffline, address.to_owned(), &message))
 }
 
 fn command(record: &Record<'_>, text: &str) -> Option<What> {
@@ -32,13 +33,23 @@ fn command(record: &Record<'_>, text: &str) -> Option<What> {
     let (tag, text) = text.strip_prefix("tag#")?.split_once(' ')?;
     digits(tag).then_some(())?;
     let failed = at_level(record, 6).is_some() && failure(text).is_some();
-    let waited = at_level(record, 3).is_some()
+    let message = format!("a SCSI command of {device} failed: {text}");
+    (failed || is_wait(record, text)).then(|| on_device(Reason::ScsiError, device, &message))
+}
+
+/// Long ago without the disk's name.
+fn waited(record: &Record<'_>, address: &str, text: &str) -> Option<What> {
+    let message = format!("a SCSI command of {address} failed: {text}");
+    is_wait(record, text).then(|| on(Reason::ScsiError, address.to_owned(), &message))
+}
+
+/// `timing out command, waited 180s`, KERN_ERR.
+fn is_wait(record: &Record<'_>, text: &str) -> bool {
+    at_level(record, 3).is_some()
         && text
             .strip_prefix("timing out command, waited ")
             .and_then(|rest| rest.strip_suffix('s'))
-            .is_some_and(digits);
-    let message = shown(&format!("a SCSI command of {device} failed: {text}"));
-    (failed || waited).then(|| on_device(Reason::ScsiError, device, &message))
+            .is_some_and(digits)
 }
 
 /// `FAILED Result: hostbyte=DID_OK driverbyte=DRIVER_SENSE cmd_age=0s`, KERN_INFO, without the age
@@ -90,6 +101,15 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_command_without_a_disks_name_is_of_its_address() {
+        let fault = reads(3, read, "sd 0:0:9:0: timing out command, waited 20s");
+        assert_eq!(
+            (fault.reason, fault.entity.as_str()),
+            (Reason::ScsiError, "0:0:9:0")
+        );
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn is_shutdown(text: &str) -> bool {
     else {
         return false;
     };
-    const WHY: [&str; 9] = [
+    const WHY: [&str; 8] = [
         "Metadata I/O Error",
         "Log I/O Error",
         "I/O Error",
@@ -47,7 +47,6 @@ fn is_shutdown(text: &str) -> bool {
         "Block device removal",
         "All device paths lost",
         "User initiated shutdown received",
-        "Internal error",
     ];
     WHY.iter().any(|begin| why.starts_with(begin))
 }
