@@ -95,3 +95,19 @@ fn log_rules_of_a_configuration_hold() {
         [("opened", "PodEvicted", "Warning", Some(1))]
     );
 }
+
+#[test]
+fn an_io_error_of_a_saved_log_is_said_once_with_its_buffers() {
+    let log = "[   10.0] nvme nvme1: I/O 22 QID 5 timeout, reset controller\n\
+        [   11.0] I/O error, dev nvme1n1, sector 8 op 0x1:(WRITE) flags 0x800 phys_seg 1 prio class 2\n\
+        [   11.0] Buffer I/O error on dev nvme1n1p1, logical block 1, lost async page write\n\
+        [   11.0] XFS (nvme1n1p2): log I/O error -5\n";
+    assert_eq!(
+        brief(&said(log, &Config::default(), true)),
+        [
+            ("opened", "NVMeTimeout", "Warning", Some(1)),
+            ("opened", "BlockIOError", "Warning", Some(2)),
+            ("opened", "XFSShutdown", "Warning", Some(4)),
+        ]
+    );
+}
