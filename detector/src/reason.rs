@@ -12,8 +12,8 @@ mod custom;
 mod hardware;
 mod intern;
 mod kernel;
-mod lockup;
 mod limits;
+mod lockup;
 mod networking;
 mod oops;
 mod storage;
@@ -303,7 +303,7 @@ impl Reason {
     }
 
     /// One for each row of the table; XID 79 and 31 for their families.
-    pub(crate) const ALL: [Self; 43] = [
+    pub(crate) const ALL: [Self; 64] = [
         Self::OomKilling,
         Self::AppBlocked,
         Self::SoftLockup,

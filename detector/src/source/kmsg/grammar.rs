@@ -5,9 +5,7 @@
 
 use super::record::Record;
 use crate::rules::{LogRules, Origin};
-use crate::signal::{
-    LogFault, SourceName, Task, What, device_name, gpu_name, interface_name,
-};
+use crate::signal::{LogFault, SourceName, Task, What, device_name, gpu_name, interface_name};
 use crate::text;
 
 mod ata;
