@@ -18,6 +18,7 @@ mod findings;
 mod saved;
 mod settings;
 mod suspects;
+mod victims;
 
 use self::accelerated::Gpus;
 use self::assess::Assessed;
@@ -30,6 +31,7 @@ use self::findings::Findings;
 pub(crate) use self::saved::untold;
 pub(crate) use self::settings::{Override, Settings, Threshold};
 use self::suspects::Suspects;
+use self::victims::Victims;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
@@ -101,6 +103,7 @@ pub(crate) struct Core {
     findings: Findings,
     suspects: Suspects,
     blocked: BlockedTasks,
+    victims: Victims,
     gpus: Gpus,
     disks: Disks,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
@@ -121,6 +124,7 @@ impl Core {
             findings: Findings::default(),
             suspects: Suspects::default(),
             blocked: BlockedTasks::default(),
+            victims: Victims::default(),
             gpus: Gpus::default(),
             disks: Disks::default(),
             before: BTreeMap::new(),
@@ -244,6 +248,9 @@ impl Core {
     }
 
     fn signal(&mut self, signal: Signal, now: Now, out: &mut Vec<Output>) {
+        if self.victims.knows(&signal) {
+            return;
+        }
         let (historic, fault) = (signal.historic, signal.at);
         let known = !historic && self.disks.knows(&signal);
         let words = matches!(signal.what, What::BlockError { .. });

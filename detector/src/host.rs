@@ -48,7 +48,9 @@ impl Host {
             }
         };
         let kernel_log = if config.at_start.kernel_log {
-            KmsgSource::open(args.host_sys.clone())
+            let attached = hooks.iter().filter(|status| status.using.is_some());
+            let told = attached.map(|status| status.hook).collect();
+            KmsgSource::open(args.host_sys.clone(), told)
                 .map(|source| sources.push(Box::new(source)))
                 .map_err(|error| format!("{error:#}"))
         } else {

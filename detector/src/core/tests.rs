@@ -157,6 +157,17 @@ fn a_fault_opens_one_finding() {
 }
 
 #[test]
+fn a_kill_that_several_lines_and_a_tracepoint_tell_of_is_one() {
+    let mut core = started();
+    core.step(signal(oom(7), at(2)), at(2));
+    assert_eq!(core.step(signal(oom(7), at(3)), at(3)), []);
+    let key = (Reason::OomKilling, "pid 7".to_owned());
+    assert_eq!(core.findings.get(&key).unwrap().finding.count, 1);
+    core.step(signal(oom(7), at(13)), at(13));
+    assert_eq!(core.findings.get(&key).unwrap().finding.count, 2);
+}
+
+#[test]
 fn the_same_fault_again_is_counted_not_told() {
     let mut core = started();
     core.step(signal(io_error("sda"), at(2)), at(2));

@@ -14,7 +14,7 @@ pub(super) const OOM_KILLING: Row = Row {
     meaning: "The kernel killed a process because its memory cgroup, or the node, had no memory left.",
     cause: "A memory limit below what the container needs, a leak, or more pods than the node has memory for.",
     advice: "Compare the container's memory limit with what it uses. Many kills in many pods mean that the node is overcommitted.",
-    source: "tracepoint oom:mark_victim (Linux 4.13 and later); with task since the 2024 backports",
+    source: "tracepoint oom:mark_victim (Linux 4.13 and later), with task since the 2024 backports; kernel log, level 6 `oom-kill:constraint=...,task=x,pid=N` and level 3 `Killed process N (x)`, for the time without the tracepoint",
 };
 
 pub(super) const PAGE_ALLOCATION_FAILURE: Row = Row {
@@ -42,7 +42,7 @@ pub(super) const APP_BLOCKED: Row = Row {
     meaning: "A task has been in uninterruptible sleep for longer than the kernel's limit: a disk, a network file system or a lock does not answer.",
     cause: "A disk or volume that hangs, an NFS server that is away, a kernel bug around a lock.",
     advice: "Look at what the process waits for (`cat /proc/<pid>/stack`) and at the disk or mount behind it.",
-    source: "tracepoint sched:sched_process_hang, then the task's state in /proc/<pid>/stat; fires also when the kernel's own warnings are spent (hung_task_warnings)",
+    source: "tracepoint sched:sched_process_hang, or without it the kernel log, level 3: `INFO: task x:N blocked for more than N seconds.`; then the task's state in /proc/<pid>/stat; fires also when the kernel's own warnings are spent (hung_task_warnings)",
 };
 
 pub(super) const SOFT_LOCKUP: Row = Row {
@@ -78,7 +78,7 @@ pub(super) const MONITORING_GAP: Row = Row {
     clears: Clears::Quiet(Duration::from_secs(3600)),
     eks: false,
     threshold: "each restart of the agent",
-    meaning: "For the time that the message names, no agent was watching: faults that only tracepoints show are not counted for it. The kernel log was read from where the agent before had stopped.",
+    meaning: "For the time that the message names, no agent was watching: faults that only tracepoints show (failed requests that the log is silent about, dropped packets) are not counted for it. The kernel log was read from where the agent before had stopped.",
     cause: "An upgrade, a crash or an eviction of the agent.",
     advice: "None after an upgrade. Many of them: look why the agent restarts.",
     source: "the state that the agent before left in --state-dir",

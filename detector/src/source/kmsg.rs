@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::bpf::Hook;
 use super::{Source, pci};
 use crate::clock;
 use crate::rules::LogRules;
@@ -29,6 +30,8 @@ pub(crate) struct KmsgSource {
     device: File,
     sys: PathBuf,
     started: Duration,
+    opened: Duration,
+    told_else: Vec<Hook>,
     /// The past is read: what comes now is new.
     caught_up: bool,
     next_sequence: Option<u64>,
@@ -38,8 +41,8 @@ pub(crate) struct KmsgSource {
 }
 
 impl KmsgSource {
-    /// `sys`: where the host's sysfs is.
-    pub(crate) fn open(sys: PathBuf) -> anyhow::Result<Self> {
+    /// `sys`: where the host's sysfs is; `told_else`: whose faults tracepoints tell from now on.
+    pub(crate) fn open(sys: PathBuf, told_else: Vec<Hook>) -> anyhow::Result<Self> {
         let device = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
@@ -52,11 +55,23 @@ impl KmsgSource {
             device,
             sys,
             started: clock::boot(),
+            opened: clock::boot(),
+            told_else,
             caught_up: false,
             next_sequence: None,
             resumed: None,
             rules: Arc::default(),
         })
+    }
+
+    /// What a tracepoint has told, with more words. It could not before it was attached.
+    fn is_told_else(&self, what: &What, at: Duration) -> bool {
+        let hook = match what {
+            What::OomKill { .. } => Hook::Oom,
+            What::HungTask { .. } => Hook::HungTask,
+            _other => return false,
+        };
+        at >= self.opened && self.told_else.contains(&hook)
     }
 
     fn lost(&mut self, sequence: u64) -> u64 {
@@ -129,7 +144,9 @@ impl Source for KmsgSource {
                     },
                 });
             }
-            if let Some(mut what) = grammar::read(&record) {
+            if let Some(mut what) =
+                grammar::read(&record).filter(|what| !self.is_told_else(what, at))
+            {
                 if let What::Xid { gpu, driver, .. } = &mut what {
                     *driver = pci::driver(&self.sys, gpu);
                 }

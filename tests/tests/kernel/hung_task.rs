@@ -16,17 +16,18 @@ pub(crate) const TESTS: &[Test] = &[(
     hung,
 )];
 
-/// By both variants at once: the fault takes seconds.
+/// By both variants and by the kernel log at once: the fault takes seconds.
 fn hung() -> anyhow::Result<()> {
     let mut watch = Watch::start(&[])?;
     let mut classic = Watch::start(&["--disable-variant", "tp_btf sched_process_hang"])?;
+    let mut logged = Watch::start(&["--disable-hook", "hung-task"])?;
     let task = HungTask::start("stuck (D) 1)")?;
     watch.line("the first report", |line| {
         line["subject"]["pid"] == task.pid() && line["reason"] == "AppBlocked"
     })?;
     // The kernel reports it again at each check.
     thread::sleep(Duration::from_millis(2500));
-    for watch in [&mut watch, &mut classic] {
+    for watch in [&mut watch, &mut classic, &mut logged] {
         let of_it: Vec<_> = watch
             .findings()
             .into_iter()

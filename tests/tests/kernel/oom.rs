@@ -44,6 +44,11 @@ pub(crate) const TESTS: &[Test] = &[
         classic,
     ),
     (
+        "oom_kill_by_the_kernel_log_alone_names_pod_container_and_process",
+        Hook("oom"),
+        logged,
+    ),
+    (
         "a_message_of_the_bpf_programs_reaches_the_log",
         Hook("oom"),
         bpf_log,
@@ -73,6 +78,12 @@ fn systemd() -> anyhow::Result<()> {
 
 fn cgroupfs() -> anyhow::Result<()> {
     killed_in(&PodCgroup::cgroupfs(POD)?, &mut Watch::start(&[])?)
+}
+
+/// Without the hook: the same finding.
+fn logged() -> anyhow::Result<()> {
+    let mut watch = Watch::start(&["--disable-hook", "oom"])?;
+    killed_in(&PodCgroup::systemd(POD)?, &mut watch)
 }
 
 fn nested() -> anyhow::Result<()> {

@@ -10,14 +10,15 @@ const SIGNALS: u32 = 100_000;
 fn flood(core: &mut Core, entities: u32) {
     for number in 0..SIGNALS {
         let second = 2 + u64::from(number) / 10_000;
-        core.step(signal(oom(number % entities), at(second)), at(second));
+        let disk = io_error(&format!("d{}", number % entities));
+        core.step(signal(disk, at(second)), at(second));
     }
 }
 
 fn counted(core: &Core) -> u64 {
     let findings = core.findings.iter();
     findings
-        .filter(|((reason, _), _)| *reason == Reason::OomKilling)
+        .filter(|((reason, _), _)| *reason == Reason::BlockIoError)
         .map(|(_, open)| open.finding.count)
         .sum()
 }

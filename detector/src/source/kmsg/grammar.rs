@@ -33,6 +33,7 @@ mod pci;
 mod pcie;
 mod raid;
 mod scsi;
+mod tasks;
 mod thermal;
 mod warning;
 mod words;
@@ -59,6 +60,7 @@ pub(crate) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| network::read(record))
         .or_else(|| limits::read(record))
         .or_else(|| pci::read(record))
+        .or_else(|| tasks::read(record))
         .or_else(|| machine(record).map(What::Logged))
 }
 
