@@ -1,4 +1,4 @@
-//! Crashing processes whose names begin like the lines of a broken node.
+//! Crashing processes whose names begin like the lines of a broken node: a crash is all that is said.
 
 use anyhow::ensure;
 use nodemend_tests::faults::{Ext4, FORGED_NAMES, crash};
@@ -9,22 +9,22 @@ use crate::watch::Watch;
 
 pub(crate) const TESTS: &[Test] = &[
     (
-        "a_process_named_like_a_soft_lockup_crashes_unnoticed",
+        "a_process_named_like_a_soft_lockup_is_a_crash_and_nothing_else",
         Root,
         || forged(FORGED_NAMES[0]),
     ),
     (
-        "a_process_named_like_a_gpu_error_crashes_unnoticed",
+        "a_process_named_like_a_gpu_error_is_a_crash_and_nothing_else",
         Root,
         || forged(FORGED_NAMES[1]),
     ),
     (
-        "a_process_named_like_a_panic_crashes_unnoticed",
+        "a_process_named_like_a_panic_is_a_crash_and_nothing_else",
         Root,
         || forged(FORGED_NAMES[2]),
     ),
     (
-        "a_process_named_like_an_ext4_error_with_a_newline_crashes_unnoticed",
+        "a_process_named_like_an_ext4_error_with_a_newline_is_a_crash_and_nothing_else",
         Root,
         || forged(FORGED_NAMES[3]),
     ),
@@ -57,7 +57,13 @@ fn forged(name: &str) -> anyhow::Result<()> {
                 .as_str()
                 .is_some_and(|device| device.starts_with("loop"))
         })
+        .filter(|line| !(line["reason"] == "AppCrash" && line["severity"] == "Warning"))
         .collect();
+    let crashes = watch
+        .findings()
+        .into_iter()
+        .filter(|line| line["reason"] == "AppCrash" && line["subject"]["pid"] == crash.pid);
+    ensure!(crashes.count() == 1, "the crash itself is not told once");
     ensure!(
         forged.is_empty(),
         "reported beside the true error: {forged:#?}"
