@@ -23,9 +23,10 @@ const NOTE_LIMIT: usize = 1024;
 /// The API's limit of names, less a dot and 16 digits.
 const NAME_LIMIT: usize = 253 - 17;
 
-/// One budget per reason: a storm of one never silences another.
+/// One budget per reason: a storm of one never silences another, nor what is history what happens
+/// now.
 pub(super) struct Budgets {
-    buckets: HashMap<Reason, (Bucket, u64)>,
+    buckets: HashMap<(Reason, bool), (Bucket, u64)>,
 }
 
 impl Budgets {
@@ -36,9 +37,9 @@ impl Budgets {
     }
 
     /// Whether an Event of this reason may go out; if so, how many could not since the last one.
-    pub(super) fn take(&mut self, reason: Reason, now: Duration) -> Option<u64> {
+    pub(super) fn take(&mut self, reason: Reason, historic: bool, now: Duration) -> Option<u64> {
         let fresh = || (Bucket::new(10, Duration::from_secs(30)), 0);
-        let (bucket, withheld) = self.buckets.entry(reason).or_insert_with(fresh);
+        let (bucket, withheld) = self.buckets.entry((reason, historic)).or_insert_with(fresh);
         match bucket.take(now) {
             Ok(()) => Some(std::mem::take(withheld)),
             Err(_) => {
@@ -49,8 +50,8 @@ impl Budgets {
     }
 
     /// The Event that went out had no room to say it.
-    pub(super) fn not_said(&mut self, reason: Reason, withheld: u64) {
-        if let Some((_, waiting)) = self.buckets.get_mut(&reason) {
+    pub(super) fn not_said(&mut self, reason: Reason, historic: bool, withheld: u64) {
+        if let Some((_, waiting)) = self.buckets.get_mut(&(reason, historic)) {
             *waiting += withheld;
         }
     }
@@ -437,11 +438,17 @@ mod tests {
         let mut budgets = Budgets::new();
         let second = Duration::from_secs;
         let let_out = (0..20)
-            .filter(|_| budgets.take(Reason::OomKilling, second(100)).is_some())
+            .filter(|_| {
+                budgets
+                    .take(Reason::OomKilling, false, second(100))
+                    .is_some()
+            })
             .count();
         assert_eq!(let_out, 10);
-        assert_eq!(budgets.take(Reason::BlockIoError, second(100)), Some(0));
-        assert_eq!(budgets.take(Reason::OomKilling, second(130)), Some(10));
+        let mut take = |reason, historic, now| budgets.take(reason, historic, second(now));
+        assert_eq!(take(Reason::BlockIoError, false, 100), Some(0));
+        assert_eq!(take(Reason::OomKilling, true, 100), Some(0));
+        assert_eq!(take(Reason::OomKilling, false, 130), Some(10));
     }
 
     #[test]

@@ -63,8 +63,8 @@ impl Exporter {
         if !event::is_told(&transition) {
             return;
         }
-        let reason = transition.finding.reason;
-        match self.events.budgets.take(reason, clock::boot()) {
+        let (reason, historic) = (transition.finding.reason, transition.finding.historic);
+        match self.events.budgets.take(reason, historic, clock::boot()) {
             Some(withheld) => self.queue(Pending::of(News::Transition(transition), withheld)),
             None => self.metrics.event_withheld(reason),
         }
@@ -207,7 +207,8 @@ impl Exporter {
             Ok(()) => {
                 if about == About::Node {
                     // The series has no room to say it.
-                    self.events.budgets.not_said(finding.reason, withheld);
+                    let (reason, historic) = (finding.reason, finding.historic);
+                    self.events.budgets.not_said(reason, historic, withheld);
                     self.log_event(Some(&name));
                 }
                 Some(Outcome::There)

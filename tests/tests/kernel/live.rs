@@ -71,7 +71,8 @@ impl Screen {
             .open(path)
             .with_context(|| format!("open {}", path.display()))?;
         let master = File::from(master);
-        resize(&master, 100, 40)?;
+        // Room for all that has happened on this host before.
+        resize(&master, 100, 400)?;
         let share = || terminal.try_clone().context("share a terminal");
         let child = Command::new(daemon::binary("nodemend-detector")?)
             .arg("watch")
@@ -189,7 +190,7 @@ fn draws() -> anyhow::Result<()> {
     screen.wait_for_all(&["OOMKilling", "memory hog", POD])?;
     screen.quiet()?;
     screen.drawn.clear();
-    resize(&screen.master, 40, 40)?;
+    resize(&screen.master, 40, 400)?;
     // The detector has no controlling terminal here that would send it.
     screen.send(Signal::WINCH)?;
     screen.wait_for("watching since 20")?;

@@ -112,7 +112,8 @@ pub(super) async fn repeats(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     let disk = LoopDisk::new()?;
     let of_disk = |event: &Event| {
         let note = event.note.as_deref().unwrap_or_default();
-        note.contains(disk.name()) && event.reason.as_deref() == Some("BlockIOError")
+        let ours = note.contains(disk.name()) && !note.contains("before the agent's start");
+        ours && event.reason.as_deref() == Some("BlockIOError")
     };
     disk.read_error()?;
     let first = cluster

@@ -76,7 +76,9 @@ pub(super) async fn a_thousand_times(cluster: Arc<Cluster>) -> anyhow::Result<()
         let findings = state["findings"].as_array().context("no findings")?;
         let count = findings
             .iter()
-            .find(|finding| finding["entity"] == file_system.device())
+            .find(|finding| {
+                finding["reason"] == "FilesystemError" && finding["entity"] == file_system.device()
+            })
             .and_then(|finding| finding["count"].as_u64());
         ensure!(count <= Some(errors), "{count:?} of {errors} errors");
         Ok((count == Some(errors)).then_some(()))
