@@ -119,11 +119,14 @@ pub(super) async fn outage(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     link.down().await?;
     let disk = LoopDisk::new()?;
     disk.read_error()?;
-    agent.wait_complaint(&["Connection refused"]).await?;
+    // A heartbeat may be refused as well.
+    agent
+        .wait_for_log(|line| line["verb"] == "create Event" && line["error"].is_string())
+        .await?;
     let (status, health) = json(&address, "/healthz").await?;
     let told = health["apiServer"].as_str().unwrap_or_default();
     ensure!(
-        status.contains("200") && told.contains("create Event"),
+        status.contains("200") && (told.contains("create Event") || told.contains("patch status")),
         "{status} {health}"
     );
     let (_, metrics) = get(&address, "/metrics").await?;
