@@ -264,7 +264,7 @@ impl Core {
             // A first start turns no node red over old lines.
             Assessed::Sighting(sighting) if historic => self.findings.see_past(sighting, now, out),
             Assessed::Sighting(sighting) => {
-                let task = blocked::pid(&(sighting.reason, sighting.entity.clone()));
+                let task = blocked::pid(sighting.reason, &sighting.entity);
                 self.findings.see(sighting, now, out);
                 if let Some(pid) = task {
                     self.blocked.add(pid, &self.findings, now, out);

@@ -206,12 +206,8 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let severity = key.0.row().severity;
-        if self.findings.get(key).is_some() {
-            self.findings.confirm(key, severity, message, now, out);
-        } else {
-            let sighting = sighting(key, severity, message, 1, now);
-            self.findings.see(sighting, now, out);
-        }
+        let sighting = sighting(key, severity, message, 1, now);
+        self.findings.is_so(sighting, now, out);
     }
 
     /// What the agent before this one said about GPUs, if that was in this boot. Its Events have

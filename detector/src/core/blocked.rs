@@ -96,9 +96,9 @@ pub(super) fn entity(pid: u32) -> String {
 }
 
 /// The task that a finding is about.
-pub(super) fn pid((reason, entity): &Key) -> Option<u32> {
-    let pid = entity.strip_prefix("pid ")?;
-    (*reason == Reason::AppBlocked)
-        .then(|| pid.parse().ok())
-        .flatten()
+pub(super) fn pid(reason: Reason, entity: &str) -> Option<u32> {
+    if reason != Reason::AppBlocked {
+        return None;
+    }
+    entity.strip_prefix("pid ")?.parse().ok()
 }

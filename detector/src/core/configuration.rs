@@ -62,22 +62,18 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let key = (reason, entity.to_owned());
-        let severity = reason.row().severity;
         let Some(message) = message else {
             return self.findings.well(&key, now, out);
         };
-        if self.findings.get(&key).is_some() {
-            return self.findings.confirm(&key, severity, message, now, out);
-        }
         let sighting = Sighting {
             reason,
             entity: key.1,
-            severity,
+            severity: reason.row().severity,
             message,
             subject: Subject::default(),
             count: 1,
             at: now.boot,
         };
-        self.findings.see(sighting, now, out);
+        self.findings.is_so(sighting, now, out);
     }
 }

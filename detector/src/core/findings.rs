@@ -305,8 +305,19 @@ impl Findings {
         }
     }
 
+    /// Opens a finding of a state, or renews the text of the one that is open: being told of a state
+    /// again is no repeat of it.
+    pub(super) fn is_so(&mut self, sighting: Sighting, now: Now, out: &mut Vec<Output>) {
+        let key = (sighting.reason, sighting.entity.clone());
+        if self.open.contains_key(&key) {
+            self.confirm(&key, sighting.severity, sighting.message, now, out);
+        } else {
+            self.see(sighting, now, out);
+        }
+    }
+
     /// The evidence was read again and still says so: the same fault, not a repeat of it.
-    pub(super) fn confirm(
+    fn confirm(
         &mut self,
         key: &Key,
         seen: Severity,
@@ -439,13 +450,14 @@ impl Findings {
         for key in keys {
             if !self.settings.is_enabled(key.0) {
                 self.clear(&key, now, out);
-            } else if let Some(open) = self.open.get_mut(&key) {
-                let severity = self.settings.severity(key.0, open.seen);
-                open.finding.severity = if open.finding.historic {
-                    severity.min(Severity::Warning)
-                } else {
-                    severity
-                };
+                continue;
+            }
+            let Some(open) = self.open.get(&key) else {
+                continue;
+            };
+            let severity = self.severity(key.0, open.seen, open.finding.historic);
+            if let Some(open) = self.open.get_mut(&key) {
+                open.finding.severity = severity;
             }
         }
         self.below_threshold

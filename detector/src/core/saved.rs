@@ -100,8 +100,11 @@ impl Core {
             self.suspects
                 .add(device.clone(), now.boot, &mut self.findings, now, &mut out);
         }
-        let open: Vec<_> = self.findings.iter().map(|(key, _)| key.clone()).collect();
-        for pid in open.iter().filter_map(blocked::pid) {
+        let open = self.findings.iter();
+        let tasks: Vec<_> = open
+            .filter_map(|((reason, entity), _)| blocked::pid(*reason, entity))
+            .collect();
+        for pid in tasks {
             self.blocked.add(pid, &self.findings, now, &mut out);
         }
         let gap = now.boot.saturating_sub(state.saved.boot);

@@ -99,10 +99,6 @@ impl Suspects {
                     None => (Severity::Warning, String::new()),
                 };
                 let message = format!("{device}, mounted at {mount_point}{role}, is read-only");
-                if findings.get(&key).is_some() {
-                    findings.confirm(&key, severity, message, now, out);
-                    return Some(fault);
-                }
                 let sighting = Sighting {
                     reason: Reason::FilesystemReadOnly,
                     entity: device.to_owned(),
@@ -115,7 +111,7 @@ impl Suspects {
                     count: 1,
                     at: fault,
                 };
-                findings.see(sighting, now, out);
+                findings.is_so(sighting, now, out);
             }
         }
         Some(fault)

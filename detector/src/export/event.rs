@@ -184,31 +184,30 @@ impl Pending {
     }
 }
 
+impl Reporter<'_> {
+    /// The Node object.
+    fn object(self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(self.node.to_owned()),
+            uid: Some(self.uid.to_owned()),
+            ..ObjectReference::default()
+        }
+    }
+}
+
 /// About the Node.
 pub(super) fn on_node(pending: &Pending, by: Reporter<'_>) -> Event {
-    let node = ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Node".to_owned()),
-        name: Some(by.node.to_owned()),
-        uid: Some(by.uid.to_owned()),
-        ..ObjectReference::default()
-    };
     let pod = pending.pod.as_ref().and_then(|pod| pod.reference.clone());
-    event(pending, by, NAMESPACE, node, pod)
+    event(pending, by, NAMESPACE, by.object(), pod)
 }
 
 /// About the pod, in its namespace, so that `kubectl describe pod` shows it; None without one.
 pub(super) fn on_pod(pending: &Pending, by: Reporter<'_>) -> Option<Event> {
     let pod = pending.pod.as_ref()?.reference.clone()?;
     let namespace = pod.namespace.clone()?;
-    let node = ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Node".to_owned()),
-        name: Some(by.node.to_owned()),
-        uid: Some(by.uid.to_owned()),
-        ..ObjectReference::default()
-    };
-    Some(event(pending, by, &namespace, pod, Some(node)))
+    Some(event(pending, by, &namespace, pod, Some(by.object())))
 }
 
 fn event(

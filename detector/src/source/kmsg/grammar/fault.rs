@@ -1,8 +1,8 @@
 //! PURE. Puts a line that fits its grammar into words, and checks the pieces that lines are made of.
 
+use super::words;
 use crate::reason::Reason;
 use crate::signal::{LogFault, What};
-use crate::text;
 
 pub(super) fn on_device(reason: Reason, device: String, message: &str) -> What {
     What::Logged(LogFault {
@@ -23,19 +23,11 @@ pub(super) fn on(reason: Reason, entity: String, message: &str) -> What {
 }
 
 pub(super) fn fault(reason: Reason, entity: String, message: &str) -> LogFault {
-    LogFault {
-        reason,
-        entity,
-        message: shown(message),
-        device: None,
-        interface: None,
-        task: None,
-    }
+    words::fault(reason, entity, shown(message))
 }
 
-/// `;` separates the parts of a condition, which the next agent reads.
 pub(super) fn shown(text: &str) -> String {
-    text::printable(text.as_bytes(), 240).replace(';', ",")
+    words::shown(text, 240)
 }
 
 /// A decimal number of any size.
