@@ -94,10 +94,12 @@ pub(super) async fn lost_answer(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     agent.daemon.forget_log();
     proxy.points().arm("POST events", 1, When::After, || {});
     let disk = LoopDisk::new()?;
-    disk.read_error()?;
+    let began = u64::try_from(disk.read_error()?.as_nanos()).context("read the clock")?;
     let told = agent
         .wait_for_log(|line| {
             line["kind"] == "event"
+                && line["reason"] == "BlockIOError"
+                && line["fault_ns"].as_u64() >= Some(began)
                 && line["entity"]
                     .as_str()
                     .is_some_and(|entity| entity.contains(disk.name()))
@@ -112,7 +114,10 @@ pub(super) async fn lost_answer(cluster: Arc<Cluster>) -> anyhow::Result<()> {
             .regarding
             .as_ref()
             .is_some_and(|object| object.uid == node.metadata.uid);
-        about && names(event, disk.name())
+        // Other tests have had this device: what it was called for them is not this fault.
+        let history = names(event, "before the agent's start");
+        let of_it = event.reason.as_deref() == Some("BlockIOError") && !history;
+        about && of_it && names(event, disk.name())
     });
     let count = about_disk.count();
     ensure!(count == 1, "{count} Events tell one fault");
