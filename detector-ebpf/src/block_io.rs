@@ -6,7 +6,7 @@ use aya_ebpf::programs::TracePointContext;
 use aya_ebpf::{EbpfContext, Global};
 use detector_ebpf::{BlockRecord, Kind};
 
-use crate::ring;
+use crate::{ring, throttle};
 
 #[unsafe(no_mangle)]
 static BLOCK_DEV: Global<u32> = Global::new(8);
@@ -50,17 +50,22 @@ fn report(ctx: &TracePointContext) {
         {
             return;
         }
+        let dev = bpf_probe_read_kernel(at(&BLOCK_DEV).cast::<u32>()).unwrap_or(0);
+        let Some(count) = throttle::admit(Kind::BlockError, u64::from(dev)) else {
+            return;
+        };
         let Some(mut entry) = ring::reserve::<BlockRecord>(Kind::BlockError) else {
             return;
         };
         let record = entry.as_mut_ptr();
         (*record).header = ring::header(Kind::BlockError);
         (*record).error = error;
-        (*record).dev = bpf_probe_read_kernel(at(&BLOCK_DEV).cast()).unwrap_or(0);
+        (*record).dev = dev;
         (*record).sector = bpf_probe_read_kernel(at(&BLOCK_SECTOR).cast()).unwrap_or(0);
         (*record).sectors = bpf_probe_read_kernel(at(&BLOCK_SECTORS).cast()).unwrap_or(0);
         (*record).rwbs = bpf_probe_read_kernel(at(&BLOCK_RWBS).cast()).unwrap_or([0; 8]);
         (*record).reserved = 0;
+        (*record).count = count;
         entry.submit(0);
     }
 }

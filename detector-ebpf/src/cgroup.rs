@@ -43,8 +43,13 @@ fn follow(base: Pointer, offset: u32) -> Option<Pointer> {
     (!pointer.is_null()).then_some(pointer)
 }
 
+/// What tells the task's container from others: all its tasks share a `css_set`, or few.
+pub(crate) fn of(task: Pointer) -> u64 {
+    follow(task, TASK_CGROUPS.load()).map_or(0, |css_set| css_set as u64)
+}
+
 /// Emits a record about `task`, a `struct task_struct *`.
-pub(crate) fn emit_task(kind: Kind, task: Pointer) {
+pub(crate) fn emit_task(kind: Kind, task: Pointer, signal: u32, count: u64) {
     let Some(mut entry) = ring::reserve::<TaskRecord>(kind) else {
         return;
     };
@@ -59,7 +64,8 @@ pub(crate) fn emit_task(kind: Kind, task: Pointer) {
             bpf_probe_read_kernel(task.wrapping_add(TASK_TGID.load() as usize).cast()).unwrap_or(0);
         (*record).comm = bpf_probe_read_kernel(task.wrapping_add(TASK_COMM.load() as usize).cast())
             .unwrap_or([0; 16]);
-        (*record).reserved = 0;
+        (*record).signal = signal;
+        (*record).count = count;
         (*record).levels = copy_names(task, record);
     }
     entry.submit(0);

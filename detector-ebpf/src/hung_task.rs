@@ -18,7 +18,7 @@ static HANG_COMM_DYNAMIC: Global<u32> = Global::new(0);
 
 #[btf_tracepoint(function = "sched_process_hang")]
 pub(crate) fn hung_task(ctx: BtfTracePointContext) -> i32 {
-    cgroup::emit_task(Kind::HungTask, ctx.arg::<*const u8>(0));
+    cgroup::emit_task(Kind::HungTask, ctx.arg::<*const u8>(0), 0, 1);
     0
 }
 
@@ -55,7 +55,8 @@ pub(crate) fn hung_pid(ctx: TracePointContext) -> u32 {
         (*record).tgid = 0;
         (*record).comm = comm;
         (*record).levels = 0;
-        (*record).reserved = 0;
+        (*record).signal = 0;
+        (*record).count = 1;
     }
     entry.submit(0);
     0

@@ -18,26 +18,62 @@ pub const DROP_REASONS: u32 = 256;
 /// The window in which a drop reason is compared with its threshold.
 pub const DROP_WINDOW_NS: u64 = 1_000_000_000;
 
-/// What a ring record is. The first field of every record.
-#[repr(u32)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+/// Bytes of a tracepoint's record that are copied. The strings of the largest that is of interest
+/// (`cxl:cxl_aer_uncorrectable_error`, with a header log of 512 bytes) end before.
+pub const EVENT_BYTES: usize = 768;
+/// Bytes of each of the two texts at the start of a copied `rcu:rcu_stall_warning`.
+pub const RCU_TEXT: usize = 32;
+/// Records of one kind about one entity that are made in one second; the others are counted in the next.
+pub const MOST_PER_SECOND: u64 = 16;
+
+macro_rules! kinds {
+    ($($kind:ident = $number:literal,)+) => {
+        /// What a ring record is. The first field of every record.
+        #[repr(u32)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Kind {
+            $($kind = $number,)+
+        }
+
+        impl Kind {
+            pub const ALL: &[Self] = &[$(Self::$kind),+];
+        }
+    };
+}
+
+kinds! {
     OomKill = 1,
     BlockError = 2,
     PacketDrops = 3,
     HungTask = 4,
+    Crash = 5,
+    RcuStall = 6,
+    Ext4Error = 7,
+    Ext4Shutdown = 8,
+    XfsShutdown = 9,
+    WritebackError = 10,
+    NvmeError = 11,
+    ScsiError = 12,
+    ScsiTimeout = 13,
+    AtaError = 14,
+    MachineCheck = 15,
+    MemoryController = 16,
+    Aer = 17,
+    FirmwareError = 18,
+    ArmError = 19,
+    PoisonedPage = 20,
+    CxlUncorrectable = 21,
+    TransmitTimeout = 22,
+    DevlinkHealth = 23,
+    ThermalTrip = 24,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [
-        Self::OomKill,
-        Self::BlockError,
-        Self::PacketDrops,
-        Self::HungTask,
-    ];
-    /// Entries of the map that counts records lost to a full ring.
-    pub const SLOTS: u32 = 5;
+    /// Entries of a map with one for each kind.
+    pub const SLOTS: u32 = 25;
 }
+
+const _: () = assert!(Kind::ALL.len() + 1 == Kind::SLOTS as usize);
 
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -48,7 +84,7 @@ pub struct Header {
     pub boot_ns: u64,
 }
 
-/// [`Kind::OomKill`] and [`Kind::HungTask`].
+/// [`Kind::OomKill`], [`Kind::HungTask`] and [`Kind::Crash`].
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct TaskRecord {
@@ -60,7 +96,10 @@ pub struct TaskRecord {
     pub comm: [u8; COMM],
     /// How many names the way from the task's cgroup to the root has; 0: unknown, or the root.
     pub levels: u32,
-    pub reserved: u32,
+    /// Of a crash; otherwise 0.
+    pub signal: u32,
+    /// How many there were since the last record of its like; otherwise 1.
+    pub count: u64,
     /// The name at depth `d` (0: the task's own cgroup) is at `d % CGROUP_LEVELS`, so that of a
     /// deep tree the outermost levels stay: a container chooses only the names below its own.
     pub cgroup: [[u8; CGROUP_NAME]; CGROUP_LEVELS],
@@ -80,6 +119,8 @@ pub struct BlockRecord {
     /// Operation letters, NUL-terminated.
     pub rwbs: [u8; 8],
     pub reserved: u32,
+    /// How many there were since the last record of this device.
+    pub count: u64,
 }
 
 /// [`Kind::PacketDrops`].
@@ -99,4 +140,32 @@ pub struct DropsRecord {
     /// Local port of the socket; 0 when there was none.
     pub port: u16,
     pub reserved: u16,
+}
+
+/// A tracepoint's record as the kernel made it; user space knows the layout.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct EventRecord {
+    pub header: Header,
+    /// How many there were since the last record of this entity.
+    pub count: u64,
+    pub data: [u8; EVENT_BYTES],
+}
+
+/// What the loader says about a tracepoint whose records are copied. In a map and not in globals: a
+/// module's tracepoint has no layout before the module is there.
+#[repr(C)]
+#[derive(
+    Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Default, PartialEq, Eq, Debug,
+)]
+pub struct CopyRule {
+    /// Of the field by which records are limited: that of the device, where there is one.
+    pub entity_offset: u32,
+    /// Of the 4 bytes that tell a fault from a success.
+    pub fault_offset: u32,
+    /// Bits of these that are set in a fault; 0: every record is one.
+    pub fault_mask: u32,
+    pub reserved: u32,
+    /// Bits of the 8 bytes at `entity_offset` that belong to that field.
+    pub entity_mask: u64,
 }

@@ -13,10 +13,14 @@
 
 mod block_io;
 mod cgroup;
+mod copied;
+mod crash;
 mod hung_task;
 mod net_drop;
 mod oom;
+mod rcu_stall;
 mod ring;
+mod throttle;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

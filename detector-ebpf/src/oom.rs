@@ -16,7 +16,7 @@ static OOM_PID: Global<u32> = Global::new(8);
 #[btf_tracepoint(function = "mark_victim")]
 pub(crate) fn oom_task(ctx: BtfTracePointContext) -> i32 {
     debug!(&ctx, "mark_victim: a task was chosen");
-    cgroup::emit_task(Kind::OomKill, ctx.arg::<*const u8>(0));
+    cgroup::emit_task(Kind::OomKill, ctx.arg::<*const u8>(0), 0, 1);
     0
 }
 
@@ -43,7 +43,8 @@ pub(crate) fn oom_pid(ctx: TracePointContext) -> u32 {
         (*record).tgid = 0;
         (*record).comm = [0; 16];
         (*record).levels = 0;
-        (*record).reserved = 0;
+        (*record).signal = 0;
+        (*record).count = 1;
     }
     entry.submit(0);
     0

@@ -1,5 +1,6 @@
 //! `nodemend-detector check`: what this host supports, and the remedy for what it does not.
 
+use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::reload::{self, ConfigFile};
 use crate::rules::Live;
 use crate::signal::{Nvml, SourceName, What};
 use crate::source::Source;
+use crate::source::bpf::HookStatus;
 
 /// More than the deadline of a call to NVML.
 const NVML_PATIENCE: Duration = Duration::from_secs(6);
@@ -41,66 +43,93 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
     if nvml.is_ok() && !monitored.contains(&accelerated) {
         monitored.push(accelerated);
     }
-    let mut rows: Vec<(String, Option<String>, Option<String>)> = host
-        .hooks
-        .iter()
-        .map(|status| {
-            (
-                format!("hook {}", status.hook.name()),
-                status.using.clone(),
-                status.missing.clone(),
-            )
-        })
-        .collect();
-    rows.push((
-        "source kernel log".to_owned(),
-        host.kernel_log.is_ok().then(|| "/dev/kmsg".to_owned()),
-        host.kernel_log.err(),
-    ));
-    let (using, missing) = match nvml {
-        Ok(using) => (Some(using), None),
-        Err(missing) => (None, Some(missing)),
+    let mut rows: Vec<Row> = host.hooks.iter().map(Row::of_hook).collect();
+    let kernel_log = match &host.kernel_log {
+        Ok(()) => Ok("/dev/kmsg".to_owned()),
+        Err(why) => Err(why.clone()),
     };
-    rows.push(("source NVML".to_owned(), using, missing));
+    rows.push(Row::new("source kernel log".to_owned(), kernel_log));
+    rows.push(Row::new("source NVML".to_owned(), nvml));
     rows.extend(ConditionType::ALL.into_iter().map(|condition| {
-        let watched = monitored.contains(&condition);
-        let absent = || "not published: what it needs above is missing".to_owned();
-        (
-            format!("condition {}", condition.name()),
-            watched.then(|| "published".to_owned()),
-            (!watched).then(absent),
-        )
+        let watched = if monitored.contains(&condition) {
+            Ok("published".to_owned())
+        } else {
+            Err("not published: what it needs above is missing".to_owned())
+        };
+        Row::new(format!("condition {}", condition.name()), watched)
     }));
-    let usable = rows.iter().any(|(_, using, _)| using.is_some());
-    let (using, missing) = match configuration {
-        Ok((file, _)) => (Some(file.describe()), None),
-        Err(error) => (None, Some(format!("{error:#}"))),
-    };
-    rows.push(("configuration".to_owned(), using, missing));
+    let usable = rows.iter().any(|row| row.using.is_some());
+    let configuration = configuration
+        .map(|(file, _)| file.describe())
+        .map_err(|error| format!("{error:#}"));
+    rows.push(Row::new("configuration".to_owned(), configuration));
     rows.extend(config.rules.iter().map(|rule| {
-        let why = rule.unwatched(live).map(str::to_owned);
-        let using = why.is_none().then(|| rule.reason.to_owned());
-        (format!("log rule {}", rule.name), using, why)
+        let using = match rule.unwatched(live) {
+            None => Ok(rule.reason.to_owned()),
+            Some(why) => Err(why.to_owned()),
+        };
+        Row::new(format!("log rule {}", rule.name), using)
     }));
     match format {
         Format::Json => {
-            let rows: Vec<Value> = rows
-                .into_iter()
-                .map(|(what, using, missing)| json!({"what": what, "using": using, "missing": missing}))
-                .collect();
+            let rows: Vec<Value> = rows.iter().map(Row::json).collect();
             println!("{}", Value::from(rows));
         }
-        Format::Text => {
-            for (what, using, missing) in rows {
-                let using = using.unwrap_or_else(|| "NOT WATCHED".to_owned());
-                let missing = missing
-                    .map(|missing| format!("  ({missing})"))
-                    .unwrap_or_default();
-                println!("{what:<27} {using}{missing}");
-            }
-        }
+        Format::Text => rows.iter().for_each(|row| println!("{row}")),
     }
     usable
+}
+
+/// What of one thing is in use, and what is missing.
+struct Row {
+    what: String,
+    using: Option<String>,
+    missing: Option<String>,
+    /// The kernel does not have it: nothing is wrong with the host.
+    absent: bool,
+}
+
+impl Row {
+    fn new(what: String, using: Result<String, String>) -> Self {
+        let (using, missing) = match using {
+            Ok(using) => (Some(using), None),
+            Err(missing) => (None, Some(missing)),
+        };
+        Self {
+            what,
+            using,
+            missing,
+            absent: false,
+        }
+    }
+
+    fn of_hook(status: &HookStatus) -> Self {
+        Self {
+            what: format!("hook {}", status.hook.name()),
+            using: status.using.clone(),
+            missing: status.missing.clone(),
+            absent: status.absent,
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({"what": self.what, "using": self.using, "missing": self.missing, "absent": self.absent})
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let using = match &self.using {
+            Some(using) => using,
+            None if self.absent => "absent",
+            None => "NOT WATCHED",
+        };
+        write!(f, "{:<27} {using}", self.what)?;
+        match &self.missing {
+            Some(missing) => write!(f, "  ({missing})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Prints what is wrong with a configuration file, from that file alone; false when it is not valid.

@@ -198,7 +198,7 @@ impl Scope {
             What::Ext4Error { device, .. }
             | What::RemountedReadOnly { device }
             | What::BlockLine { disk: device, .. } => self.devices.admits(device),
-            What::Logged(fault) => {
+            What::Logged(fault) | What::Traced { fault, .. } => {
                 let fits = |name: &Option<String>, filter: &Filter| {
                     name.as_deref().is_none_or(|name| filter.admits(name))
                 };
@@ -212,6 +212,7 @@ impl Scope {
                 .is_none_or(|name| self.interfaces.admits(name)),
             What::OomKill { .. }
             | What::HungTask { .. }
+            | What::Crash { .. }
             | What::SoftLockup { .. }
             | What::Xid { .. }
             | What::Gpu { .. }

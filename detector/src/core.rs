@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::finding::{Change, Finding, Now, Transition};
 use crate::reason::{ConditionType, Reason};
-use crate::signal::{Signal, What};
+use crate::signal::Signal;
 use crate::state::State;
 
 mod accelerated;
@@ -13,11 +13,11 @@ mod assess;
 mod blocked;
 mod condition;
 mod configuration;
-mod disks;
 mod findings;
 mod saved;
 mod settings;
 mod suspects;
+mod twice;
 mod victims;
 
 use self::accelerated::Gpus;
@@ -26,11 +26,11 @@ use self::blocked::BlockedTasks;
 pub(crate) use self::blocked::TaskState;
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
-use self::disks::Disks;
 use self::findings::Findings;
 pub(crate) use self::saved::untold;
 pub(crate) use self::settings::{Override, Settings, Threshold};
 use self::suspects::Suspects;
+use self::twice::ToldTwice;
 use self::victims::Victims;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub(crate) struct Core {
     blocked: BlockedTasks,
     victims: Victims,
     gpus: Gpus,
-    disks: Disks,
+    twice: ToldTwice,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
     before: BTreeMap<ConditionType, Before>,
     /// The Node has been read.
@@ -126,7 +126,7 @@ impl Core {
             blocked: BlockedTasks::default(),
             victims: Victims::default(),
             gpus: Gpus::default(),
-            disks: Disks::default(),
+            twice: ToldTwice::default(),
             before: BTreeMap::new(),
             node_read: false,
             earlier_boot: BTreeMap::new(),
@@ -252,22 +252,34 @@ impl Core {
             return;
         }
         let (historic, fault) = (signal.historic, signal.at);
-        let known = !historic && self.disks.knows(&signal);
-        let words = matches!(signal.what, What::BlockError { .. });
+        let news = if historic {
+            None
+        } else {
+            self.twice.news(&signal)
+        };
+        let words = twice::says_more(&signal.what);
         match assess::assess(signal, self.findings.settings()) {
-            Assessed::Sighting(sighting) if known => {
-                // The tracepoint says more.
+            Assessed::Sighting(sighting) if news == Some(0) => {
                 let key = (sighting.reason, sighting.entity);
                 let message = words.then_some(sighting.message);
                 self.findings.enrich(&key, message, now);
             }
-            // A first start turns no node red over old lines.
-            Assessed::Sighting(sighting) if historic => self.findings.see_past(sighting, now, out),
-            Assessed::Sighting(sighting) => {
+            Assessed::Sighting(mut sighting) => {
+                sighting.count = news.unwrap_or(sighting.count);
                 let task = blocked::pid(sighting.reason, &sighting.entity);
-                self.findings.see(sighting, now, out);
-                if let Some(pid) = task {
-                    self.blocked.add(pid, &self.findings, now, out);
+                let device = suspects::refuses_writes(&sighting);
+                if historic {
+                    // A first start turns no node red over old lines.
+                    self.findings.see_past(sighting, now, out);
+                } else {
+                    self.findings.see(sighting, now, out);
+                    if let Some(pid) = task {
+                        self.blocked.add(pid, &self.findings, now, out);
+                    }
+                }
+                if let Some(device) = device {
+                    self.suspects
+                        .add(device, fault, &mut self.findings, now, out);
                 }
             }
             Assessed::SuspectReadOnly { device } => {

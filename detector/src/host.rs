@@ -30,20 +30,16 @@ impl Host {
         let args = &effective(flags, config);
         let off = |key| Err(format!("turned off by the configuration ({key}.enabled)"));
         let mut sources: Vec<Box<dyn Source + Send>> = Vec::new();
-        let hooks = match BpfSource::load(&args.disable_hooks, &args.disable_variants) {
+        let hooks = match BpfSource::load(args) {
             Ok((source, hooks)) => {
                 sources.push(Box::new(source));
                 hooks
             }
             Err(error) => {
-                let missing = Some(format!("{error:#}"));
+                let why = format!("{error:#}");
                 Hook::ALL
                     .into_iter()
-                    .map(|hook| HookStatus {
-                        hook,
-                        using: None,
-                        missing: missing.clone(),
-                    })
+                    .map(|hook| HookStatus::not_attached(hook, why.clone()))
                     .collect()
             }
         };
@@ -125,6 +121,11 @@ impl Host {
                         "attached"
                     );
                 }
+                (None, missing) if status.absent => info!(
+                    hook = status.hook.name(),
+                    missing = missing.as_deref(),
+                    "not on this kernel"
+                ),
                 (None, missing) => warn!(
                     hook = status.hook.name(),
                     missing = missing.as_deref(),

@@ -100,7 +100,7 @@ impl Metrics {
 
     pub(crate) fn host(&self, host: &Host) {
         let mut state = self.state();
-        for status in &host.hooks {
+        for status in host.hooks.iter().filter(|status| !status.absent) {
             state
                 .hooks
                 .insert(status.hook.name(), status.using.is_some());

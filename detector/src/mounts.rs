@@ -62,6 +62,15 @@ pub(crate) fn situation(
     }
 }
 
+/// Where a device is mounted first.
+pub(crate) fn mount_point(mountinfo: &str, device: (u32, u32)) -> Option<PathBuf> {
+    let mount = mountinfo.lines().filter_map(parse);
+    mount
+        .filter(|mount| mount.device == device)
+        .map(|mount| mount.point)
+        .next()
+}
+
 /// The mount that a path lies on: the longest prefix; of several at one point the last covers the others.
 fn carrier<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     mounts

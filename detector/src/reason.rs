@@ -21,78 +21,109 @@ mod storage;
 pub(crate) use self::accelerated::FATAL_XIDS;
 pub(crate) use self::intern::{LONGEST_NAME, intern, is_reason_name};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Reason {
-    OomKilling,
-    AppBlocked,
-    SoftLockup,
-    SignalsLost,
-    MonitoringGap,
-    StateDamaged,
-    UnexpectedReboot,
-    UnexpectedRebootLoop,
-    ConfigInvalid,
-    ConfigPending,
-    HardLockup,
-    RcuStall,
-    WorkqueueLockup,
-    KernelWarning,
-    KernelBug,
-    KernelPanic,
-    AppCrash,
-    PageAllocationFailure,
-    MachineCheck,
-    MachineCheckCorrected,
-    EdacCorrectedError,
-    EdacUncorrectedError,
-    PcieCorrectedError,
-    PcieNonFatalError,
-    PcieFatalError,
-    FirmwareCorrectedError,
-    FirmwareHardwareError,
-    MemoryPagePoisoned,
-    CpuThrottled,
-    CriticalTemperature,
-    ClocksourceUnstable,
-    BlockIoError,
-    FilesystemError,
-    FilesystemReadOnly,
-    PacketsDropped,
-    XfsShutdown,
-    BtrfsReadOnly,
-    JournalAborted,
-    NvmeTimeout,
-    NvmeControllerFailed,
-    ScsiError,
-    ScsiDeviceOffline,
-    AtaError,
-    RaidDegraded,
-    DeviceMapperError,
-    AccessBeyondEndOfDevice,
-    NfsNotResponding,
-    NfsLockLost,
-    ConntrackExceededKernel,
-    NetworkTransmitTimeout,
-    NetdeviceLeak,
-    NeighbourTableFull,
-    SynFlood,
-    TcpMemoryExhausted,
-    OrphanSocketsExceeded,
-    PidsLimitReached,
-    FileMaxReached,
-    PcieLinkDown,
-    /// One reason for each number.
-    NvidiaXidError(u32),
-    NvidiaXidWarning(u32),
-    NvidiaDeviceCountMismatch,
-    NvidiaDoubleBitError,
-    NvmlHung,
-    NvmlError,
-    /// A user's own log rule.
-    Custom {
-        name: &'static str,
-        condition: ConditionType,
-    },
+macro_rules! reasons {
+    ($($reason:ident => $row:path,)+) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) enum Reason {
+            $($reason,)+
+            /// One reason for each number.
+            NvidiaXidError(u32),
+            NvidiaXidWarning(u32),
+            /// A user's own log rule.
+            Custom {
+                name: &'static str,
+                condition: ConditionType,
+            },
+        }
+
+        impl Reason {
+            /// One for each row of the table; XID 79 and 31 for their families.
+            pub(crate) const ALL: [Self; [$(stringify!($reason)),+].len() + 2] = [
+                $(Self::$reason,)+
+                Self::NvidiaXidError(79),
+                Self::NvidiaXidWarning(31),
+            ];
+
+            pub(crate) fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$reason => &$row,)+
+                    Self::NvidiaXidError(_) => &accelerated::NVIDIA_XID_ERROR,
+                    Self::NvidiaXidWarning(_) => &accelerated::NVIDIA_XID_WARNING,
+                    Self::Custom { condition, .. } => custom::row(condition),
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    OomKilling => kernel::OOM_KILLING,
+    AppBlocked => kernel::APP_BLOCKED,
+    SoftLockup => kernel::SOFT_LOCKUP,
+    SignalsLost => kernel::SIGNALS_LOST,
+    MonitoringGap => kernel::MONITORING_GAP,
+    StateDamaged => kernel::STATE_DAMAGED,
+    UnexpectedReboot => kernel::UNEXPECTED_REBOOT,
+    UnexpectedRebootLoop => kernel::UNEXPECTED_REBOOT_LOOP,
+    ConfigInvalid => kernel::CONFIG_INVALID,
+    ConfigPending => kernel::CONFIG_PENDING,
+    HardLockup => lockup::HARD_LOCKUP,
+    RcuStall => lockup::RCU_STALL,
+    WorkqueueLockup => lockup::WORKQUEUE_LOCKUP,
+    KernelWarning => oops::KERNEL_WARNING,
+    KernelBug => oops::KERNEL_BUG,
+    KernelPanic => oops::KERNEL_PANIC,
+    AppCrash => oops::APP_CRASH,
+    PageAllocationFailure => kernel::PAGE_ALLOCATION_FAILURE,
+    MachineCheck => hardware::MACHINE_CHECK,
+    MachineCheckCorrected => hardware::MACHINE_CHECK_CORRECTED,
+    EdacCorrectedError => hardware::EDAC_CORRECTED_ERROR,
+    EdacUncorrectedError => hardware::EDAC_UNCORRECTED_ERROR,
+    PcieCorrectedError => hardware::PCIE_CORRECTED_ERROR,
+    PcieNonFatalError => hardware::PCIE_NON_FATAL_ERROR,
+    PcieFatalError => hardware::PCIE_FATAL_ERROR,
+    FirmwareCorrectedError => hardware::FIRMWARE_CORRECTED_ERROR,
+    FirmwareHardwareError => hardware::FIRMWARE_HARDWARE_ERROR,
+    MemoryPagePoisoned => hardware::MEMORY_PAGE_POISONED,
+    KernelMemoryPoisoned => hardware::KERNEL_MEMORY_POISONED,
+    CxlError => hardware::CXL_ERROR,
+    CpuThrottled => hardware::CPU_THROTTLED,
+    CriticalTemperature => hardware::CRITICAL_TEMPERATURE,
+    ClocksourceUnstable => hardware::CLOCKSOURCE_UNSTABLE,
+    BlockIoError => storage::BLOCK_IO_ERROR,
+    FilesystemError => storage::FILESYSTEM_ERROR,
+    WritebackError => storage::WRITEBACK_ERROR,
+    FilesystemReadOnly => storage::FILESYSTEM_READ_ONLY,
+    PacketsDropped => networking::PACKETS_DROPPED,
+    XfsShutdown => storage::XFS_SHUTDOWN,
+    BtrfsReadOnly => storage::BTRFS_READ_ONLY,
+    JournalAborted => storage::JOURNAL_ABORTED,
+    NvmeTimeout => storage::NVME_TIMEOUT,
+    NvmeCommandRetried => storage::NVME_COMMAND_RETRIED,
+    NvmeControllerFailed => storage::NVME_CONTROLLER_FAILED,
+    ScsiError => storage::SCSI_ERROR,
+    ScsiDeviceOffline => storage::SCSI_DEVICE_OFFLINE,
+    AtaError => storage::ATA_ERROR,
+    RaidDegraded => storage::RAID_DEGRADED,
+    DeviceMapperError => storage::DEVICE_MAPPER_ERROR,
+    AccessBeyondEndOfDevice => storage::ACCESS_BEYOND_END_OF_DEVICE,
+    NfsNotResponding => storage::NFS_NOT_RESPONDING,
+    NfsLockLost => storage::NFS_LOCK_LOST,
+    ConntrackExceededKernel => networking::CONNTRACK_EXCEEDED_KERNEL,
+    NetworkTransmitTimeout => networking::NETWORK_TRANSMIT_TIMEOUT,
+    DevlinkHealthError => networking::DEVLINK_HEALTH_ERROR,
+    NetdeviceLeak => networking::NETDEVICE_LEAK,
+    NeighbourTableFull => networking::NEIGHBOUR_TABLE_FULL,
+    SynFlood => networking::SYN_FLOOD,
+    TcpMemoryExhausted => networking::TCP_MEMORY_EXHAUSTED,
+    OrphanSocketsExceeded => networking::ORPHAN_SOCKETS_EXCEEDED,
+    PidsLimitReached => limits::PIDS_LIMIT_REACHED,
+    FileMaxReached => limits::FILE_MAX_REACHED,
+    PcieLinkDown => limits::PCIE_LINK_DOWN,
+    NvidiaDeviceCountMismatch => accelerated::NVIDIA_DEVICE_COUNT_MISMATCH,
+    NvidiaDoubleBitError => accelerated::NVIDIA_DOUBLE_BIT_ERROR,
+    NvmlHung => accelerated::NVML_HUNG,
+    NvmlError => accelerated::NVML_ERROR,
 }
 
 /// Condition types and healthy reasons are those of EKS's node monitoring agent; True = healthy.
@@ -122,6 +153,8 @@ pub(crate) enum Clears {
     Recovered { settle: Duration },
     /// The same where NVML can say it; otherwise only a reboot ends it.
     RecoveredOrReboot { settle: Duration },
+    /// Nothing but a reboot ends it.
+    Reboot,
 }
 
 pub(crate) struct Row {
@@ -142,76 +175,6 @@ pub(crate) struct Row {
 }
 
 impl Reason {
-    pub(crate) fn row(self) -> &'static Row {
-        match self {
-            Self::OomKilling => &kernel::OOM_KILLING,
-            Self::AppBlocked => &kernel::APP_BLOCKED,
-            Self::SoftLockup => &kernel::SOFT_LOCKUP,
-            Self::SignalsLost => &kernel::SIGNALS_LOST,
-            Self::MonitoringGap => &kernel::MONITORING_GAP,
-            Self::StateDamaged => &kernel::STATE_DAMAGED,
-            Self::UnexpectedReboot => &kernel::UNEXPECTED_REBOOT,
-            Self::UnexpectedRebootLoop => &kernel::UNEXPECTED_REBOOT_LOOP,
-            Self::ConfigInvalid => &kernel::CONFIG_INVALID,
-            Self::ConfigPending => &kernel::CONFIG_PENDING,
-            Self::HardLockup => &lockup::HARD_LOCKUP,
-            Self::RcuStall => &lockup::RCU_STALL,
-            Self::WorkqueueLockup => &lockup::WORKQUEUE_LOCKUP,
-            Self::KernelWarning => &oops::KERNEL_WARNING,
-            Self::KernelBug => &oops::KERNEL_BUG,
-            Self::KernelPanic => &oops::KERNEL_PANIC,
-            Self::AppCrash => &oops::APP_CRASH,
-            Self::PageAllocationFailure => &kernel::PAGE_ALLOCATION_FAILURE,
-            Self::MachineCheck => &hardware::MACHINE_CHECK,
-            Self::MachineCheckCorrected => &hardware::MACHINE_CHECK_CORRECTED,
-            Self::EdacCorrectedError => &hardware::EDAC_CORRECTED_ERROR,
-            Self::EdacUncorrectedError => &hardware::EDAC_UNCORRECTED_ERROR,
-            Self::PcieCorrectedError => &hardware::PCIE_CORRECTED_ERROR,
-            Self::PcieNonFatalError => &hardware::PCIE_NON_FATAL_ERROR,
-            Self::PcieFatalError => &hardware::PCIE_FATAL_ERROR,
-            Self::FirmwareCorrectedError => &hardware::FIRMWARE_CORRECTED_ERROR,
-            Self::FirmwareHardwareError => &hardware::FIRMWARE_HARDWARE_ERROR,
-            Self::MemoryPagePoisoned => &hardware::MEMORY_PAGE_POISONED,
-            Self::CpuThrottled => &hardware::CPU_THROTTLED,
-            Self::CriticalTemperature => &hardware::CRITICAL_TEMPERATURE,
-            Self::ClocksourceUnstable => &hardware::CLOCKSOURCE_UNSTABLE,
-            Self::BlockIoError => &storage::BLOCK_IO_ERROR,
-            Self::FilesystemError => &storage::FILESYSTEM_ERROR,
-            Self::FilesystemReadOnly => &storage::FILESYSTEM_READ_ONLY,
-            Self::PacketsDropped => &networking::PACKETS_DROPPED,
-            Self::XfsShutdown => &storage::XFS_SHUTDOWN,
-            Self::BtrfsReadOnly => &storage::BTRFS_READ_ONLY,
-            Self::JournalAborted => &storage::JOURNAL_ABORTED,
-            Self::NvmeTimeout => &storage::NVME_TIMEOUT,
-            Self::NvmeControllerFailed => &storage::NVME_CONTROLLER_FAILED,
-            Self::ScsiError => &storage::SCSI_ERROR,
-            Self::ScsiDeviceOffline => &storage::SCSI_DEVICE_OFFLINE,
-            Self::AtaError => &storage::ATA_ERROR,
-            Self::RaidDegraded => &storage::RAID_DEGRADED,
-            Self::DeviceMapperError => &storage::DEVICE_MAPPER_ERROR,
-            Self::AccessBeyondEndOfDevice => &storage::ACCESS_BEYOND_END_OF_DEVICE,
-            Self::NfsNotResponding => &storage::NFS_NOT_RESPONDING,
-            Self::NfsLockLost => &storage::NFS_LOCK_LOST,
-            Self::ConntrackExceededKernel => &networking::CONNTRACK_EXCEEDED_KERNEL,
-            Self::NetworkTransmitTimeout => &networking::NETWORK_TRANSMIT_TIMEOUT,
-            Self::NetdeviceLeak => &networking::NETDEVICE_LEAK,
-            Self::NeighbourTableFull => &networking::NEIGHBOUR_TABLE_FULL,
-            Self::SynFlood => &networking::SYN_FLOOD,
-            Self::TcpMemoryExhausted => &networking::TCP_MEMORY_EXHAUSTED,
-            Self::OrphanSocketsExceeded => &networking::ORPHAN_SOCKETS_EXCEEDED,
-            Self::PidsLimitReached => &limits::PIDS_LIMIT_REACHED,
-            Self::FileMaxReached => &limits::FILE_MAX_REACHED,
-            Self::PcieLinkDown => &limits::PCIE_LINK_DOWN,
-            Self::NvidiaXidError(_) => &accelerated::NVIDIA_XID_ERROR,
-            Self::NvidiaXidWarning(_) => &accelerated::NVIDIA_XID_WARNING,
-            Self::NvidiaDeviceCountMismatch => &accelerated::NVIDIA_DEVICE_COUNT_MISMATCH,
-            Self::NvidiaDoubleBitError => &accelerated::NVIDIA_DOUBLE_BIT_ERROR,
-            Self::NvmlHung => &accelerated::NVML_HUNG,
-            Self::NvmlError => &accelerated::NVML_ERROR,
-            Self::Custom { condition, .. } => custom::row(condition),
-        }
-    }
-
     pub(crate) fn name(self) -> Cow<'static, str> {
         let name = self.row().name;
         match self {
@@ -219,68 +182,7 @@ impl Reason {
             Self::NvidiaXidError(number) | Self::NvidiaXidWarning(number) => {
                 Cow::Owned(name.replace("<n>", &number.to_string()))
             }
-            Self::OomKilling
-            | Self::AppBlocked
-            | Self::SoftLockup
-            | Self::SignalsLost
-            | Self::MonitoringGap
-            | Self::StateDamaged
-            | Self::UnexpectedReboot
-            | Self::UnexpectedRebootLoop
-            | Self::ConfigInvalid
-            | Self::ConfigPending
-            | Self::HardLockup
-            | Self::RcuStall
-            | Self::WorkqueueLockup
-            | Self::KernelWarning
-            | Self::KernelBug
-            | Self::KernelPanic
-            | Self::AppCrash
-            | Self::PageAllocationFailure
-            | Self::MachineCheck
-            | Self::MachineCheckCorrected
-            | Self::EdacCorrectedError
-            | Self::EdacUncorrectedError
-            | Self::PcieCorrectedError
-            | Self::PcieNonFatalError
-            | Self::PcieFatalError
-            | Self::FirmwareCorrectedError
-            | Self::FirmwareHardwareError
-            | Self::MemoryPagePoisoned
-            | Self::CpuThrottled
-            | Self::CriticalTemperature
-            | Self::ClocksourceUnstable
-            | Self::BlockIoError
-            | Self::FilesystemError
-            | Self::FilesystemReadOnly
-            | Self::PacketsDropped
-            | Self::XfsShutdown
-            | Self::BtrfsReadOnly
-            | Self::JournalAborted
-            | Self::NvmeTimeout
-            | Self::NvmeControllerFailed
-            | Self::ScsiError
-            | Self::ScsiDeviceOffline
-            | Self::AtaError
-            | Self::RaidDegraded
-            | Self::DeviceMapperError
-            | Self::AccessBeyondEndOfDevice
-            | Self::NfsNotResponding
-            | Self::NfsLockLost
-            | Self::ConntrackExceededKernel
-            | Self::NetworkTransmitTimeout
-            | Self::NetdeviceLeak
-            | Self::NeighbourTableFull
-            | Self::SynFlood
-            | Self::TcpMemoryExhausted
-            | Self::OrphanSocketsExceeded
-            | Self::PidsLimitReached
-            | Self::FileMaxReached
-            | Self::PcieLinkDown
-            | Self::NvidiaDeviceCountMismatch
-            | Self::NvidiaDoubleBitError
-            | Self::NvmlHung
-            | Self::NvmlError => Cow::Borrowed(name),
+            _plain => Cow::Borrowed(name),
         }
     }
 
@@ -301,74 +203,6 @@ impl Reason {
             .or_else(|| xid("Error").map(Self::NvidiaXidError))
             .or_else(|| xid("Warning").map(Self::NvidiaXidWarning))
     }
-
-    /// One for each row of the table; XID 79 and 31 for their families.
-    pub(crate) const ALL: [Self; 64] = [
-        Self::OomKilling,
-        Self::AppBlocked,
-        Self::SoftLockup,
-        Self::SignalsLost,
-        Self::MonitoringGap,
-        Self::StateDamaged,
-        Self::UnexpectedReboot,
-        Self::UnexpectedRebootLoop,
-        Self::ConfigInvalid,
-        Self::ConfigPending,
-        Self::HardLockup,
-        Self::RcuStall,
-        Self::WorkqueueLockup,
-        Self::KernelWarning,
-        Self::KernelBug,
-        Self::KernelPanic,
-        Self::AppCrash,
-        Self::PageAllocationFailure,
-        Self::MachineCheck,
-        Self::MachineCheckCorrected,
-        Self::EdacCorrectedError,
-        Self::EdacUncorrectedError,
-        Self::PcieCorrectedError,
-        Self::PcieNonFatalError,
-        Self::PcieFatalError,
-        Self::FirmwareCorrectedError,
-        Self::FirmwareHardwareError,
-        Self::MemoryPagePoisoned,
-        Self::CpuThrottled,
-        Self::CriticalTemperature,
-        Self::ClocksourceUnstable,
-        Self::BlockIoError,
-        Self::FilesystemError,
-        Self::FilesystemReadOnly,
-        Self::PacketsDropped,
-        Self::XfsShutdown,
-        Self::BtrfsReadOnly,
-        Self::JournalAborted,
-        Self::NvmeTimeout,
-        Self::NvmeControllerFailed,
-        Self::ScsiError,
-        Self::ScsiDeviceOffline,
-        Self::AtaError,
-        Self::RaidDegraded,
-        Self::DeviceMapperError,
-        Self::AccessBeyondEndOfDevice,
-        Self::NfsNotResponding,
-        Self::NfsLockLost,
-        Self::ConntrackExceededKernel,
-        Self::NetworkTransmitTimeout,
-        Self::NetdeviceLeak,
-        Self::NeighbourTableFull,
-        Self::SynFlood,
-        Self::TcpMemoryExhausted,
-        Self::OrphanSocketsExceeded,
-        Self::PidsLimitReached,
-        Self::FileMaxReached,
-        Self::PcieLinkDown,
-        Self::NvidiaXidError(79),
-        Self::NvidiaXidWarning(31),
-        Self::NvidiaDeviceCountMismatch,
-        Self::NvidiaDoubleBitError,
-        Self::NvmlHung,
-        Self::NvmlError,
-    ];
 }
 
 impl ConditionType {
@@ -455,6 +289,7 @@ impl fmt::Display for Clears {
                 settled(*settle, f)?;
                 f.write_str("; else with the next boot")
             }
+            Self::Reboot => f.write_str("with the next boot"),
         }
     }
 }

@@ -28,7 +28,13 @@ pub(crate) enum What {
         errno: i32,
         sector: u64,
         sectors: u32,
+        /// Failed requests of the disk since the last record; the others are of this one.
+        count: u64,
     },
+    /// A process is ended by a signal that it does not handle (`signal:signal_deliver`).
+    Crash { task: Task, signal: u32, count: u64 },
+    /// What a tracepoint tells, in words; the kernel log may tell of it as well.
+    Traced { fault: LogFault, count: u64 },
     /// The kernel log tells of a failed request; the tracepoint tells of it as well, where it works.
     BlockLine {
         disk: String,
@@ -111,6 +117,33 @@ pub(crate) struct LogFault {
     pub device: Option<String>,
     pub interface: Option<String>,
     pub task: Option<Task>,
+}
+
+impl LogFault {
+    pub(crate) fn new(reason: Reason, entity: String, message: String) -> Self {
+        Self {
+            reason,
+            entity,
+            message,
+            device: None,
+            interface: None,
+            task: None,
+        }
+    }
+
+    pub(crate) fn on_device(reason: Reason, device: String, message: String) -> Self {
+        Self {
+            device: Some(device.clone()),
+            ..Self::new(reason, device, message)
+        }
+    }
+
+    pub(crate) fn on_interface(reason: Reason, interface: String, message: String) -> Self {
+        Self {
+            interface: Some(interface.clone()),
+            ..Self::new(reason, interface, message)
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

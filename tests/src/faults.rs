@@ -11,6 +11,9 @@
 //! | packet drops | [`fill_socket_buffer`]`(2000)?` | `PacketsDropped` with `subject.localPort`, `interface` |
 //! | hung task | [`HungTask::start`]`("stuck-writer")?`, held for about 5 s | `AppBlocked` with `subject.pid`, `comm` |
 //! | read-only file system | [`Ext4::mounted`]`()?`, start the detector with its [`path`](Ext4::path) as `--critical-mount`, then [`turn_read_only`](Ext4::turn_read_only) | `FilesystemReadOnly` (and `FilesystemError`) with `subject.device` = [`Ext4::device`] |
+//! | file system that is shut down | [`Ext4::shut_down`] | `JournalAborted`, `FilesystemReadOnly` |
+//! | lost write | [`Ext4::lose_a_write`] | `WritebackError` with `subject.device` |
+//! | crash | [`abort`]`("x")?`, in a pod [`PodCgroup::abort`] | `AppCrash` with `subject.pid`, `comm` |
 //! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
 //!
 //! `mkfs` alone, which must not be reported, is [`LoopDisk::new`] and [`LoopDisk::mkfs_ext4`].
@@ -31,7 +34,7 @@ mod socket_buffer;
 mod sysctl;
 mod victim;
 
-pub use self::crash::{Crash, FORGED_NAMES, crash};
+pub use self::crash::{Crash, FORGED_NAMES, abort, crash, handled_crash};
 pub use self::ext4::Ext4;
 pub use self::hung_task::HungTask;
 pub use self::loop_disk::LoopDisk;

@@ -2,6 +2,10 @@
 
 #[path = "kernel/block_io.rs"]
 mod block_io;
+#[path = "kernel/crash.rs"]
+mod crash;
+#[path = "kernel/file_system.rs"]
+mod file_system;
 #[path = "kernel/forged.rs"]
 mod forged;
 #[path = "kernel/host.rs"]
@@ -42,6 +46,8 @@ fn main() {
         hung_task::TESTS,
         read_only::TESTS,
         forged::TESTS,
+        crash::TESTS,
+        file_system::TESTS,
     ];
     let tests = tests
         .into_iter()

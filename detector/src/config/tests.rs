@@ -157,6 +157,7 @@ fn io_error(name: Option<&str>) -> What {
         errno: 5,
         sector: 0,
         sectors: 8,
+        count: 1,
     }
 }
 

@@ -1,12 +1,15 @@
 //! PURE. What a signal says, in words, and about whom.
 
+use std::time::Duration;
+
 use super::blocked;
 use super::configuration::ConfigState;
 use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
 use crate::reason::{Reason, Severity};
 use crate::signal::{
-    BlockErrorClass, BlockOperation, Disk, GpuState, Nvml, Signal, SourceName, Task, What, Workload,
+    BlockErrorClass, BlockOperation, Disk, GpuState, LogFault, Nvml, Signal, SourceName, Task,
+    What, Workload,
 };
 
 /// Unexpected boots within a day that are a loop.
@@ -97,6 +100,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             errno,
             sector,
             sectors,
+            count,
         } => {
             let device = disk_label(&disk);
             let message = format!(
@@ -108,7 +112,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 device: Some(device.clone()),
                 ..Subject::default()
             };
-            sighting(Reason::BlockIoError, device, message, subject, 1)
+            sighting(Reason::BlockIoError, device, message, subject, count)
         }
         What::BlockLine { disk, line, .. } => {
             let subject = of_device(&disk);
@@ -201,13 +205,19 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 format!("the host was booted{often} without having been shut down{words}");
             sighting(reason, "host".to_owned(), message, Subject::default(), 1)
         }
-        What::Logged(fault) => {
-            let subject = Subject {
-                device: fault.device,
-                interface: fault.interface,
-                ..fault.task.map(of_task).unwrap_or_default()
+        What::Logged(fault) => of_fault(fault, 1, at),
+        What::Traced { fault, count } => of_fault(fault, count, at),
+        What::Crash {
+            task,
+            signal,
+            count,
+        } => {
+            let entity = match &task.workload {
+                Some(workload) if workload.pod_uid.is_some() => workload.holder(),
+                _ => task.comm.clone(),
             };
-            sighting(fault.reason, fault.entity, fault.message, subject, 1)
+            let message = format!("{} crashed: {}", process(&task), signal_name(signal));
+            sighting(Reason::AppCrash, entity, message, of_task(task), count)
         }
         What::LogRule {
             rule,
@@ -248,6 +258,37 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             )
         }
     }
+}
+
+fn of_fault(fault: LogFault, count: u64, at: Duration) -> Assessed {
+    Assessed::Sighting(Sighting {
+        severity: fault.reason.row().severity,
+        reason: fault.reason,
+        entity: fault.entity,
+        message: fault.message,
+        subject: Subject {
+            device: fault.device,
+            interface: fault.interface,
+            ..fault.task.map(of_task).unwrap_or_default()
+        },
+        count,
+        at,
+    })
+}
+
+/// Those that the kernel part tells of, as signal(7) names them.
+fn signal_name(signal: u32) -> String {
+    let name = match signal {
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        11 => "SIGSEGV",
+        31 => "SIGSYS",
+        other => return format!("signal {other}"),
+    };
+    name.to_owned()
 }
 
 fn process(task: &Task) -> String {

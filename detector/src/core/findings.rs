@@ -127,7 +127,7 @@ impl Findings {
                     .unwrap_or(quiet);
                 sighting.at + quiet <= now.boot
             }
-            Clears::Recovered { .. } | Clears::RecoveredOrReboot { .. } => false,
+            Clears::Recovered { .. } | Clears::RecoveredOrReboot { .. } | Clears::Reboot => false,
         }
     }
 
@@ -399,6 +399,7 @@ impl Findings {
             Clears::Recovered { settle } | Clears::RecoveredOrReboot { settle } => {
                 (open.well_since, changed.unwrap_or(settle))
             }
+            Clears::Reboot => return None,
         };
         let hold = if open.finding.flaps >= FLAPS {
             settle.max(FLAP_HOLD)

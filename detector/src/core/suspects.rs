@@ -14,6 +14,16 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// Devices whose evidence is asked for at a time.
 pub(super) const MOST_SUSPECTS: usize = 64;
 
+/// The device of a file system that has given up writing, by what was seen: how bad it is, only the
+/// evidence says.
+pub(super) fn refuses_writes(sighting: &Sighting) -> Option<String> {
+    let gave_up = matches!(
+        sighting.reason,
+        Reason::XfsShutdown | Reason::BtrfsReadOnly | Reason::JournalAborted
+    );
+    sighting.subject.device.clone().filter(|_| gave_up)
+}
+
 #[derive(Default)]
 pub(super) struct Suspects(BTreeMap<String, Suspect>);
 

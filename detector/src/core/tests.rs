@@ -12,12 +12,12 @@ use crate::reason::Severity;
 use crate::signal::{Disk, SourceName, Task, What, Workload};
 
 mod accelerated;
-mod disks;
 mod flood;
 mod life;
 mod logged;
 mod properties;
 mod table;
+mod twice;
 
 fn at(seconds: u64) -> Now {
     let wall = Timestamp::from_second(1_700_000_000 + i64::try_from(seconds).unwrap()).unwrap();
@@ -65,6 +65,7 @@ fn io_error(disk: &str) -> What {
         errno: 5,
         sector: 8,
         sectors: 8,
+        count: 1,
     }
 }
 

@@ -134,6 +134,32 @@ pub(super) const MEMORY_PAGE_POISONED: Row = Row {
     source: "kernel log, level 3: `Memory failure: 0xPFN: recovery action for TYPE: RESULT`, `Sending SIGBUS to comm:pid due to hardware memory corruption` (mm/memory-failure.c), `MCE: Killing comm:pid due to ...` (arch/x86/mm/fault.c)",
 };
 
+pub(super) const KERNEL_MEMORY_POISONED: Row = Row {
+    name: "KernelMemoryPoisoned",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Fatal,
+    clears: Clears::Reboot,
+    eks: false,
+    threshold: "at once, by the tracepoint alone; one finding for each page",
+    meaning: "The hardware cannot keep a page of memory that the kernel itself uses and could not give up: what it holds is lost, and the kernel goes on with it.",
+    cause: "A failing memory module under the kernel's own data.",
+    advice: "Replace the node; it can panic or corrupt data at any time. The machine's memory needs a test.",
+    source: "tracepoint ras:memory_failure_event: a reserved or slab page of the kernel, ignored or failed (mm/memory-failure.c, `action_page_types`). The line that the kernel prints for it is a Warning, MemoryPagePoisoned: no text alone is Fatal",
+};
+
+pub(super) const CXL_ERROR: Row = Row {
+    name: "CXLError",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each event; one finding for each memory device",
+    meaning: "A CXL memory device reported an error that it could not correct.",
+    cause: "A failing CXL device, its link or its cache.",
+    advice: "Drain the node and look at the device: `cxl list -H`, rasdaemon.",
+    source: "tracepoint cxl:cxl_aer_uncorrectable_error (6.3 and later, drivers/cxl/core/trace.h)",
+};
+
 pub(super) const CPU_THROTTLED: Row = Row {
     name: "CPUThrottled",
     condition: ConditionType::KernelReady,

@@ -43,6 +43,19 @@ pub(super) const NETWORK_TRANSMIT_TIMEOUT: Row = Row {
     source: "kernel log, level 6 or 4: `NETDEV WATCHDOG: eth0 (driver): transmit queue N timed out`; level 2 since 6.5: `driver device eth0: NETDEV WATCHDOG: CPU: N: transmit queue N timed out N ms` (net/sched/sch_generic.c). The first form comes once in a boot",
 };
 
+pub(super) const DEVLINK_HEALTH_ERROR: Row = Row {
+    name: "DevlinkHealthError",
+    condition: ConditionType::NetworkingReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each report; one finding for each device and reporter",
+    meaning: "The driver of a network card or SmartNIC reported that a part of the device is ill (its firmware, a queue).",
+    cause: "Firmware faults, queues that got stuck, failing hardware.",
+    advice: "`devlink health show` says what the driver did about it; `devlink health dump show` keeps the evidence. Update the firmware, or replace the machine if it repeats.",
+    source: "tracepoint devlink:devlink_health_report (include/trace/events/devlink.h)",
+};
+
 pub(super) const NETDEVICE_LEAK: Row = Row {
     name: "NetdeviceLeak",
     condition: ConditionType::NetworkingReady,

@@ -30,6 +30,19 @@ pub(super) const FILESYSTEM_ERROR: Row = Row {
     source: "kernel log: level 2 `EXT4-fs error (device X): function:line: ...` (fs/ext4/super.c), level 1 `XFS (X): metadata I/O error ...`, `Metadata corruption detected at ...` (fs/xfs), levels 2 to 4 `BTRFS: error (device X) in ...`, `bdev X errs: ...`, `csum failed ...` (fs/btrfs), level 3 or 4 superblock and journal of ext4 that could not be written, lost writes of ext4",
 };
 
+pub(super) const WRITEBACK_ERROR: Row = Row {
+    name: "WritebackError",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each event; one finding for each file system",
+    meaning: "Data that a program had written, and that the kernel had taken, could not be written to the disk: it is lost unless the program calls fsync and tries again.",
+    cause: "I/O errors of the disk below, a thin volume or a remote file system without space.",
+    advice: "Look for I/O errors of the disk and for its free space. What was written to the named inode in the last minute is not to be trusted (`find -xdev -inum N`).",
+    source: "tracepoint filemap:filemap_set_wb_err (mm/filemap.c). Its errseq is the value before this error, so that 0 is a file's first",
+};
+
 pub(super) const FILESYSTEM_READ_ONLY: Row = Row {
     name: "FilesystemReadOnly",
     condition: ConditionType::StorageReady,
@@ -39,10 +52,10 @@ pub(super) const FILESYSTEM_READ_ONLY: Row = Row {
     },
     eks: false,
     threshold: "at once, when the mount is seen to be read-only; Fatal only if a critical path lies on it (--critical-mount), else a Warning",
-    meaning: "The kernel turned a file system read-only after an error. Nothing on it can be written any more: under the root, kubelet or the container runtime the node cannot serve.",
-    cause: "The kernel found an error in ext4's structures, or its journal could not be written, and the mount option `errors=remount-ro` did its work.",
+    meaning: "The kernel turned a file system read-only or shut it down after an error. Nothing on it can be written any more: under the root, kubelet or the container runtime the node cannot serve.",
+    cause: "The kernel found an error in the structures of ext4, XFS or btrfs, or could not write their journal or log: an I/O error of the disk, a volume that was detached.",
     advice: "Replace the node, or unmount, check and mount the file system again.",
-    source: "kernel log, level 2: `EXT4-fs (X): Remounting filesystem read-only`, confirmed by mountinfo (`ro`, `emergency_ro` since 6.18) or a probe write: 5.15 to 6.12 still show `rw`",
+    source: "kernel log, level 2: `EXT4-fs (X): Remounting filesystem read-only`, or whatever opens XFSShutdown, BtrfsReadOnly or JournalAborted; confirmed by mountinfo (`ro`, `emergency_ro` since 6.18) or a probe write: 5.15 to 6.12 still show `rw`",
 };
 
 pub(super) const XFS_SHUTDOWN: Row = Row {
@@ -95,6 +108,19 @@ pub(super) const NVME_TIMEOUT: Row = Row {
     cause: "A drive or its firmware that hangs, a network volume that does not answer, a lost interrupt (`completion polled`).",
     advice: "A single one can be a volume that was slow for a while. Repeated ones: replace the volume or the node.",
     source: "kernel log, level 4: `nvme nvmeN: I/O tag N (..) opcode .. (..) QID N timeout, reset controller`, before 6.6 `I/O N QID N timeout, ...` (drivers/nvme/host/pci.c, tcp.c)",
+};
+
+pub(super) const NVME_COMMAND_RETRIED: Row = Row {
+    name: "NVMeCommandRetried",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each failed attempt that the kernel makes again (media, data transfer, internal and path errors); one finding for each disk",
+    meaning: "An NVMe command failed and was tried again. Nothing was lost, and the kernel log says nothing of it; a disk that does so often is about to fail.",
+    cause: "A worn or failing medium, a marginal link, a volume whose path changes.",
+    advice: "Look at `nvme smart-log`. Rising numbers: replace the disk or the volume in time. What still failed in the end is a BlockIOError.",
+    source: "tracepoint nvme:nvme_complete_rq with a status (drivers/nvme/host/trace.h; the status codes are NVMe Base Specification 2.0, figure 93 and following)",
 };
 
 pub(super) const NVME_CONTROLLER_FAILED: Row = Row {

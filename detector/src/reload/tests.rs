@@ -110,6 +110,7 @@ impl Source for BrokenDisks {
                     errno: 5,
                     sector: 0,
                     sectors: 8,
+                    count: 1,
                 },
             });
         }

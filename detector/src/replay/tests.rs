@@ -108,6 +108,7 @@ fn an_io_error_of_a_saved_log_is_said_once_with_its_buffers() {
             ("opened", "NVMeTimeout", "Warning", Some(1)),
             ("opened", "BlockIOError", "Warning", Some(2)),
             ("opened", "XFSShutdown", "Warning", Some(4)),
+            ("opened", "FilesystemReadOnly", "Fatal", Some(4)),
         ]
     );
 }

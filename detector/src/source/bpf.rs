@@ -6,23 +6,35 @@ use std::{fs, thread};
 
 use anyhow::{Context, bail};
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, TracePoint};
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use detector_ebpf::{DROP_REASONS, Kind};
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, debug, warn};
+use tracing::{Level, warn};
 
 use self::btf::Btf;
 use self::decode::Record;
-use self::layout::{Attach, Layout, Variant};
+use self::fields::{Format, Values};
+pub(crate) use self::hook::{Hook, HookStatus};
+use self::late::Late;
+use self::layout::{Copied, Layout};
+use self::names::{HostNames, Names};
+use self::traced::{EVENTS, Event};
 use self::tracefs::Tracefs;
 use super::Source;
+use crate::args::SourceArgs;
 use crate::signal::{Disk, Signal, SourceName, What, Workload};
 
+mod attach;
 mod btf;
 mod decode;
+mod fields;
+mod hook;
+mod late;
 mod layout;
+mod names;
+mod rcu;
+mod traced;
 mod tracefs;
 
 /// aya reads the object in place, so it must be aligned like an ELF header.
@@ -48,85 +60,36 @@ const DROPS_OF_INTEREST: &[(&str, u32)] = &[
 /// Records that are handed over before the other sources have their turn.
 const BATCH: usize = 1024;
 
-/// What the programs watch, each by the best variant that the kernel has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
-pub(crate) enum Hook {
-    /// OOM kills (oom:mark_victim)
-    Oom,
-    /// Block I/O errors (block:block_rq_error)
-    BlockIo,
-    /// Packet drops (skb:kfree_skb)
-    NetDrop,
-    /// Hung tasks (sched:sched_process_hang)
-    HungTask,
-}
-
-impl Hook {
-    pub(crate) const ALL: [Self; 4] = [Self::Oom, Self::BlockIo, Self::NetDrop, Self::HungTask];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Oom => "oom",
-            Self::BlockIo => "block-io",
-            Self::NetDrop => "net-drop",
-            Self::HungTask => "hung-task",
-        }
-    }
-}
-
-/// What became of one hook on this kernel.
-#[derive(Debug, Clone)]
-pub(crate) struct HookStatus {
-    pub hook: Hook,
-    /// For example `tp_btf mark_victim`.
-    pub using: Option<String>,
-    /// Why not, or why not by the first choice.
-    pub missing: Option<String>,
-}
-
 pub(crate) struct BpfSource {
     /// Dropping it detaches the programs.
-    _programs: Ebpf,
+    programs: Ebpf,
     ring: RingBuf<MapData>,
     lost: PerCpuArray<MapData, u64>,
     lost_before: u64,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     drop_reasons: Vec<String>,
+    /// The events whose records are copied.
+    copied: Vec<(&'static Event, Format)>,
+    late: Option<Late>,
+    names: HostNames,
     own_netns: Option<u32>,
 }
 
 impl BpfSource {
-    /// Loads and attaches every hook that this kernel has and that is not in `disabled`. A hook
-    /// that cannot be had is no error: its status says why.
-    pub(crate) fn load(
-        disabled: &[Hook],
-        disabled_variants: &[String],
-    ) -> anyhow::Result<(Self, Vec<HookStatus>)> {
-        // A thread of its own, because tracefs may have to be mounted for it alone.
-        let load = || Self::load_here(disabled, disabled_variants);
-        thread::scope(|scope| {
-            let thread = thread::Builder::new()
-                .name("load".to_owned())
-                .spawn_scoped(scope, load);
-            match thread.context("start a thread")?.join() {
-                Ok(result) => result,
-                Err(_) => bail!("the thread that loads the BPF programs panicked"),
-            }
-        })
+    /// Loads and attaches every hook that this kernel has and that is not disabled. A hook that
+    /// cannot be had is no error: its status says why.
+    pub(crate) fn load(args: &SourceArgs) -> anyhow::Result<(Self, Vec<HookStatus>)> {
+        with_tracefs(|tracefs| Self::load_here(args, tracefs))
     }
 
-    fn load_here(
-        disabled: &[Hook],
-        disabled_variants: &[String],
-    ) -> anyhow::Result<(Self, Vec<HookStatus>)> {
+    fn load_here(args: &SourceArgs, tracefs: &Tracefs) -> anyhow::Result<(Self, Vec<HookStatus>)> {
         check_object()?;
-        let tracefs = Tracefs::open()?;
         let bytes = fs::read(BTF_PATH).with_context(|| {
             format!("read {BTF_PATH}: the kernel must be built with CONFIG_DEBUG_INFO_BTF")
         })?;
         let layout = Layout::resolve(
             &Btf::parse(&bytes).with_context(|| format!("parse {BTF_PATH}"))?,
-            &tracefs,
+            tracefs,
         );
         drop(bytes);
 
@@ -147,28 +110,25 @@ impl BpfSource {
             .inspect_err(|error| warn!(%error, "messages of the BPF programs are not shown"))
             .ok();
         set_thresholds(&mut programs, &layout.drop_reasons)?;
-        let statuses = Hook::ALL
+        for copied in &layout.copied {
+            attach::set_rule(&mut programs, copied)?;
+        }
+        let statuses: Vec<_> = Hook::ALL
             .into_iter()
             .map(|hook| {
-                if disabled.contains(&hook) {
-                    HookStatus {
-                        hook,
-                        using: None,
-                        missing: Some(
-                            "disabled by --disable-hook or by the configuration".to_owned(),
-                        ),
-                    }
-                } else {
-                    attach_hook(
-                        &mut programs,
-                        &kernel_types,
-                        &layout,
-                        hook,
-                        disabled_variants,
-                    )
+                if args.disable_hooks.contains(&hook) {
+                    let why = "disabled by --disable-hook or by the configuration";
+                    return HookStatus::not_attached(hook, why.to_owned());
                 }
+                let disabled = &args.disable_variants;
+                attach::hook(&mut programs, &kernel_types, &layout, hook, disabled)
             })
             .collect();
+        let waiting = EVENTS.iter().filter(|event| {
+            let absent = |status: &HookStatus| status.absent && status.hook == event.hook;
+            event.module.is_some() && statuses.iter().any(absent)
+        });
+        let late = Late::start(waiting.collect(), &args.host_sys)?;
         let ring = programs
             .take_map("EVENTS")
             .context("find the map EVENTS in the BPF object")?;
@@ -181,8 +141,18 @@ impl BpfSource {
             lost_before: 0,
             log,
             drop_reasons: layout.drop_reasons,
+            copied: layout
+                .copied
+                .into_iter()
+                .map(|Copied { event, format, .. }| (event, format))
+                .collect(),
+            late,
+            names: HostNames {
+                host_proc: args.host_proc.clone(),
+                host_sys: args.host_sys.clone(),
+            },
             own_netns: netns_of(Path::new("/proc/self")),
-            _programs: programs,
+            programs,
         };
         drop(kernel_types);
         release_memory();
@@ -195,7 +165,7 @@ impl BpfSource {
         for kind in Kind::ALL {
             let slots = self
                 .lost
-                .get(&(kind as u32), 0)
+                .get(&(*kind as u32), 0)
                 .context("read the map of losses")?;
             total += slots.iter().sum::<u64>();
         }
@@ -204,29 +174,85 @@ impl BpfSource {
         Ok(new)
     }
 
-    fn signal(&self, record: Record) -> Signal {
+    /// What the modules bring that have been loaded since.
+    fn attach_late(&mut self) -> anyhow::Result<()> {
+        let Some(late) = &mut self.late else {
+            return Ok(());
+        };
+        let loaded = late.loaded()?;
+        if loaded.is_empty() {
+            return Ok(());
+        }
+        let programs = &mut self.programs;
+        let attached = with_tracefs(|tracefs| Ok(attach::late(programs, &loaded, tracefs)));
+        match attached {
+            Ok(attached) => self.copied.extend(attached),
+            Err(error) => warn!(
+                error = format!("{error:#}"),
+                "the hooks of a module that was loaded just now are not watched"
+            ),
+        }
+        Ok(())
+    }
+
+    /// Nothing where the record is of no fault.
+    fn signal(&self, record: Record) -> Option<Signal> {
         let what = match record.what {
             decode::What::OomKill(victim) => What::OomKill { victim },
             decode::What::HungTask(task) => What::HungTask { task },
+            decode::What::Crash {
+                task,
+                signal,
+                count,
+            } => What::Crash {
+                task,
+                signal,
+                count,
+            },
+            decode::What::RcuStall { data, count } => What::Traced {
+                fault: rcu::stall(&data),
+                count,
+            },
+            decode::What::Copied { kind, data, count } => {
+                let (event, format) = self.copied.iter().find(|(event, _)| event.kind == kind)?;
+                let values = Values {
+                    format,
+                    data: &data,
+                };
+                match (event.read)(&values, &self.names) {
+                    Ok(fault) => What::Traced {
+                        fault: fault?,
+                        count,
+                    },
+                    Err(error) => {
+                        warn!(event = event.name, %error, "a record could not be read");
+                        What::Lost {
+                            source: SourceName::Bpf,
+                            count,
+                        }
+                    }
+                }
+            }
             decode::What::BlockError {
-                major,
-                minor,
+                device,
                 operation,
                 class,
                 errno,
                 sector,
                 sectors,
+                count,
             } => What::BlockError {
                 disk: Disk {
-                    major,
-                    minor,
-                    name: disk_name(major, minor),
+                    major: device.0,
+                    minor: device.1,
+                    name: self.names.disk(device),
                 },
                 operation,
                 class,
                 errno,
                 sector,
                 sectors,
+                count,
             },
             decode::What::PacketDrops {
                 reason,
@@ -254,12 +280,27 @@ impl BpfSource {
                 }
             }
         };
-        Signal {
+        Some(Signal {
             at: record.at,
             historic: false,
             what,
-        }
+        })
     }
+}
+
+/// On a thread of its own, because tracefs may have to be mounted for it alone.
+fn with_tracefs<T: Send>(
+    work: impl FnOnce(&Tracefs) -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("load".to_owned())
+            .spawn_scoped(scope, || work(&Tracefs::open()?));
+        match thread.context("start a thread")?.join() {
+            Ok(result) => result,
+            Err(_) => bail!("the thread that loads the BPF programs panicked"),
+        }
+    })
 }
 
 impl Source for BpfSource {
@@ -270,10 +311,12 @@ impl Source for BpfSource {
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = vec![self.ring.as_fd()];
         fds.extend(self.log.as_ref().map(AsFd::as_fd));
+        fds.extend(self.late.as_ref().map(Late::timer));
         fds
     }
 
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
+        self.attach_late()?;
         let mut at = None;
         for _ in 0..BATCH {
             // The item borrows the ring, and making a signal borrows the rest.
@@ -285,7 +328,7 @@ impl Source for BpfSource {
                 continue;
             };
             at = Some(record.at);
-            emit(self.signal(record));
+            self.signal(record).into_iter().for_each(&mut *emit);
         }
         if let Some(log) = &mut self.log {
             log.flush();
@@ -347,67 +390,6 @@ fn set_thresholds(programs: &mut Ebpf, reasons: &[String]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Tries the variants in order; each refusal is kept for the status.
-fn attach_hook(
-    programs: &mut Ebpf,
-    types: &AyaBtf,
-    layout: &Layout,
-    hook: Hook,
-    disabled: &[String],
-) -> HookStatus {
-    let mut refused: Vec<String> = layout
-        .missing(hook)
-        .map(str::to_owned)
-        .into_iter()
-        .collect();
-    for variant in layout.variants(hook) {
-        let name = variant.attach.to_string();
-        if disabled.contains(&name) {
-            refused.push(format!("{name}: disabled by --disable-variant"));
-            continue;
-        }
-        match attach(programs, types, variant) {
-            Ok(()) => {
-                let missing = (!refused.is_empty()).then(|| refused.join("; "));
-                return HookStatus {
-                    hook,
-                    using: Some(name),
-                    missing,
-                };
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                debug!(variant = name, error, "refused");
-                refused.push(format!("{name}: {}", first_line(&error)));
-            }
-        }
-    }
-    HookStatus {
-        hook,
-        using: None,
-        missing: Some(refused.join("; ")),
-    }
-}
-
-fn attach(programs: &mut Ebpf, types: &AyaBtf, variant: &Variant) -> anyhow::Result<()> {
-    let program = programs
-        .program_mut(variant.program)
-        .context("not in the BPF object")?;
-    match variant.attach {
-        Attach::Btf(event) => {
-            let program: &mut BtfTracePoint = program.try_into().context("wrong program type")?;
-            program.load(event, types).context("load")?;
-            program.attach().context("attach")?;
-        }
-        Attach::Classic(category, event) => {
-            let program: &mut TracePoint = program.try_into().context("wrong program type")?;
-            program.load().context("load")?;
-            program.attach(category, event).context("attach")?;
-        }
-    }
-    Ok(())
-}
-
 /// The level of the programs' messages, as aya-log numbers them: 1 error ... 5 trace.
 fn log_level() -> u8 {
     match LevelFilter::current().into_level() {
@@ -418,16 +400,6 @@ fn log_level() -> u8 {
         Some(Level::DEBUG) => 4,
         Some(Level::TRACE) => 5,
     }
-}
-
-/// A verifier log has hundreds of lines.
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
-}
-
-fn disk_name(major: u32, minor: u32) -> Option<String> {
-    let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
-    Some(link.file_name()?.to_string_lossy().into_owned())
 }
 
 /// Index 1 is the loopback interface of every namespace; other indices mean something in our own

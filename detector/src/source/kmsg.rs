@@ -14,6 +14,7 @@ use anyhow::Context;
 use super::bpf::Hook;
 use super::{Source, pci};
 use crate::clock;
+use crate::reason::Reason;
 use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName, What};
 
@@ -69,6 +70,7 @@ impl KmsgSource {
         let hook = match what {
             What::OomKill { .. } => Hook::Oom,
             What::HungTask { .. } => Hook::HungTask,
+            What::Logged(fault) if fault.reason == Reason::AppCrash => Hook::Crash,
             _other => return false,
         };
         at >= self.opened && self.told_else.contains(&hook)

@@ -292,7 +292,8 @@ impl View {
     }
 
     fn detached(&self) -> impl Iterator<Item = Row> {
-        let detached = self.hooks.iter().filter(|status| status.using.is_none());
+        let missing = |status: &&HookStatus| status.using.is_none() && !status.absent;
+        let detached = self.hooks.iter().filter(missing);
         detached.map(|status| {
             let why = status.missing.as_deref().unwrap_or("unknown why");
             Row::default()

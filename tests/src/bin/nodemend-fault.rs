@@ -21,6 +21,8 @@ fn main() -> anyhow::Result<()> {
     match (deed.as_str(), rest) {
         ("allocate", []) => allocate(),
         ("crash", []) => crash(),
+        ("abort", []) => abort(),
+        ("handle", []) => handle(),
         ("write", [path]) => std::fs::write(path, b"x").with_context(|| format!("write {path}")),
         _ => bail!("nodemend-fault cannot `{deed}`"),
     }
@@ -38,14 +40,37 @@ fn allocate() -> anyhow::Result<()> {
     )
 }
 
-/// Reads where nothing is, with no core dump.
-fn crash() -> anyhow::Result<()> {
+fn no_core_dump() -> anyhow::Result<()> {
     let none = rustix::process::Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    rustix::process::setrlimit(rustix::process::Resource::Core, none)
-        .context("forbid core dumps")?;
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).context("forbid core dumps")
+}
+
+/// As a failed assertion does: the kernel log says nothing of it.
+fn abort() -> anyhow::Result<()> {
+    no_core_dump()?;
+    std::process::abort()
+}
+
+/// Sends itself SIGSEGV, which it handles, as a JVM does all day.
+fn handle() -> anyhow::Result<()> {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = nothing;
+    #[expect(unsafe_code, reason = "signal and raise are C functions")]
+    // SAFETY: the handler does nothing, so it is safe in any state of the process.
+    let sent = unsafe {
+        libc::signal(libc::SIGSEGV, handler as libc::sighandler_t);
+        libc::raise(libc::SIGSEGV)
+    };
+    anyhow::ensure!(sent == 0, "SIGSEGV could not be sent");
+    Ok(())
+}
+
+/// Reads where nothing is.
+fn crash() -> anyhow::Result<()> {
+    no_core_dump()?;
     #[expect(unsafe_code, reason = "the process is meant to crash")]
     // SAFETY: there is none: no page is mapped at this address, so the kernel ends the process.
     let value = unsafe { std::ptr::without_provenance::<u8>(8).read_volatile() };

@@ -27,6 +27,23 @@ pub struct Crash {
     pub record: String,
 }
 
+/// Ends a process named `comm` by SIGABRT, of which the kernel logs nothing. Returns its pid.
+pub fn abort(comm: &str) -> anyhow::Result<u32> {
+    let mut victim = Victim::start("abort", comm, None)?;
+    victim.go()?;
+    victim
+        .wait_for_signal(Signal::ABORT)
+        .context("wait for the abort")?;
+    Ok(victim.pid())
+}
+
+/// A process named `comm` gets SIGSEGV, handles it and ends well.
+pub fn handled_crash(comm: &str) -> anyhow::Result<()> {
+    let mut victim = Victim::start("handle", comm, None)?;
+    victim.go()?;
+    victim.wait_for_success()
+}
+
 /// Crashes a process named `comm` and returns what the kernel logged about it.
 pub fn crash(comm: &str) -> anyhow::Result<Crash> {
     let _logged = Sysctl::set("debug/exception-trace", "1")?;

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_ulong};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use super::{LoopDisk, boot_clock};
 // include/uapi/linux/fs.h
 const FIFREEZE: c_ulong = 0xc004_5877;
 const FITHAW: c_ulong = 0xc004_5878;
+/// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`.
+const SHUTDOWN: c_ulong = 0x8004_587d;
 
 /// Mounted with `errors=remount-ro`. Unmounted on drop.
 pub struct Ext4 {
@@ -83,6 +86,34 @@ impl Ext4 {
         self.set("trigger_fs_error", "provoked")
     }
 
+    /// Shuts it down with everything on it lost, as when its device goes away. Returns when.
+    pub fn shut_down(&self) -> anyhow::Result<Duration> {
+        // EXT4_GOING_FLAGS_NOLOGFLUSH.
+        let mut flags: u32 = 2;
+        let folder =
+            File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
+        let at = boot_clock();
+        ioctl(&folder, SHUTDOWN, (&raw mut flags).cast())
+            .with_context(|| format!("shut {} down", self.path.display()))?;
+        Ok(at)
+    }
+
+    /// Writes a file of which nothing can reach the disk, and tells the kernel to write it.
+    pub fn lose_a_write(&self) -> anyhow::Result<()> {
+        let file = File::create(self.path.join("lost")).context("create a file")?;
+        file.set_len(1 << 20).context("make room in a file")?;
+        file.sync_all().context("write the file's size")?;
+        self.disk.lose_tail()?;
+        for block in 0..64 {
+            file.write_at(&[1; 4096], block * 4096)
+                .context("write a file")?;
+        }
+        match file.sync_all() {
+            Ok(()) => anyhow::bail!("the data reached a disk that is not there"),
+            Err(_lost) => Ok(()),
+        }
+    }
+
     fn set(&self, attribute: &str, value: &str) -> anyhow::Result<()> {
         let path = PathBuf::from("/sys/fs/ext4")
             .join(self.device())
@@ -94,7 +125,8 @@ impl Ext4 {
     pub fn freeze(&self) -> anyhow::Result<Frozen> {
         let folder =
             File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
-        ioctl(&folder, FIFREEZE).with_context(|| format!("freeze {}", self.path.display()))?;
+        ioctl(&folder, FIFREEZE, std::ptr::null_mut())
+            .with_context(|| format!("freeze {}", self.path.display()))?;
         Ok(Frozen { folder })
     }
 }
@@ -121,16 +153,16 @@ pub struct Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        if let Err(error) = ioctl(&self.folder, FITHAW) {
+        if let Err(error) = ioctl(&self.folder, FITHAW, std::ptr::null_mut()) {
             eprintln!("could not thaw a file system: {error}");
         }
     }
 }
 
-fn ioctl(file: &File, request: c_ulong) -> io::Result<()> {
+fn ioctl(file: &File, request: c_ulong, argument: *mut std::ffi::c_void) -> io::Result<()> {
     #[expect(unsafe_code, reason = "ioctl is a C function")]
-    // SAFETY: FIFREEZE and FITHAW take no argument.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, 0) };
+    // SAFETY: `argument` is null or points to what the request reads, and outlives the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, argument) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {

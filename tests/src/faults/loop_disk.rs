@@ -1,4 +1,4 @@
-//! A loop device on an unlinked file: nothing of it is left when the process ends, however it does.
+//! A loop device on a file in memory: nothing of it is left when the process ends, however it does.
 
 #![expect(clippy::disallowed_methods, reason = "the harness runs mkfs")]
 
@@ -12,6 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::boot_clock;
 
@@ -46,7 +47,12 @@ pub struct LoopDisk {
 
 impl LoopDisk {
     pub fn new() -> anyhow::Result<Self> {
-        let backing = tempfile::tempfile().context("make a file for a loop device")?;
+        let backing = memfd_create(
+            "nodemend-loop-disk",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )
+        .map(File::from)
+        .context("make a file for a loop device")?;
         backing
             .set_len(SIZE)
             .context("make a file for a loop device")?;
@@ -95,6 +101,16 @@ impl LoopDisk {
 
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/dev").join(&self.name)
+    }
+
+    /// Whatever is read or written beyond the first MiB fails from now on, and the file that the
+    /// device is made of does not grow again.
+    pub(super) fn lose_tail(&self) -> anyhow::Result<()> {
+        self.backing
+            .set_len(KEPT)
+            .context("cut the file of a loop device")?;
+        rustix::fs::fcntl_add_seals(&self.backing, rustix::fs::SealFlags::GROW)
+            .context("keep the file of a loop device from growing")
     }
 
     /// A block I/O error: the device loses its tail and a read there fails. May be called again.

@@ -81,9 +81,7 @@ impl PodCgroup {
     /// be called again.
     pub fn oom_kill(&self, comm: &str) -> anyhow::Result<Killed> {
         let mut victim = Victim::start("allocate", comm, None)?;
-        let procs = self.leaf.join("cgroup.procs");
-        fs::write(&procs, victim.pid().to_string())
-            .with_context(|| format!("write {}", procs.display()))?;
+        self.take(&victim)?;
         let at = boot_clock();
         victim.go()?;
         victim
@@ -93,6 +91,24 @@ impl PodCgroup {
             pid: victim.pid(),
             at,
         })
+    }
+
+    /// Puts a process with this name into the cgroup and lets it end itself by SIGABRT. Returns its
+    /// pid.
+    pub fn abort(&self, comm: &str) -> anyhow::Result<u32> {
+        let mut victim = Victim::start("abort", comm, None)?;
+        self.take(&victim)?;
+        victim.go()?;
+        victim
+            .wait_for_signal(Signal::ABORT)
+            .context("wait for the abort")?;
+        Ok(victim.pid())
+    }
+
+    fn take(&self, victim: &Victim) -> anyhow::Result<()> {
+        let procs = self.leaf.join("cgroup.procs");
+        fs::write(&procs, victim.pid().to_string())
+            .with_context(|| format!("write {}", procs.display()))
     }
 
     fn make(container_id: String, names: &[&str], below: &[&str]) -> anyhow::Result<Self> {

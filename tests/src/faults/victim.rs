@@ -46,6 +46,15 @@ impl Victim {
             .context("reach the program nodemend-fault")
     }
 
+    /// Waits until it has done its deed and ended.
+    pub(super) fn wait_for_success(&mut self) -> anyhow::Result<()> {
+        let status = process::wait_exit(&mut self.child, TIMEOUT)?;
+        if !status.success() {
+            bail!("the victim ended with {status}");
+        }
+        Ok(())
+    }
+
     /// Waits until a signal ends it.
     pub(super) fn wait_for_signal(&mut self, signal: Signal) -> anyhow::Result<()> {
         let status = process::wait_exit(&mut self.child, TIMEOUT)?;

@@ -59,14 +59,15 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::MemoryPagePoisoned
         | Reason::CpuThrottled
         | Reason::CriticalTemperature
-        | Reason::ClocksourceUnstable => What::Logged(LogFault {
-            reason,
-            entity: "x".to_owned(),
-            message: "m".to_owned(),
-            device: None,
-            interface: None,
-            task: None,
-        }),
+        | Reason::ClocksourceUnstable => logged(reason),
+        Reason::KernelMemoryPoisoned
+        | Reason::CxlError
+        | Reason::WritebackError
+        | Reason::NvmeCommandRetried
+        | Reason::DevlinkHealthError => What::Traced {
+            fault: LogFault::new(reason, "x".to_owned(), "m".to_owned()),
+            count: 1,
+        },
         Reason::BlockIoError => io_error("sda"),
         Reason::FilesystemError => What::Ext4Error {
             device: "sda1".to_owned(),
@@ -207,6 +208,11 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::PidsLimitReached
         | Reason::FileMaxReached
         | Reason::PcieLinkDown
+        | Reason::KernelMemoryPoisoned
+        | Reason::CxlError
+        | Reason::WritebackError
+        | Reason::NvmeCommandRetried
+        | Reason::DevlinkHealthError
         | Reason::NvidiaXidWarning(_)
         | Reason::Custom { .. } => panic!("{reason} clears by itself"),
     };
@@ -215,14 +221,7 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
 
 /// A line that is a fault by itself.
 fn logged(reason: Reason) -> What {
-    What::Logged(LogFault {
-        reason,
-        entity: "x".to_owned(),
-        message: "m".to_owned(),
-        device: None,
-        interface: None,
-        task: None,
-    })
+    What::Logged(LogFault::new(reason, "x".to_owned(), "m".to_owned()))
 }
 
 fn free(pid: u32) -> Input {
@@ -327,10 +326,11 @@ fn only_what_breaks_one_node_is_fatal() {
     assert_eq!(
         fatal,
         [
+            "KernelMemoryPoisoned",
             "FilesystemReadOnly",
-            "NvidiaXID<n>Error",
             "NvidiaDeviceCountMismatch",
             "NvidiaDoubleBitError",
+            "NvidiaXID<n>Error",
         ],
         "a new Fatal row needs a reason why it is not shared by many nodes"
     );

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use detector_ebpf::{BlockRecord, CGROUP_LEVELS, DropsRecord, Header, Kind, TaskRecord};
+use detector_ebpf::{
+    BlockRecord, CGROUP_LEVELS, DropsRecord, EventRecord, Header, Kind, TaskRecord,
+};
 use zerocopy::FromBytes;
 
 use crate::signal::{BlockErrorClass, BlockOperation, Task, Workload};
@@ -18,14 +20,31 @@ pub(super) struct Record {
 pub(super) enum What {
     OomKill(Task),
     HungTask(Task),
+    Crash {
+        task: Task,
+        signal: u32,
+        count: u64,
+    },
+    /// Two texts of the kernel.
+    RcuStall {
+        data: Box<[u8]>,
+        count: u64,
+    },
+    /// A tracepoint's own record.
+    Copied {
+        kind: Kind,
+        data: Box<[u8]>,
+        count: u64,
+    },
     BlockError {
-        major: u32,
-        minor: u32,
+        /// Major and minor number.
+        device: (u32, u32),
         operation: BlockOperation,
         class: BlockErrorClass,
         errno: i32,
         sector: u64,
         sectors: u32,
+        count: u64,
     },
     PacketDrops {
         reason: u32,
@@ -40,21 +59,50 @@ pub(super) enum What {
 pub(super) fn record(bytes: &[u8]) -> Option<Record> {
     let (header, _) = Header::read_from_prefix(bytes).ok()?;
     let kind = Kind::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .find(|&kind| kind as u32 == header.kind)?;
     let what = match kind {
-        // The process, not the thread, is what the OOM killer ends.
-        Kind::OomKill => task(bytes, |record| {
-            if record.tgid == 0 {
-                record.pid
-            } else {
-                record.tgid
+        Kind::OomKill => What::OomKill(process(bytes)?),
+        Kind::HungTask => {
+            let record = task_record(bytes)?;
+            What::HungTask(task(&record, record.pid))
+        }
+        Kind::Crash => {
+            let record = task_record(bytes)?;
+            What::Crash {
+                signal: record.signal,
+                count: record.count,
+                task: process(bytes)?,
             }
-        })
-        .map(What::OomKill)?,
-        Kind::HungTask => task(bytes, |record| record.pid).map(What::HungTask)?,
+        }
         Kind::BlockError => block(bytes)?,
         Kind::PacketDrops => drops(bytes)?,
+        Kind::RcuStall => {
+            let (data, count) = event(bytes)?;
+            What::RcuStall { data, count }
+        }
+        Kind::Ext4Error
+        | Kind::Ext4Shutdown
+        | Kind::XfsShutdown
+        | Kind::WritebackError
+        | Kind::NvmeError
+        | Kind::ScsiError
+        | Kind::ScsiTimeout
+        | Kind::AtaError
+        | Kind::MachineCheck
+        | Kind::MemoryController
+        | Kind::Aer
+        | Kind::FirmwareError
+        | Kind::ArmError
+        | Kind::PoisonedPage
+        | Kind::CxlUncorrectable
+        | Kind::TransmitTimeout
+        | Kind::DevlinkHealth
+        | Kind::ThermalTrip => {
+            let (data, count) = event(bytes)?;
+            What::Copied { kind, data, count }
+        }
     };
     Some(Record {
         at: Duration::from_nanos(header.boot_ns),
@@ -62,18 +110,37 @@ pub(super) fn record(bytes: &[u8]) -> Option<Record> {
     })
 }
 
-fn task(bytes: &[u8], pid: impl Fn(&TaskRecord) -> u32) -> Option<Task> {
+fn event(bytes: &[u8]) -> Option<(Box<[u8]>, u64)> {
+    let (record, _) = EventRecord::read_from_prefix(bytes).ok()?;
+    Some((record.data.into(), record.count))
+}
+
+fn task_record(bytes: &[u8]) -> Option<TaskRecord> {
     let (record, _) = TaskRecord::read_from_prefix(bytes).ok()?;
+    Some(record)
+}
+
+/// The process, not the thread: it is what ends as a whole.
+fn process(bytes: &[u8]) -> Option<Task> {
+    let record = task_record(bytes)?;
+    let pid = match record.tgid {
+        0 => record.pid,
+        process => process,
+    };
+    Some(task(&record, pid))
+}
+
+fn task(record: &TaskRecord, pid: u32) -> Task {
     // Of a deep tree the outermost levels are there.
     let levels = record.levels as usize;
     let names: Vec<_> = (levels.saturating_sub(CGROUP_LEVELS)..levels)
         .map(|depth| c_string(&record.cgroup[depth % CGROUP_LEVELS], 128))
         .collect();
-    Some(Task {
-        pid: pid(&record),
+    Task {
+        pid,
         comm: c_string(&record.comm, 64),
         workload: Workload::from_cgroup_names(&names),
-    })
+    }
 }
 
 fn block(bytes: &[u8]) -> Option<What> {
@@ -81,13 +148,13 @@ fn block(bytes: &[u8]) -> Option<What> {
     let errno = record.error.checked_neg()?;
     Some(What::BlockError {
         // The kernel's dev_t has 20 bits of minor.
-        major: record.dev >> 20,
-        minor: record.dev & 0xf_ffff,
+        device: (record.dev >> 20, record.dev & 0xf_ffff),
         operation: operation(&record.rwbs),
         class: class(errno),
         errno,
         sector: record.sector,
         sectors: record.sectors,
+        count: record.count,
     })
 }
 
@@ -155,19 +222,20 @@ mod tests {
             error: -28,
             rwbs: *b"WS\0\0\0\0\0\0",
             reserved: 0,
+            count: 3,
         };
         assert_eq!(
             super::record(record.as_bytes()),
             Some(Record {
                 at: Duration::from_nanos(5),
                 what: What::BlockError {
-                    major: 7,
-                    minor: 3,
+                    device: (7, 3),
                     operation: BlockOperation::Write,
                     class: BlockErrorClass::Space,
                     errno: 28,
                     sector: 8192,
-                    sectors: 8
+                    sectors: 8,
+                    count: 3,
                 }
             })
         );
@@ -185,7 +253,8 @@ mod tests {
             tgid: 7,
             comm: *b"hog\0\0\0\0\0\0\0\0\0\0\0\0\0",
             levels: 10,
-            reserved: 0,
+            signal: 0,
+            count: 1,
             cgroup: [[0; 128]; CGROUP_LEVELS],
         };
         for depth in 2u8..10 {
@@ -211,7 +280,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_record_or_none(mut bytes in prop::collection::vec(any::<u8>(), 0..1200), kind in 0u8..6) {
+        fn any_bytes_are_a_record_or_none(mut bytes in prop::collection::vec(any::<u8>(), 0..1200), kind in 0u8..30) {
             if let Some(first) = bytes.first_mut() {
                 *first = kind;
             }

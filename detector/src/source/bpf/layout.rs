@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::Hook;
+use detector_ebpf::CopyRule;
+
 use super::btf::{Btf, BtfError};
-use super::tracefs::{Field, Tracefs};
+use super::fields::Format;
+use super::hook::Hook;
+use super::traced::{EVENTS, Event};
+use super::tracefs::Tracefs;
 
 /// One way to attach to an event. They are tried in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +34,35 @@ impl std::fmt::Display for Attach {
     }
 }
 
+/// Why a hook cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The kernel does not have the event, or not before its module is loaded.
+    Absent(String),
+    /// It has it, but not as it is needed.
+    Unfit(String),
+}
+
+impl Missing {
+    pub(super) fn why(&self) -> String {
+        let (Self::Absent(why) | Self::Unfit(why)) = self;
+        why.clone()
+    }
+}
+
+/// An event whose records are copied, and how.
+pub(super) struct Copied {
+    pub event: &'static Event,
+    pub format: Format,
+    pub rule: CopyRule,
+}
+
 /// The values of the programs' globals, the variants of each hook, and the names of drop reasons.
 pub(super) struct Layout {
     pub globals: Vec<(&'static str, u32)>,
+    pub copied: Vec<Copied>,
     variants: HashMap<Hook, Vec<Variant>>,
-    missing: HashMap<Hook, String>,
+    missing: HashMap<Hook, Missing>,
     /// Index: raw `enum skb_drop_reason`; names without `SKB_DROP_REASON_`.
     pub drop_reasons: Vec<String>,
 }
@@ -48,13 +76,14 @@ impl Layout {
     }
 
     /// Why a hook has no variant at all on this kernel.
-    pub(super) fn missing(&self, hook: Hook) -> Option<&str> {
-        self.missing.get(&hook).map(String::as_str)
+    pub(super) fn missing(&self, hook: Hook) -> Option<&Missing> {
+        self.missing.get(&hook)
     }
 
     pub(super) fn resolve(btf: &Btf<'_>, tracefs: &Tracefs) -> Self {
         let mut layout = Self {
             globals: Vec::new(),
+            copied: Vec::new(),
             variants: HashMap::new(),
             missing: HashMap::new(),
             drop_reasons: Vec::new(),
@@ -64,6 +93,9 @@ impl Layout {
         layout.hung_task(btf, tracefs, &task);
         layout.block_io(tracefs);
         layout.net_drop(btf, tracefs);
+        layout.crash(tracefs, &task);
+        layout.rcu_stall(tracefs);
+        layout.copied(tracefs);
         if let Ok(offsets) = task {
             layout.globals.extend(offsets);
         }
@@ -90,9 +122,9 @@ impl Layout {
         if takes_task && task.is_ok() {
             self.offer(Hook::Oom, "oom_task", Attach::Btf("mark_victim"));
         }
-        match event(tracefs, "oom", "mark_victim", &["pid"]) {
-            Ok(fields) => {
-                self.globals.push(("OOM_PID", fields["pid"].offset));
+        match offsets(tracefs, "oom", "mark_victim", ["pid"]) {
+            Ok([pid]) => {
+                self.globals.push(("OOM_PID", pid));
                 self.offer(Hook::Oom, "oom_pid", Attach::Classic("oom", "mark_victim"));
             }
             Err(why) => drop(self.missing.insert(Hook::Oom, why)),
@@ -112,12 +144,18 @@ impl Layout {
                 Attach::Btf("sched_process_hang"),
             );
         }
-        match event(tracefs, "sched", "sched_process_hang", &["pid", "comm"]) {
-            Ok(fields) => {
-                self.globals.push(("HANG_PID", fields["pid"].offset));
-                self.globals.push(("HANG_COMM", fields["comm"].offset));
-                self.globals
-                    .push(("HANG_COMM_DYNAMIC", u32::from(fields["comm"].dynamic)));
+        let format = event(tracefs, "sched", "sched_process_hang");
+        match format.and_then(|format| {
+            let unfit = |name| no_field("sched", "sched_process_hang", name);
+            let field = |name| format.field(name).ok_or_else(|| unfit(name));
+            Ok((field("pid")?, field("comm")?))
+        }) {
+            Ok((pid, comm)) => {
+                self.globals.extend([
+                    ("HANG_PID", pid.offset),
+                    ("HANG_COMM", comm.offset),
+                    ("HANG_COMM_DYNAMIC", u32::from(comm.dynamic)),
+                ]);
                 self.offer(
                     Hook::HungTask,
                     "hung_pid",
@@ -143,14 +181,10 @@ impl Layout {
             ("block_rq_error", "block_rq_error"),
             ("block_rq_complete", "block_rq_complete"),
         ] {
-            match event(tracefs, "block", name, &FIELDS) {
-                Ok(fields) => {
+            match offsets(tracefs, "block", name, FIELDS) {
+                Ok(offsets) => {
                     if self.variants(Hook::BlockIo).is_empty() {
-                        self.globals.extend(
-                            GLOBALS
-                                .into_iter()
-                                .zip(FIELDS.map(|field| fields[field].offset)),
-                        );
+                        self.globals.extend(GLOBALS.into_iter().zip(offsets));
                     }
                     self.offer(Hook::BlockIo, program, Attach::Classic("block", name));
                 }
@@ -164,7 +198,8 @@ impl Layout {
             Ok(names) => self.drop_reasons = names,
             Err(error) => {
                 // Before 5.17 drops have no reason: counting them all would only count noise.
-                self.missing.insert(Hook::NetDrop, error.to_string());
+                self.missing
+                    .insert(Hook::NetDrop, Missing::Absent(error.to_string()));
                 return;
             }
         }
@@ -172,7 +207,7 @@ impl Layout {
             .tracepoint_arguments("kfree_skb")
             .map(|arguments| arguments.len())
             .unwrap_or(0);
-        let offsets = || -> Result<_, BtfError> {
+        let types = || -> Result<_, BtfError> {
             Ok([
                 ("SKB_IIF", btf.offset("sk_buff", &["skb_iif"])?),
                 ("SOCK_NUM", btf.offset("sock", &["__sk_common", "skc_num"])?),
@@ -183,8 +218,8 @@ impl Layout {
                 ("NET_INUM", btf.offset("net", &["ns", "inum"])?),
             ])
         };
-        if let Ok(offsets) = offsets() {
-            self.globals.extend(offsets);
+        if let Ok(types) = types() {
+            self.globals.extend(types);
             if arguments >= 4 {
                 self.offer(Hook::NetDrop, "net_drop_socket", Attach::Btf("kfree_skb"));
             }
@@ -192,9 +227,9 @@ impl Layout {
                 self.offer(Hook::NetDrop, "net_drop", Attach::Btf("kfree_skb"));
             }
         }
-        match event(tracefs, "skb", "kfree_skb", &["reason"]) {
-            Ok(fields) => {
-                self.globals.push(("KFREE_REASON", fields["reason"].offset));
+        match offsets(tracefs, "skb", "kfree_skb", ["reason"]) {
+            Ok([reason]) => {
+                self.globals.push(("KFREE_REASON", reason));
                 self.offer(
                     Hook::NetDrop,
                     "net_drop_classic",
@@ -204,24 +239,101 @@ impl Layout {
             Err(why) => drop(self.missing.insert(Hook::NetDrop, why)),
         }
     }
+
+    fn crash(&mut self, tracefs: &Tracefs, task: &Result<Vec<(&'static str, u32)>, BtfError>) {
+        // The event does not say whose signal it is.
+        if let Err(error) = task {
+            let why = Missing::Unfit(error.to_string());
+            self.missing.insert(Hook::Crash, why);
+            return;
+        }
+        match offsets(tracefs, "signal", "signal_deliver", ["sig", "sa_handler"]) {
+            Ok([signal, handler]) => {
+                self.globals
+                    .extend([("SIGNAL_NUMBER", signal), ("SIGNAL_HANDLER", handler)]);
+                let attach = Attach::Classic("signal", "signal_deliver");
+                self.offer(Hook::Crash, "signal_deliver", attach);
+            }
+            Err(why) => drop(self.missing.insert(Hook::Crash, why)),
+        }
+    }
+
+    fn rcu_stall(&mut self, tracefs: &Tracefs) {
+        match offsets(tracefs, "rcu", "rcu_stall_warning", ["rcuname", "msg"]) {
+            Ok([name, message]) => {
+                self.globals
+                    .extend([("RCU_NAME", name), ("RCU_MESSAGE", message)]);
+                let attach = Attach::Classic("rcu", "rcu_stall_warning");
+                self.offer(Hook::RcuStall, "rcu_stall_warning", attach);
+            }
+            Err(why) => drop(self.missing.insert(Hook::RcuStall, why)),
+        }
+    }
+
+    fn copied(&mut self, tracefs: &Tracefs) {
+        for event in EVENTS {
+            match Copied::resolve(event, tracefs) {
+                Ok(copied) => {
+                    let attach = Attach::Classic(event.category, event.name);
+                    self.offer(event.hook, event.name, attach);
+                    self.copied.push(copied);
+                }
+                Err(why) => drop(self.missing.insert(event.hook, why)),
+            }
+        }
+    }
 }
 
-fn event(
+impl Copied {
+    pub(super) fn resolve(event: &'static Event, tracefs: &Tracefs) -> Result<Self, Missing> {
+        let format = self::event(tracefs, event.category, event.name).map_err(|why| {
+            match (why, event.module) {
+                (Missing::Absent(why), Some(module)) => {
+                    Missing::Absent(format!("{why}: it comes with the module {module}"))
+                }
+                (why, _) => why,
+            }
+        })?;
+        let rule = event.rule(&format).map_err(Missing::Unfit)?;
+        Ok(Self {
+            event,
+            format,
+            rule,
+        })
+    }
+}
+
+fn event(tracefs: &Tracefs, category: &str, name: &str) -> Result<Format, Missing> {
+    match tracefs.format(category, name) {
+        Ok(Some(format)) => Ok(format),
+        Ok(None) => Err(Missing::Absent(format!(
+            "this kernel has no tracepoint {category}:{name}"
+        ))),
+        Err(error) => Err(Missing::Unfit(format!("{error:#}"))),
+    }
+}
+
+fn offsets<const N: usize>(
     tracefs: &Tracefs,
     category: &str,
     name: &str,
-    needed: &[&str],
-) -> Result<HashMap<String, Field>, String> {
-    let fields = tracefs
-        .fields(category, name)
-        .map_err(|error| format!("{error:#}"))?
-        .ok_or_else(|| format!("this kernel has no tracepoint {category}:{name}"))?;
-    match needed.iter().find(|&&field| !fields.contains_key(field)) {
-        Some(field) => Err(format!(
-            "the tracepoint {category}:{name} has no field `{field}`"
-        )),
-        None => Ok(fields),
+    fields: [&str; N],
+) -> Result<[u32; N], Missing> {
+    let format = event(tracefs, category, name)?;
+    let mut offsets = [0; N];
+    for (offset, field) in offsets.iter_mut().zip(fields) {
+        *offset = format
+            .field(field)
+            .ok_or_else(|| no_field(category, name, field))?
+            .offset;
     }
+    Ok(offsets)
+}
+
+fn no_field(category: &str, event: &str, field: &str) -> Missing {
+    Missing::Unfit(format!(
+        "the tracepoint {category}:{event} has no field `{field}`"
+    ))
 }
 
 fn task_offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {

@@ -1,6 +1,5 @@
 //! tracefs: finding it, and where the fields of an event lie.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -9,18 +8,13 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::UnshareFlags;
 use tracing::debug;
 
+use super::fields::Format;
+
 /// The two places where aya looks too.
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// Where tracefs is mounted, for the calling thread.
 pub(super) struct Tracefs(PathBuf);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Field {
-    pub offset: u32,
-    /// A location inside the record instead of the bytes themselves.
-    pub dynamic: bool,
-}
 
 impl Tracefs {
     /// Finds it mounted, or mounts it for the calling thread alone: then that thread gets a mount
@@ -40,12 +34,8 @@ impl Tracefs {
         Ok(Self(PathBuf::from(place)))
     }
 
-    /// The fields of an event, or `None` where the kernel does not have it.
-    pub(super) fn fields(
-        &self,
-        category: &str,
-        event: &str,
-    ) -> anyhow::Result<Option<HashMap<String, Field>>> {
+    /// The layout of an event, or `None` where the kernel does not have it.
+    pub(super) fn format(&self, category: &str, event: &str) -> anyhow::Result<Option<Format>> {
         let path = self
             .0
             .join("events")
@@ -54,11 +44,11 @@ impl Tracefs {
             .join("format");
         match fs::read_to_string(&path) {
             Ok(text) => {
-                let fields = parse_format(&text);
-                if fields.is_empty() {
+                let format = Format::parse(&text);
+                if format.is_empty() {
                     bail!("{} lists no field", path.display());
                 }
-                Ok(Some(fields))
+                Ok(Some(format))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
@@ -80,66 +70,4 @@ fn mount_for_this_thread(place: &str) -> rustix::io::Result<()> {
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )?;
     mount("nodev", place, "tracefs", MountFlags::empty(), None)
-}
-
-/// `field:__data_loc char[] comm; offset:8; size:4; signed:0;`
-fn parse_format(text: &str) -> HashMap<String, Field> {
-    text.lines()
-        .filter_map(|line| {
-            let mut parts = line.trim().split(';').map(str::trim);
-            let declaration = parts.next()?.strip_prefix("field:")?;
-            let offset = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
-            let name = declaration.rsplit([' ', '*']).next()?;
-            let name = name.split('[').next()?.to_owned();
-            Some((
-                name,
-                Field {
-                    offset,
-                    dynamic: declaration.starts_with("__data_loc"),
-                },
-            ))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_fields_in_place_and_dynamic() {
-        let text = "name: sched_process_hang\nID: 1\nformat:\n\
-            \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
-            \tfield:__data_loc char[] comm;\toffset:8;\tsize:4;\tsigned:0;\n\
-            \tfield:char rwbs[10];\toffset:34;\tsize:10;\tsigned:0;\n\
-            \tfield:pid_t pid;\toffset:12;\tsize:4;\tsigned:1;\n\nprint fmt: \"x\"\n";
-        let fields = parse_format(text);
-        assert_eq!(
-            fields["comm"],
-            Field {
-                offset: 8,
-                dynamic: true
-            }
-        );
-        assert_eq!(
-            fields["rwbs"],
-            Field {
-                offset: 34,
-                dynamic: false
-            }
-        );
-        assert_eq!(
-            fields["pid"],
-            Field {
-                offset: 12,
-                dynamic: false
-            }
-        );
-    }
-
-    #[test]
-    fn an_empty_or_strange_format_has_no_field() {
-        assert!(parse_format("").is_empty());
-        assert!(parse_format("field:;offset:x;\nfield").is_empty());
-    }
 }

@@ -71,8 +71,10 @@ fn hooks() -> Vec<HookStatus> {
         hook,
         using: Some(format!("tp_btf {}", hook.name())),
         missing: None,
+        absent: false,
     };
-    Hook::ALL.into_iter().map(attached).collect()
+    let hooks = [Hook::Oom, Hook::BlockIo, Hook::NetDrop, Hook::HungTask];
+    hooks.map(attached).into()
 }
 
 fn counts(counts: [(SourceName, u64, u64); 2]) -> BTreeMap<SourceName, Source> {

@@ -6,14 +6,7 @@ use crate::text;
 
 /// A fault of the kernel's text alone.
 pub(super) fn fault(reason: Reason, entity: String, message: String) -> LogFault {
-    LogFault {
-        reason,
-        entity,
-        message,
-        device: None,
-        interface: None,
-        task: None,
-    }
+    LogFault::new(reason, entity, message)
 }
 
 /// What a stranger may have chosen: printable, bounded, and without the separator of a condition's

@@ -1,6 +1,7 @@
-//! A failed request that both the tracepoint and the kernel log tell of.
+//! Faults that both a tracepoint and the kernel log tell of.
 
 use super::*;
+use crate::signal::LogFault;
 
 fn line(disk: &str, buffer: bool) -> What {
     What::BlockLine {
@@ -90,5 +91,50 @@ fn memory_is_bounded_under_a_flood_of_disks() {
     for disk in 0..100_000 {
         core.step(signal(line(&format!("d{disk}"), false), at(10)), at(10));
     }
-    assert!(core.disks.len() <= MOST_PER_REASON);
+    assert!(core.twice.len() <= MOST_PER_REASON);
+}
+
+fn fault(entity: &str, message: &str) -> LogFault {
+    LogFault::on_device(Reason::ScsiError, entity.to_owned(), message.to_owned())
+}
+
+#[test]
+fn a_tracepoint_that_held_faults_back_counts_them_and_a_line_none_again() {
+    let traced = |count| What::Traced {
+        fault: fault("sda", "traced"),
+        count,
+    };
+    let line = What::Logged(fault("sda", "line"));
+    for (signals, count) in [
+        (vec![traced(5), line.clone(), line.clone()], 5),
+        (vec![line.clone(), line.clone(), traced(5)], 5),
+        (vec![line.clone(), traced(1), line.clone(), traced(3)], 4),
+        (vec![line.clone(), line.clone()], 2),
+    ] {
+        let mut core = started();
+        for what in signals {
+            core.step(signal(what, at(10)), at(10));
+        }
+        let open = core.open_findings();
+        assert_eq!((open.len(), open[0].count), (1, count), "{open:?}");
+    }
+}
+
+#[test]
+fn a_file_system_that_gave_up_is_fatal_only_by_its_evidence() {
+    for reason in [
+        Reason::XfsShutdown,
+        Reason::BtrfsReadOnly,
+        Reason::JournalAborted,
+    ] {
+        let told = LogFault::on_device(reason, "sda1".to_owned(), "x".to_owned());
+        let mut core = started();
+        let outputs = core.step(signal(What::Logged(told), at(10)), at(10));
+        assert_eq!(probes(&outputs), ["sda1"]);
+        assert_eq!(conditions(&outputs), None);
+        let outputs = core.step(evidence("sda1", read_only(true)), at(11));
+        let changes = changes(&outputs);
+        let fatal = (Change::Opened, Reason::FilesystemReadOnly, Severity::Fatal);
+        assert_eq!(changes, [fatal], "{reason}");
+    }
 }
