@@ -29,6 +29,11 @@ pub(crate) const TESTS: &[Test] = &[
         gone,
     ),
     (
+        "an_error_is_found_during_the_error_storm_of_another_disk",
+        Hook("block-io"),
+        storm,
+    ),
+    (
         "mkfs_on_a_loop_device_reports_nothing",
         Hook("block-io"),
         mkfs,
@@ -71,6 +76,19 @@ fn by_complete() -> anyhow::Result<()> {
 
 fn twice() -> anyhow::Result<()> {
     fails(&[], 3)
+}
+
+/// The kernel prints ten lines in five seconds; of the second disk it prints nothing.
+fn storm() -> anyhow::Result<()> {
+    let (noisy, quiet) = (LoopDisk::new()?, LoopDisk::new()?);
+    let mut watch = Watch::start(&[])?;
+    for _ in 0..500 {
+        noisy.read_error()?;
+    }
+    quiet.read_error()?;
+    watch.only_finding("BlockIOError", "device", quiet.name())?;
+    watch.only_finding("BlockIOError", "device", noisy.name())?;
+    Ok(())
 }
 
 /// The number stays with a loop device that is detached; its name can still be found.
