@@ -3,7 +3,7 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes};
-use detector_ebpf::{CGROUP_LEVELS, Kind, TaskRecord};
+use detector_ebpf::{CGROUP_LEVELS, Kind, LIMIT_UNKNOWN, NO_LIMIT, TaskRecord};
 
 use crate::ring;
 
@@ -28,6 +28,15 @@ static CGROUP_KN: Global<u32> = Global::new(0);
 static KN_NAME: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KN_PARENT: Global<u32> = Global::new(0);
+
+/// 0: where the kernel counts a cgroup's memory is not known.
+#[unsafe(no_mangle)]
+static CSS_PARENT: Global<u32> = Global::new(0);
+/// Of `mem_cgroup.memory.usage` and `.max`; the css is the first member of `mem_cgroup`.
+#[unsafe(no_mangle)]
+static MEMCG_USAGE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static MEMCG_MAX: Global<u32> = Global::new(0);
 
 /// Deepest path that is walked. A container may make cgroups of its own below the pod's.
 const MAX_DEPTH: u32 = 64;
@@ -66,9 +75,44 @@ pub(crate) fn emit_task(kind: Kind, task: Pointer, signal: u32, count: u64) {
             .unwrap_or([0; 16]);
         (*record).signal = signal;
         (*record).count = count;
+        (*record).limit_level = match kind {
+            Kind::OomKill => limit_level(task),
+            _ => LIMIT_UNKNOWN,
+        };
+        (*record).reserved = 0;
         (*record).levels = copy_names(task, record);
     }
     entry.submit(0);
+}
+
+/// The innermost of the task's cgroups that has used up its memory limit. That of an OOM kill is still
+/// full when its victim is marked; without one it is the node that has no memory left.
+fn limit_level(task: Pointer) -> u32 {
+    if CSS_PARENT.load() == 0 {
+        return LIMIT_UNKNOWN;
+    }
+    let mut css = follow(task, TASK_CGROUPS.load())
+        .and_then(|css_set| follow(css_set, CSS_SET_MEMORY.load()));
+    let mut level = 1;
+    while let Some(memory) = css
+        && level <= MAX_DEPTH
+    {
+        let pages = |offset: &Global<u32>| {
+            let at = memory.wrapping_add(offset.load() as usize).cast::<u64>();
+            // SAFETY: a probe read of a bad address is an error, not a fault.
+            unsafe { bpf_probe_read_kernel(at) }
+        };
+        let (Ok(usage), Ok(max)) = (pages(&MEMCG_USAGE), pages(&MEMCG_MAX)) else {
+            return LIMIT_UNKNOWN;
+        };
+        // Pages are charged in batches, and the last tries to reclaim may have freed a few.
+        if usage + 64 + (max >> 6) >= max {
+            return level;
+        }
+        css = follow(memory, CSS_PARENT.load());
+        level += 1;
+    }
+    NO_LIMIT
 }
 
 /// Walks from the task's memory cgroup to the root and returns how many names there were.

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::{btf_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use aya_ebpf::{EbpfContext, Global};
-use detector_ebpf::{COMM, Kind, TaskRecord};
+use detector_ebpf::{COMM, Kind, LIMIT_UNKNOWN, TaskRecord};
 
 use crate::{cgroup, ring};
 
@@ -57,6 +57,8 @@ pub(crate) fn hung_pid(ctx: TracePointContext) -> u32 {
         (*record).levels = 0;
         (*record).signal = 0;
         (*record).count = 1;
+        (*record).limit_level = LIMIT_UNKNOWN;
+        (*record).reserved = 0;
     }
     entry.submit(0);
     0

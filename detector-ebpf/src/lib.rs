@@ -75,6 +75,9 @@ impl Kind {
 
 const _: () = assert!(Kind::ALL.len() + 1 == Kind::SLOTS as usize);
 
+pub const NO_LIMIT: u32 = 0;
+pub const LIMIT_UNKNOWN: u32 = u32::MAX;
+
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Header {
@@ -100,6 +103,10 @@ pub struct TaskRecord {
     pub signal: u32,
     /// How many there were since the last record of its like; otherwise 1.
     pub count: u64,
+    /// Of an OOM kill: how many levels above the task's own cgroup, counted from 1, is the first that
+    /// has used up its memory limit; [`NO_LIMIT`] where none has, [`LIMIT_UNKNOWN`] otherwise.
+    pub limit_level: u32,
+    pub reserved: u32,
     /// The name at depth `d` (0: the task's own cgroup) is at `d % CGROUP_LEVELS`, so that of a
     /// deep tree the outermost levels stay: a container chooses only the names below its own.
     pub cgroup: [[u8; CGROUP_NAME]; CGROUP_LEVELS],

@@ -5,7 +5,7 @@ use aya_ebpf::macros::{btf_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use aya_ebpf::{EbpfContext, Global};
 use aya_log_ebpf::debug;
-use detector_ebpf::{Kind, TaskRecord};
+use detector_ebpf::{Kind, LIMIT_UNKNOWN, TaskRecord};
 
 use crate::{cgroup, ring};
 
@@ -45,6 +45,8 @@ pub(crate) fn oom_pid(ctx: TracePointContext) -> u32 {
         (*record).levels = 0;
         (*record).signal = 0;
         (*record).count = 1;
+        (*record).limit_level = LIMIT_UNKNOWN;
+        (*record).reserved = 0;
     }
     entry.submit(0);
     0

@@ -18,7 +18,7 @@ pub(crate) struct Signal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
     /// The OOM killer chose a victim (`oom:mark_victim`).
-    OomKill { victim: Task },
+    OomKill { victim: Task, limit: OomLimit },
     /// A block request ended in an error (`block:block_rq_error` or `block_rq_complete`).
     BlockError {
         disk: Disk,
@@ -151,6 +151,19 @@ pub(crate) struct Task {
     pub pid: u32,
     pub comm: String,
     pub workload: Option<Workload>,
+}
+
+/// Whose memory had run out when the OOM killer came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OomLimit {
+    Unknown,
+    Node,
+    /// What the node allows all pods together (node allocatable).
+    AllPods,
+    Pod,
+    Container,
+    /// The limit of a cgroup that is none of these, by its name.
+    Cgroup(String),
 }
 
 /// The pod and container that a cgroup belongs to, read from its path.

@@ -1,6 +1,6 @@
 //! PURE. The pod and container that cgroup names tell of.
 
-use crate::signal::Workload;
+use crate::signal::{OomLimit, Workload};
 use crate::text;
 
 impl Workload {
@@ -51,6 +51,23 @@ impl Workload {
             .map(str::to_owned)
             .collect();
         Self::from_cgroup_names(&names)
+    }
+}
+
+impl OomLimit {
+    /// `names` as above; `level`: that of the cgroup which has used up its limit.
+    pub(crate) fn of_cgroup(names: &[String], level: usize) -> Self {
+        let pod = (0..names.len())
+            .rev()
+            .find(|&level| pod_uid(names, level).is_some());
+        match (pod, names.get(level)) {
+            (Some(pod), Some(_)) if level == pod => Self::Pod,
+            // Cgroups below the container's are its own business.
+            (Some(pod), Some(_)) if level < pod => Self::Container,
+            (Some(_), Some(name)) if name.contains("kubepods") => Self::AllPods,
+            (_, Some(name)) => Self::Cgroup(text::printable(name.as_bytes(), 128)),
+            (_, None) => Self::Unknown,
+        }
     }
 }
 

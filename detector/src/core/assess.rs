@@ -8,8 +8,8 @@ use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
 use crate::reason::{Reason, Severity};
 use crate::signal::{
-    BlockErrorClass, BlockOperation, Disk, GpuState, LogFault, Nvml, Signal, SourceName, Task,
-    What, Workload,
+    BlockErrorClass, BlockOperation, Disk, GpuState, LogFault, Nvml, OomLimit, Signal, SourceName,
+    Task, What, Workload,
 };
 
 /// Unexpected boots within a day that are a loop.
@@ -54,12 +54,16 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
         })
     };
     match signal.what {
-        What::OomKill { victim } => {
+        What::OomKill { victim, limit } => {
             let entity = victim
                 .workload
                 .as_ref()
                 .map_or_else(|| format!("pid {}", victim.pid), Workload::holder);
-            let message = format!("{} was killed by the OOM killer", process(&victim));
+            let message = format!(
+                "{} was killed by the OOM killer{}",
+                process(&victim),
+                limit_label(limit)
+            );
             sighting(Reason::OomKilling, entity, message, of_task(victim), 1)
         }
         What::HungTask { task } => {
@@ -289,6 +293,20 @@ fn signal_name(signal: u32) -> String {
         other => return format!("signal {other}"),
     };
     name.to_owned()
+}
+
+fn limit_label(limit: OomLimit) -> String {
+    let what = match limit {
+        OomLimit::Unknown => return String::new(),
+        OomLimit::Node => "the node has run out of memory",
+        OomLimit::AllPods => "all pods together have used up the memory that the node allows them",
+        OomLimit::Pod => "its pod has used up its memory limit",
+        OomLimit::Container => "its container has used up its memory limit",
+        OomLimit::Cgroup(name) => {
+            return format!(": the cgroup {name} has used up its memory limit");
+        }
+    };
+    format!(": {what}")
 }
 
 fn process(task: &Task) -> String {

@@ -50,6 +50,7 @@ fn oom(pid: u32) -> What {
             comm: "hog".to_owned(),
             workload: None,
         },
+        limit: crate::signal::OomLimit::Unknown,
     }
 }
 

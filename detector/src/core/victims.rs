@@ -16,7 +16,7 @@ pub(super) struct Victims(VecDeque<(u32, Duration)>);
 impl Victims {
     /// Whether this kill has been told.
     pub(super) fn knows(&mut self, signal: &Signal) -> bool {
-        let What::OomKill { victim } = &signal.what else {
+        let What::OomKill { victim, .. } = &signal.what else {
             return false;
         };
         let near = |at: Duration| signal.at.abs_diff(at) <= ONE_KILL;

@@ -11,9 +11,9 @@ pub(super) const OOM_KILLING: Row = Row {
     clears: Clears::Quiet(Duration::from_secs(600)),
     eks: false,
     threshold: "each kill; one finding for each container (or process outside of pods)",
-    meaning: "The kernel killed a process because its memory cgroup, or the node, had no memory left.",
+    meaning: "The kernel killed a process because its container, its pod, all pods together or the node had no memory left: the message says which.",
     cause: "A memory limit below what the container needs, a leak, or more pods than the node has memory for.",
-    advice: "Compare the container's memory limit with what it uses. Many kills in many pods mean that the node is overcommitted.",
+    advice: "A container's or pod's limit: compare it with what it uses. All pods together, or the node: it is overcommitted, or its reserved memory (kube-reserved, system-reserved) is too small.",
     source: "tracepoint oom:mark_victim (Linux 4.13 and later), with task since the 2024 backports; kernel log, level 6 `oom-kill:constraint=...,task=x,pid=N` and level 3 `Killed process N (x)`, for the time without the tracepoint",
 };
 

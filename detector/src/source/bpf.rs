@@ -198,7 +198,7 @@ impl BpfSource {
     /// Nothing where the record is of no fault.
     fn signal(&self, record: Record) -> Option<Signal> {
         let what = match record.what {
-            decode::What::OomKill(victim) => What::OomKill { victim },
+            decode::What::OomKill { victim, limit } => What::OomKill { victim, limit },
             decode::What::HungTask(task) => What::HungTask { task },
             decode::What::Crash {
                 task,

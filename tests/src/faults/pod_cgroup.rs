@@ -48,6 +48,15 @@ impl PodCgroup {
         )
     }
 
+    /// The same, but the limit is that of the pod: its container has none.
+    pub fn limited_pod(pod_uid: &str) -> anyhow::Result<Self> {
+        let cgroup = Self::systemd(pod_uid)?;
+        let pod = cgroup.container.parent().map(Path::to_owned);
+        cgroup.set_limit(&pod.context("find the cgroup of a pod")?, Some(LIMIT))?;
+        cgroup.set_limit(&cgroup.container.clone(), None)?;
+        Ok(cgroup)
+    }
+
     /// As the cgroupfs driver names them: `kubepods/burstable/pod<uid>/<64 hex>`.
     pub fn cgroupfs(pod_uid: &str) -> anyhow::Result<Self> {
         let id = new_container_id();
@@ -124,24 +133,39 @@ impl PodCgroup {
             cgroup.descend(name)?;
         }
         cgroup.container = cgroup.leaf.clone();
-        let (file, swap) = if v2 {
-            ("memory.max", "memory.swap.max")
-        } else {
-            ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
-        };
-        let write = |file: &str, value: u64| {
-            let path = cgroup.container.join(file);
-            fs::write(&path, value.to_string()).with_context(|| format!("write {}", path.display()))
-        };
-        write(file, LIMIT)?;
-        // Without swap accounting in the kernel there is no such file, and no swap in the way.
-        if cgroup.container.join(swap).exists() {
-            write(swap, if v2 { 0 } else { LIMIT })?;
-        }
+        cgroup.set_limit(&cgroup.container, Some(LIMIT))?;
         for name in below {
             cgroup.descend(name)?;
         }
         Ok(cgroup)
+    }
+
+    /// `None`: no limit.
+    fn set_limit(&self, folder: &Path, limit: Option<u64>) -> anyhow::Result<()> {
+        let (file, swap, none) = if self.v2 {
+            ("memory.max", "memory.swap.max", "max")
+        } else {
+            ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "-1")
+        };
+        let write = |file: &str, value: &str| {
+            let path = folder.join(file);
+            fs::write(&path, value).with_context(|| format!("write {}", path.display()))
+        };
+        let limit = limit.map_or_else(|| none.to_owned(), |limit| limit.to_string());
+        // Without swap accounting in the kernel there is no such file, and no swap in the way.
+        let swap = Some(swap).filter(|swap| folder.join(swap).exists());
+        match swap {
+            // With both in one unit, the limit of memory must not be above the other.
+            Some(swap) if !self.v2 && limit == none => {
+                write(swap, none)?;
+                write(file, none)
+            }
+            Some(swap) => {
+                write(file, &limit)?;
+                write(swap, if self.v2 { "0" } else { &limit })
+            }
+            None => write(file, &limit),
+        }
     }
 
     fn descend(&mut self, name: &str) -> anyhow::Result<()> {

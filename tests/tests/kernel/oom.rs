@@ -19,6 +19,16 @@ pub(crate) const TESTS: &[Test] = &[
         cgroupfs,
     ),
     (
+        "oom_kill_at_the_limit_of_the_pod_says_so",
+        Hook("oom"),
+        || pod_limit(&[]),
+    ),
+    (
+        "oom_kill_at_the_limit_of_the_pod_says_so_by_the_kernel_log_alone",
+        Hook("oom"),
+        || pod_limit(&["--disable-hook", "oom"]),
+    ),
+    (
         "oom_kill_in_a_nested_cgroup_names_the_pod",
         Hook("oom"),
         nested,
@@ -69,6 +79,11 @@ fn killed_in(cgroup: &PodCgroup, watch: &mut Watch) -> anyhow::Result<()> {
         finding["severity"] == "Warning" && finding["condition"] == "KernelReady",
         "{finding}"
     );
+    let message = finding["message"].as_str().unwrap_or_default();
+    ensure!(
+        message.ends_with(": its container has used up its memory limit"),
+        "{finding}"
+    );
     Ok(())
 }
 
@@ -84,6 +99,19 @@ fn cgroupfs() -> anyhow::Result<()> {
 fn logged() -> anyhow::Result<()> {
     let mut watch = Watch::start(&["--disable-hook", "oom"])?;
     killed_in(&PodCgroup::systemd(POD)?, &mut watch)
+}
+
+fn pod_limit(args: &[&str]) -> anyhow::Result<()> {
+    let cgroup = PodCgroup::limited_pod(POD)?;
+    let mut watch = Watch::start(args)?;
+    let killed = cgroup.oom_kill("memory hog")?;
+    let finding = watch.only_finding("OOMKilling", "pid", killed.pid)?;
+    let message = finding["message"].as_str().unwrap_or_default();
+    ensure!(
+        message.ends_with(": its pod has used up its memory limit"),
+        "{finding}"
+    );
+    Ok(())
 }
 
 fn nested() -> anyhow::Result<()> {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use detector_ebpf::{
-    BlockRecord, CGROUP_LEVELS, DropsRecord, EventRecord, Header, Kind, TaskRecord,
+    BlockRecord, CGROUP_LEVELS, DropsRecord, EventRecord, Header, Kind, LIMIT_UNKNOWN, NO_LIMIT,
+    TaskRecord,
 };
 use zerocopy::FromBytes;
 
-use crate::signal::{BlockErrorClass, BlockOperation, Task, Workload};
+use crate::signal::{BlockErrorClass, BlockOperation, OomLimit, Task, Workload};
 use crate::text;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -18,7 +19,10 @@ pub(super) struct Record {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum What {
-    OomKill(Task),
+    OomKill {
+        victim: Task,
+        limit: OomLimit,
+    },
     HungTask(Task),
     Crash {
         task: Task,
@@ -63,7 +67,10 @@ pub(super) fn record(bytes: &[u8]) -> Option<Record> {
         .copied()
         .find(|&kind| kind as u32 == header.kind)?;
     let what = match kind {
-        Kind::OomKill => What::OomKill(process(bytes)?),
+        Kind::OomKill => What::OomKill {
+            limit: limit(&task_record(bytes)?),
+            victim: process(bytes)?,
+        },
         Kind::HungTask => {
             let record = task_record(bytes)?;
             What::HungTask(task(&record, record.pid))
@@ -131,15 +138,31 @@ fn process(bytes: &[u8]) -> Option<Task> {
 }
 
 fn task(record: &TaskRecord, pid: u32) -> Task {
-    // Of a deep tree the outermost levels are there.
-    let levels = record.levels as usize;
-    let names: Vec<_> = (levels.saturating_sub(CGROUP_LEVELS)..levels)
-        .map(|depth| c_string(&record.cgroup[depth % CGROUP_LEVELS], 128))
-        .collect();
     Task {
         pid,
         comm: c_string(&record.comm, 64),
-        workload: Workload::from_cgroup_names(&names),
+        workload: Workload::from_cgroup_names(&cgroup_names(record)),
+    }
+}
+
+/// From the innermost outwards: of a deep tree the outermost levels are there.
+fn cgroup_names(record: &TaskRecord) -> Vec<String> {
+    let levels = record.levels as usize;
+    (levels.saturating_sub(CGROUP_LEVELS)..levels)
+        .map(|depth| c_string(&record.cgroup[depth % CGROUP_LEVELS], 128))
+        .collect()
+}
+
+fn limit(record: &TaskRecord) -> OomLimit {
+    match record.limit_level {
+        LIMIT_UNKNOWN => OomLimit::Unknown,
+        NO_LIMIT => OomLimit::Node,
+        level => {
+            let missing = (record.levels as usize).saturating_sub(CGROUP_LEVELS);
+            // A level that is not there is inside of the innermost that is.
+            let level = (level as usize - 1).saturating_sub(missing);
+            OomLimit::of_cgroup(&cgroup_names(record), level)
+        }
     }
 }
 
@@ -255,19 +278,23 @@ mod tests {
             levels: 10,
             signal: 0,
             count: 1,
+            limit_level: 3,
+            reserved: 0,
             cgroup: [[0; 128]; CGROUP_LEVELS],
         };
         for depth in 2u8..10 {
             bytes.cgroup[usize::from(depth) % CGROUP_LEVELS][0] = b'0' + depth;
         }
         let Some(Record {
-            what: What::OomKill(victim),
+            what: What::OomKill { victim, limit },
             ..
         }) = record(bytes.as_bytes())
         else {
             panic!("not read")
         };
         assert_eq!((victim.pid, victim.comm.as_str()), (7, "hog"));
+        // The third level of ten is the first of the eight that are here.
+        assert_eq!(limit, OomLimit::Cgroup("2".to_owned()));
         assert_eq!(victim.workload.unwrap().cgroup, "9/8/7/6/5/4/3/2");
     }
 

@@ -98,6 +98,10 @@ impl Layout {
         layout.copied(tracefs);
         if let Ok(offsets) = task {
             layout.globals.extend(offsets);
+            // Without these it stays unknown which limit a victim had reached.
+            layout
+                .globals
+                .extend(memory_offsets(btf).unwrap_or_default());
         }
         layout
     }
@@ -363,6 +367,20 @@ fn task_offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {
         ("CGROUP_KN", btf.offset("cgroup", &["kn"])?),
         ("KN_NAME", btf.offset("kernfs_node", &["name"])?),
         ("KN_PARENT", parent),
+    ])
+}
+
+fn memory_offsets(btf: &Btf<'_>) -> Option<[(&'static str, u32); 3]> {
+    let of = |path: &[&str]| btf.offset("mem_cgroup", path).ok();
+    // The programs take the css for the mem_cgroup that it begins.
+    if of(&["css"])? != 0 {
+        return None;
+    }
+    let parent = btf.offset("cgroup_subsys_state", &["parent"]).ok()?;
+    Some([
+        ("CSS_PARENT", parent),
+        ("MEMCG_USAGE", of(&["memory", "usage"])?),
+        ("MEMCG_MAX", of(&["memory", "max"])?),
     ])
 }
 

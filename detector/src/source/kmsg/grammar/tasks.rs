@@ -3,7 +3,7 @@
 
 use super::super::record::Record;
 use super::{at_level, number};
-use crate::signal::{Task, What, Workload};
+use crate::signal::{OomLimit, Task, What, Workload};
 use crate::text;
 
 pub(super) fn read(record: &Record<'_>) -> Option<What> {
@@ -21,13 +21,34 @@ fn victim(record: &Record<'_>) -> Option<What> {
     number(uid)?;
     let (rest, pid) = rest.rsplit_once(",pid=")?;
     let (rest, comm) = rest.rsplit_once(",task=")?;
-    let (_, cgroup) = rest.split_once(",task_memcg=")?;
+    let (constraint, cgroup) = rest.split_once(",task_memcg=")?;
     Some(What::OomKill {
         victim: Task {
             workload: Workload::from_cgroup_path(cgroup),
             ..task(pid, comm)?
         },
+        limit: limit(constraint, cgroup),
     })
+}
+
+/// `...,oom_memcg=/kubepods/pod1` for a cgroup above the victim's, or its own; `...,global_oom`.
+fn limit(constraint: &str, cgroup: &str) -> OomLimit {
+    if constraint.ends_with(",global_oom") {
+        return OomLimit::Node;
+    }
+    let Some((_, full)) = constraint.rsplit_once(",oom_memcg=") else {
+        return OomLimit::Unknown;
+    };
+    let names: Vec<_> = cgroup
+        .rsplit('/')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let depth = full.split('/').filter(|name| !name.is_empty()).count();
+    match names.len().checked_sub(depth) {
+        Some(level) if cgroup.starts_with(full) => OomLimit::of_cgroup(&names, level),
+        _ => OomLimit::Unknown,
+    }
 }
 
 /// `Memory cgroup out of memory: Killed process 7 (x) total-vm:1kB, ...`, `Out of memory: Killed
@@ -47,7 +68,10 @@ fn killed(record: &Record<'_>) -> Option<What> {
     let (comm, end) = rest.rsplit_once(')')?;
     let sizes = end.strip_prefix(" total-vm:").is_some_and(is_sizes);
     let victim = task(pid, comm)?;
-    (sizes || matches!(end, "" | ".")).then_some(What::OomKill { victim })
+    (sizes || matches!(end, "" | ".")).then_some(What::OomKill {
+        victim,
+        limit: OomLimit::Unknown,
+    })
 }
 
 /// `1460016kB, anon-rss:1414008kB, file-rss:4kB`, and more of them since.
@@ -90,14 +114,61 @@ mod tests {
 
     #[test]
     fn the_victim_has_a_name_a_number_and_a_pod() {
-        let Some(What::OomKill { victim }) = of(6, VICTIM) else {
+        let Some(What::OomKill { victim, limit }) = of(6, VICTIM) else {
             panic!("not read");
         };
+        assert_eq!(limit, OomLimit::Pod);
         assert_eq!((victim.pid, victim.comm.as_str()), (812, "memory, hog"));
         assert_eq!(
             victim.workload.unwrap().pod_uid.as_deref(),
             Some("0f7a1c9e-3b7d-4c5e-9f00-1234567890ab")
         );
+    }
+
+    #[test]
+    fn the_line_says_whose_memory_ran_out() {
+        let pod = "/kubepods/burstable/pod0f7a1c9e-3b7d-4c5e-9f00-1234567890ab";
+        for (constraint, task, limit) in [
+            (
+                format!("MEMCG,nodemask=(null),cpuset=a,mems_allowed=0,oom_memcg={pod}/b"),
+                format!("{pod}/b"),
+                OomLimit::Container,
+            ),
+            (
+                format!("MEMCG,nodemask=(null),cpuset=a,mems_allowed=0,oom_memcg={pod}/b/c"),
+                format!("{pod}/b/c"),
+                OomLimit::Container,
+            ),
+            (
+                "MEMCG,nodemask=(null),cpuset=a,mems_allowed=0,oom_memcg=/kubepods".to_owned(),
+                format!("{pod}/b"),
+                OomLimit::AllPods,
+            ),
+            (
+                "MEMCG,nodemask=(null),cpuset=a,mems_allowed=0,oom_memcg=/system.slice/x.service"
+                    .to_owned(),
+                "/system.slice/x.service".to_owned(),
+                OomLimit::Cgroup("x.service".to_owned()),
+            ),
+            (
+                "NONE,nodemask=(null),cpuset=a,mems_allowed=0,global_oom".to_owned(),
+                format!("{pod}/b"),
+                OomLimit::Node,
+            ),
+            (
+                "MEMCG,nodemask=(null),cpuset=a,mems_allowed=0,oom_memcg=/other".to_owned(),
+                format!("{pod}/b"),
+                OomLimit::Unknown,
+            ),
+        ] {
+            let text = format!(
+                "oom-kill:constraint=CONSTRAINT_{constraint},task_memcg={task},task=x,pid=7,uid=0"
+            );
+            let Some(What::OomKill { limit: read, .. }) = of(6, &text) else {
+                panic!("not read: {text}");
+            };
+            assert_eq!(read, limit, "{text}");
+        }
     }
 
     #[test]
