@@ -18,6 +18,7 @@ use crate::rules::Live;
 use crate::signal::{Nvml, SourceName, What};
 use crate::source::Source;
 use crate::source::bpf::HookStatus;
+use crate::urgency;
 
 /// More than the deadline of a call to NVML.
 const NVML_PATIENCE: Duration = Duration::from_secs(6);
@@ -70,6 +71,12 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         };
         Row::new(format!("log rule {}", rule.name), using)
     }));
+    let own = [
+        urgency::scheduling(),
+        urgency::memory(),
+        urgency::oom_score(),
+    ];
+    rows.extend(own.map(|means| Row::new(format!("own {}", means.name), means.using)));
     match format {
         Format::Json => {
             let rows: Vec<Value> = rows.iter().map(Row::json).collect();
@@ -122,6 +129,7 @@ impl fmt::Display for Row {
         let using = match &self.using {
             Some(using) => using,
             None if self.absent => "absent",
+            None if self.what.starts_with("own ") => "NOT RAISED",
             None => "NOT WATCHED",
         };
         write!(f, "{:<27} {using}", self.what)?;

@@ -54,6 +54,7 @@ mod signal;
 mod source;
 mod state;
 mod text;
+mod urgency;
 mod watch;
 mod workload;
 
@@ -109,6 +110,9 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
     let (file, mut config) = ConfigFile::open(&args.sources).context("use the configuration")?;
     let host = Host::open(&args.sources, &config);
     host.log();
+    // After the load, whose memory is not needed any more.
+    urgency::memory().log();
+    urgency::oom_score().log();
     let live = host.live();
     config.feed(live);
     reload::warn_of_unwatched(&config, live);

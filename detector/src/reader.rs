@@ -12,7 +12,7 @@ use anyhow::Context;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::clock;
 use crate::config::{Config, Scope};
@@ -22,6 +22,7 @@ use crate::signal::{Signal, What};
 use crate::source::Source;
 use crate::state::State;
 use crate::state::file::Left;
+use crate::urgency;
 
 /// What other threads tell the reader.
 pub(crate) enum Message {
@@ -131,7 +132,7 @@ struct Reader<F> {
 
 impl<F: FnMut(Output)> Reader<F> {
     fn run(mut self, left: Left) -> anyhow::Result<()> {
-        take_priority();
+        urgency::scheduling().log();
         self.go_on(left);
         for source in 0..self.sources.len() {
             self.drain(source)?;
@@ -337,25 +338,4 @@ fn hand_over(
             Output::Open(_) | Output::State(_) => output(item),
         }
     }
-}
-
-/// Sick nodes are busy nodes: at load 9 on two CPUs a normal reader woke 10 ms after the event, a
-/// real-time one 71 µs (Linux 6.18).
-fn take_priority() {
-    let parameters = libc::sched_param { sched_priority: 5 };
-    // Not for the threads that this one starts: a probe may be slow.
-    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
-    #[expect(unsafe_code, reason = "sched_setscheduler is a C function")]
-    // SAFETY: 0 is the calling thread, and `parameters` outlives the call.
-    let real_time = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) } == 0;
-    if real_time {
-        info!(priority = 5, "the reader thread runs under SCHED_RR");
-        return;
-    }
-    // EPERM where RT_GROUP_SCHED is on and the process is not in the root cgroup.
-    let nice = rustix::process::nice(-10).is_ok();
-    info!(
-        nice,
-        "SCHED_RR is not allowed here; the reader thread is niced instead where that is allowed"
-    );
 }

@@ -247,7 +247,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
         }),
         What::Lost { source, count } => {
             let name = match source {
-                SourceName::Bpf => "the BPF ring buffer",
+                SourceName::Bpf => "the BPF programs",
                 SourceName::Kmsg => "the kernel log",
                 SourceName::Nvml => "NVML",
                 SourceName::File => "log files",

@@ -18,11 +18,14 @@ use self::fields::{Format, Values};
 pub(crate) use self::hook::{Hook, HookStatus};
 use self::late::Late;
 use self::layout::{Copied, Layout};
+use self::minute::Minute;
+use self::misses::Misses;
 use self::names::{HostNames, Names};
 use self::traced::{EVENTS, Event};
 use self::tracefs::Tracefs;
 use super::Source;
 use crate::args::SourceArgs;
+use crate::clock;
 use crate::signal::{Disk, Signal, SourceName, What, Workload};
 
 mod attach;
@@ -32,6 +35,8 @@ mod fields;
 mod hook;
 mod late;
 mod layout;
+mod minute;
+mod misses;
 mod names;
 mod rcu;
 mod traced;
@@ -70,7 +75,9 @@ pub(crate) struct BpfSource {
     drop_reasons: Vec<String>,
     /// The events whose records are copied.
     copied: Vec<(&'static Event, Format)>,
-    late: Option<Late>,
+    minute: Minute,
+    late: Late,
+    misses: Misses,
     names: HostNames,
     own_netns: Option<u32>,
 }
@@ -128,7 +135,7 @@ impl BpfSource {
             let absent = |status: &HookStatus| status.absent && status.hook == event.hook;
             event.module.is_some() && statuses.iter().any(absent)
         });
-        let late = Late::start(waiting.collect(), &args.host_sys)?;
+        let late = Late::new(waiting.collect(), &args.host_sys);
         let ring = programs
             .take_map("EVENTS")
             .context("find the map EVENTS in the BPF object")?;
@@ -146,7 +153,9 @@ impl BpfSource {
                 .into_iter()
                 .map(|Copied { event, format, .. }| (event, format))
                 .collect(),
+            minute: Minute::start()?,
             late,
+            misses: Misses::default(),
             names: HostNames {
                 host_proc: args.host_proc.clone(),
                 host_sys: args.host_sys.clone(),
@@ -175,13 +184,10 @@ impl BpfSource {
     }
 
     /// What the modules bring that have been loaded since.
-    fn attach_late(&mut self) -> anyhow::Result<()> {
-        let Some(late) = &mut self.late else {
-            return Ok(());
-        };
-        let loaded = late.loaded()?;
+    fn attach_late(&mut self) {
+        let loaded = self.late.loaded();
         if loaded.is_empty() {
-            return Ok(());
+            return;
         }
         let programs = &mut self.programs;
         let attached = with_tracefs(|tracefs| Ok(attach::late(programs, &loaded, tracefs)));
@@ -192,7 +198,6 @@ impl BpfSource {
                 "the hooks of a module that was loaded just now are not watched"
             ),
         }
-        Ok(())
     }
 
     /// Nothing where the record is of no fault.
@@ -311,13 +316,17 @@ impl Source for BpfSource {
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = vec![self.ring.as_fd()];
         fds.extend(self.log.as_ref().map(AsFd::as_fd));
-        fds.extend(self.late.as_ref().map(Late::timer));
+        fds.push(self.minute.as_fd());
         fds
     }
 
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
-        self.attach_late()?;
         let mut at = None;
+        let mut lost = 0;
+        if self.minute.has_passed()? {
+            self.attach_late();
+            lost += self.misses.newly(&self.programs);
+        }
         for _ in 0..BATCH {
             // The item borrows the ring, and making a signal borrows the rest.
             let Some(record) = self.ring.next().map(|item| decode::record(&item)) else {
@@ -334,18 +343,18 @@ impl Source for BpfSource {
             log.flush();
         }
         // A ring that was full has had records to read.
-        if let Some(at) = at {
-            let count = self.newly_lost()?;
-            if count > 0 {
-                emit(Signal {
-                    at,
-                    historic: false,
-                    what: What::Lost {
-                        source: SourceName::Bpf,
-                        count,
-                    },
-                });
-            }
+        if at.is_some() {
+            lost += self.newly_lost()?;
+        }
+        if lost > 0 {
+            emit(Signal {
+                at: at.unwrap_or_else(clock::boot),
+                historic: false,
+                what: What::Lost {
+                    source: SourceName::Bpf,
+                    count: lost,
+                },
+            });
         }
         Ok(())
     }

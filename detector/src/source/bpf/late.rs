@@ -1,72 +1,52 @@
-//! Hooks of modules that are not loaded yet. Whether they are is looked at once a minute: by far
-//! most nodes load none after they have joined.
+//! Hooks of modules that are not loaded yet: by far most nodes load none after they have joined.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use rustix::io::Errno;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
-
 use super::traced::Event;
-
-const INTERVAL: Timespec = Timespec {
-    tv_sec: 60,
-    tv_nsec: 0,
-};
 
 pub(super) struct Late {
     waiting: Vec<&'static Event>,
     modules: PathBuf,
-    timer: OwnedFd,
 }
 
 impl Late {
-    /// `None` where nothing is waited for.
-    pub(super) fn start(
-        waiting: Vec<&'static Event>,
-        host_sys: &Path,
-    ) -> anyhow::Result<Option<Self>> {
-        if waiting.is_empty() {
-            return Ok(None);
-        }
-        let timer = timerfd_create(
-            TimerfdClockId::Boottime,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )
-        .context("make a timer")?;
-        let every = Itimerspec {
-            it_interval: INTERVAL,
-            it_value: INTERVAL,
-        };
-        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every).context("set a timer")?;
-        Ok(Some(Self {
+    pub(super) fn new(waiting: Vec<&'static Event>, host_sys: &Path) -> Self {
+        Self {
             waiting,
             modules: host_sys.join("module"),
-            timer,
-        }))
-    }
-
-    pub(super) fn timer(&self) -> BorrowedFd<'_> {
-        self.timer.as_fd()
-    }
-
-    /// The events whose modules have appeared, once each; empty between two looks.
-    pub(super) fn loaded(&mut self) -> anyhow::Result<Vec<&'static Event>> {
-        match rustix::io::read(&self.timer, &mut [0; 8]) {
-            Ok(_) => {}
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Vec::new()),
-            Err(error) => return Err(error).context("read the timer"),
         }
+    }
+
+    /// The events whose modules have appeared, once each.
+    pub(super) fn loaded(&mut self) -> Vec<&'static Event> {
         let is_loaded = |event: &&'static Event| {
             let module = event.module.unwrap_or(event.category);
             self.modules.join(module).is_dir()
         };
         let (loaded, waiting) = self.waiting.iter().partition(|&event| is_loaded(event));
         self.waiting = waiting;
-        Ok(loaded)
+        loaded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::traced::EVENTS;
+    use super::*;
+
+    #[test]
+    fn an_event_is_attached_once_its_module_is_there_and_not_twice() {
+        let sys = tempfile::tempdir().unwrap();
+        let waiting = EVENTS.iter().filter(|event| event.module.is_some());
+        let mut late = Late::new(waiting.collect(), sys.path());
+        assert!(late.loaded().is_empty());
+        fs::create_dir_all(sys.path().join("module/xfs")).unwrap();
+        let names = |loaded: Vec<&Event>| -> Vec<_> {
+            loaded.into_iter().map(|event| event.name).collect()
+        };
+        assert_eq!(names(late.loaded()), ["xfs_force_shutdown"]);
+        assert!(late.loaded().is_empty());
     }
 }
