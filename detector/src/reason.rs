@@ -54,6 +54,8 @@ pub(crate) enum Reason {
     CpuThrottled,
     CriticalTemperature,
     ClocksourceUnstable,
+    NmiReceived,
+    PcieSlotPowerLow,
     BlockIoError,
     FilesystemError,
     FilesystemReadOnly,
@@ -73,6 +75,7 @@ pub(crate) enum Reason {
     NfsLockLost,
     ConntrackExceededKernel,
     NetworkTransmitTimeout,
+    NetworkHardwareError,
     NetdeviceLeak,
     NeighbourTableFull,
     SynFlood,
@@ -175,6 +178,8 @@ impl Reason {
             Self::CpuThrottled => &hardware::CPU_THROTTLED,
             Self::CriticalTemperature => &hardware::CRITICAL_TEMPERATURE,
             Self::ClocksourceUnstable => &hardware::CLOCKSOURCE_UNSTABLE,
+            Self::NmiReceived => &hardware::NMI_RECEIVED,
+            Self::PcieSlotPowerLow => &hardware::PCIE_SLOT_POWER_LOW,
             Self::BlockIoError => &storage::BLOCK_IO_ERROR,
             Self::FilesystemError => &storage::FILESYSTEM_ERROR,
             Self::FilesystemReadOnly => &storage::FILESYSTEM_READ_ONLY,
@@ -194,6 +199,7 @@ impl Reason {
             Self::NfsLockLost => &storage::NFS_LOCK_LOST,
             Self::ConntrackExceededKernel => &networking::CONNTRACK_EXCEEDED_KERNEL,
             Self::NetworkTransmitTimeout => &networking::NETWORK_TRANSMIT_TIMEOUT,
+            Self::NetworkHardwareError => &networking::NETWORK_HARDWARE_ERROR,
             Self::NetdeviceLeak => &networking::NETDEVICE_LEAK,
             Self::NeighbourTableFull => &networking::NEIGHBOUR_TABLE_FULL,
             Self::SynFlood => &networking::SYN_FLOOD,
@@ -250,6 +256,8 @@ impl Reason {
             | Self::CpuThrottled
             | Self::CriticalTemperature
             | Self::ClocksourceUnstable
+            | Self::NmiReceived
+            | Self::PcieSlotPowerLow
             | Self::BlockIoError
             | Self::FilesystemError
             | Self::FilesystemReadOnly
@@ -269,6 +277,7 @@ impl Reason {
             | Self::NfsLockLost
             | Self::ConntrackExceededKernel
             | Self::NetworkTransmitTimeout
+            | Self::NetworkHardwareError
             | Self::NetdeviceLeak
             | Self::NeighbourTableFull
             | Self::SynFlood
@@ -303,7 +312,7 @@ impl Reason {
     }
 
     /// One for each row of the table; XID 79 and 31 for their families.
-    pub(crate) const ALL: [Self; 64] = [
+    pub(crate) const ALL: [Self; 67] = [
         Self::OomKilling,
         Self::AppBlocked,
         Self::SoftLockup,
@@ -335,6 +344,8 @@ impl Reason {
         Self::CpuThrottled,
         Self::CriticalTemperature,
         Self::ClocksourceUnstable,
+        Self::NmiReceived,
+        Self::PcieSlotPowerLow,
         Self::BlockIoError,
         Self::FilesystemError,
         Self::FilesystemReadOnly,
@@ -354,6 +365,7 @@ impl Reason {
         Self::NfsLockLost,
         Self::ConntrackExceededKernel,
         Self::NetworkTransmitTimeout,
+        Self::NetworkHardwareError,
         Self::NetdeviceLeak,
         Self::NeighbourTableFull,
         Self::SynFlood,

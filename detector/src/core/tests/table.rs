@@ -59,7 +59,9 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::MemoryPagePoisoned
         | Reason::CpuThrottled
         | Reason::CriticalTemperature
-        | Reason::ClocksourceUnstable => What::Logged(LogFault {
+        | Reason::ClocksourceUnstable
+        | Reason::NmiReceived
+        | Reason::PcieSlotPowerLow => What::Logged(LogFault {
             reason,
             entity: "x".to_owned(),
             message: "m".to_owned(),
@@ -100,6 +102,7 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::NfsLockLost
         | Reason::ConntrackExceededKernel
         | Reason::NetworkTransmitTimeout
+        | Reason::NetworkHardwareError
         | Reason::NetdeviceLeak
         | Reason::NeighbourTableFull
         | Reason::SynFlood
@@ -181,6 +184,8 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::CpuThrottled
         | Reason::CriticalTemperature
         | Reason::ClocksourceUnstable
+        | Reason::NmiReceived
+        | Reason::PcieSlotPowerLow
         | Reason::BlockIoError
         | Reason::FilesystemError
         | Reason::PacketsDropped
@@ -199,6 +204,7 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::NfsLockLost
         | Reason::ConntrackExceededKernel
         | Reason::NetworkTransmitTimeout
+        | Reason::NetworkHardwareError
         | Reason::NetdeviceLeak
         | Reason::NeighbourTableFull
         | Reason::SynFlood

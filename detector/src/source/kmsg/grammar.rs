@@ -11,6 +11,7 @@ use crate::text;
 mod ata;
 mod block;
 mod btrfs;
+mod card;
 #[cfg(test)]
 mod check;
 mod clock;
@@ -57,6 +58,7 @@ pub(crate) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| raid::read(record))
         .or_else(|| nfs::read(record))
         .or_else(|| interface::read(record))
+        .or_else(|| card::read(record))
         .or_else(|| network::read(record))
         .or_else(|| limits::read(record))
         .or_else(|| pci::read(record))
