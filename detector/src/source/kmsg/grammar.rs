@@ -32,6 +32,8 @@ mod nvme;
 mod oops;
 mod pci;
 mod pcie;
+#[cfg(test)]
+pub(crate) mod properties;
 mod raid;
 mod scsi;
 mod tasks;

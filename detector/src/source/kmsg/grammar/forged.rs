@@ -7,7 +7,7 @@ use super::machine;
 use crate::reason::Reason;
 
 /// One true line of each rule, and its level.
-const TRUE: [(u32, &str); 36] = [
+pub(super) const TRUE: [(u32, &str); 36] = [
     (0, "watchdog: Watchdog detected hard LOCKUP on cpu 3"),
     (3, "rcu: INFO: rcu_sched self-detected stall on CPU"),
     (
