@@ -175,7 +175,7 @@ fn intel(record: &Record<'_>) -> Option<What> {
         Some((head, registers)) => (head, registers),
         None => (text, ""),
     };
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b" <>_[].:-\\".contains(&b);
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b" <>_[].,:-\\".contains(&b);
     (hang.contains(&head) && registers.bytes().all(fits)).then(|| card.failed(head))
 }
 
@@ -332,7 +332,7 @@ mod tests {
                 Some("enp3s0"),
             ),
             (
-                "ixgbe 0000:01:00.0 eth2: Detected Tx Unit Hang (XDP)",
+                r"ixgbe 0000:01:00.0 eth2: Detected Tx Unit Hang (XDP)\x0a  Tx Queue             <0>\x0a  TDH, TDT             <93>, <9d>\x0atx_buffer_info[next_to_clean]",
                 "eth2",
                 Some("eth2"),
             ),

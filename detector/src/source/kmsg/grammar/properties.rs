@@ -10,7 +10,7 @@ use crate::reason::Reason;
 use crate::signal::What;
 
 /// One whole line of each rule besides those of `forged`, and its level.
-pub(crate) const WHOLE: [(u32, &str); 43] = [
+pub(crate) const WHOLE: [(u32, &str); 44] = [
     (2, "EXT4-fs (sda1): Remounting filesystem read-only"),
     (0, "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [x:1]"),
     (
@@ -50,6 +50,7 @@ pub(crate) const WHOLE: [(u32, &str); 43] = [
     (4, "nvme nvme0: Disabling device after reset failure: -5"),
     (3, "nvme nvme0: Device not ready; aborting reset, CSTS=0x1"),
     (2, "md/raid1:md0: Disk failure on sda, disabling device."),
+    (6, "md/raid1:md0: active with 1 out of 2 mirrors"),
     (4, "device-mapper: multipath: 253:4: Failing path 8:16."),
     (
         6,
