@@ -68,7 +68,8 @@ pub(super) fn render(compared: &[Compared]) -> String {
         `nodemend-detector replay`, one case at a time. A case is a problem where the peer reports anything, and where nodemend\n\
         opens any finding. What only a live host can confirm is taken as confirmed, as `replay` does.\n\n\
         A peer's verdict is its own, not the truth: a peer that looks for two words anywhere in a line calls lines problems that no\n\
-        kernel prints. No rule was made for a case; where the two disagree, the last part says why, case by case.\n"
+        kernel prints. No rule was made to fit a case: where one showed a gap, the rule is for the kernel's own wording. Where the\n\
+        two disagree, the last part says why, case by case.\n"
         .to_owned();
     out += &numbers(compared);
     out += &causes(compared);
