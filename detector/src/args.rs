@@ -99,9 +99,9 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// The log: kernel log as `dmesg` or /dev/kmsg gives it, `journalctl -o export` or `-o json`, or
-    /// lines of {"source":"kmsg|journal|file","unit":..,"path":..,"line":..,"at":SECONDS}; `-` is
-    /// standard input
+    /// The log: kernel log as `dmesg` or /dev/kmsg gives it, a syslog file, `journalctl -o short`,
+    /// `export` or `json`, or lines of
+    /// {"source":"kmsg|journal|file","unit":..,"path":..,"line":..,"at":SECONDS}; `-` is standard input
     pub file: PathBuf,
     /// Configuration whose thresholds, severities and log rules hold
     #[arg(long, env = "NODEMEND_CONFIG")]

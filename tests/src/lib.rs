@@ -17,6 +17,7 @@ pub mod gpu_node;
 pub mod kubelet;
 pub mod leftovers;
 pub mod link;
+pub mod peers;
 mod pki;
 mod process;
 pub mod story;

@@ -68,6 +68,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Replay the test cases of other node agents and write docs/peers.md
+    Peers {
+        /// Only compare, and fail when the page is out of date
+        #[arg(long)]
+        check: bool,
+    },
     /// Build both images as OCI layouts, and put them into buildah's or podman's storage where there is one
     Image,
     /// Check formatting, lints (host and BPF), licences and sources
@@ -122,6 +128,10 @@ fn run(task: Task) -> anyhow::Result<bool> {
             run::harness(&repo, "nodemend-bench", &args)?;
         }
         Task::Gen { check } => r#gen::run(&repo, check)?,
+        Task::Peers { check } => {
+            let args = check.then(|| "--check".to_owned());
+            run::alone(&repo, "nodemend-peers", args.as_slice())?;
+        }
         Task::Image => image::run(&repo)?,
         Task::Lint => lint::run(&repo)?,
     }

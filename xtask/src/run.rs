@@ -1,4 +1,4 @@
-//! `cargo xtask demo` and `bench`: builds what they need, then becomes that program,
+//! `cargo xtask demo`, `bench` and `peers`: builds what they need, then becomes that program,
 //! so that Ctrl-C reaches it directly.
 
 use std::os::unix::process::CommandExt;
@@ -12,12 +12,29 @@ use crate::{bpf, build, control_plane};
 pub(crate) fn harness(repo: &Path, program: &str, args: &[String]) -> anyhow::Result<()> {
     bpf::build(repo)?;
     let control_plane = control_plane::ensure(repo)?;
+    start(repo, program, args, Some(&control_plane))
+}
+
+/// A program of the harness that needs no control plane.
+pub(crate) fn alone(repo: &Path, program: &str, args: &[String]) -> anyhow::Result<()> {
+    bpf::build(repo)?;
+    start(repo, program, args, None)
+}
+
+fn start(
+    repo: &Path,
+    program: &str,
+    args: &[String],
+    control_plane: Option<&Path>,
+) -> anyhow::Result<()> {
     let executables = build::workspace(repo)?;
-    let error = Command::new(build::binary(&executables, program)?)
+    let mut command = Command::new(build::binary(&executables, program)?);
+    command
         .args(args)
         .env("NODEMEND_REPO", repo)
-        .env("NODEMEND_BIN_DIR", build::bin_dir(&executables)?)
-        .env("NODEMEND_CONTROL_PLANE_BIN", control_plane)
-        .exec();
-    Err(error).with_context(|| format!("start {program}"))
+        .env("NODEMEND_BIN_DIR", build::bin_dir(&executables)?);
+    if let Some(dir) = control_plane {
+        command.env("NODEMEND_CONTROL_PLANE_BIN", dir);
+    }
+    Err(command.exec()).with_context(|| format!("start {program}"))
 }

@@ -37,10 +37,10 @@ pub(super) const EDAC_CORRECTED_ERROR: Row = Row {
     clears: Clears::Quiet(Duration::from_secs(3600)),
     eks: false,
     threshold: "each line; one finding for each memory module",
-    meaning: "A memory module returned wrong data, which ECC corrected.",
+    meaning: "A memory module, or a cache, returned wrong data, which ECC corrected.",
     cause: "Single bit errors; many of them on one module: it begins to fail.",
     advice: "None for a few. Rising numbers on one module: replace it.",
-    source: "kernel log, level 4: `EDAC MCn: N CE ... on LABEL (...)` (drivers/edac/edac_mc.c; also of ghes_edac)",
+    source: "kernel log, level 4: `EDAC MCn: N CE ... on LABEL (...)` (drivers/edac/edac_mc.c; also of ghes_edac), `EDAC DEVICEn: CE: ...` (drivers/edac/edac_device.c)",
 };
 
 pub(super) const EDAC_UNCORRECTED_ERROR: Row = Row {
@@ -50,10 +50,10 @@ pub(super) const EDAC_UNCORRECTED_ERROR: Row = Row {
     clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
     eks: false,
     threshold: "each line; one finding for each memory module",
-    meaning: "A memory module returned wrong data, which ECC could not correct: what was stored there is lost.",
+    meaning: "A memory module, or a cache, returned wrong data, which ECC could not correct: what was stored there is lost.",
     cause: "A failing memory module, its slot or the memory controller.",
     advice: "Drain the node and replace the module or the machine.",
-    source: "kernel log, level 4: `EDAC MCn: N UE ... on LABEL (...)` (drivers/edac/edac_mc.c)",
+    source: "kernel log, level 4: `EDAC MCn: N UE ... on LABEL (...)` (drivers/edac/edac_mc.c); level 0: `EDAC DEVICEn: UE: ...` (drivers/edac/edac_device.c)",
 };
 
 pub(super) const PCIE_CORRECTED_ERROR: Row = Row {
@@ -197,4 +197,30 @@ pub(super) const CLOCKSOURCE_UNSTABLE: Row = Row {
     cause: "A virtual machine that was paused or moved, firmware that touches the TSC, a CPU that fails; seldom only a very busy machine.",
     advice: "Compare `/sys/devices/system/clocksource/clocksource0/current_clocksource` with `available_clocksource`. A reboot brings the clock back; if it does not last, replace the machine.",
     source: "kernel log, level 4: `clocksource: timekeeping watchdog on CPUn: Marking clocksource 'X' as unstable ...` or `... marking X unstable` (kernel/time/clocksource.c); level 6: `tsc: Marking TSC unstable due to ...` (arch/x86/kernel/tsc.c)",
+};
+
+pub(super) const NMI_RECEIVED: Row = Row {
+    name: "NMIReceived",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(3600)),
+    eks: false,
+    threshold: "each line; one finding for each kind: SERR, IOCK, unknown",
+    meaning: "A CPU received a non-maskable interrupt: for an error of the PCI bus (SERR), for one of the I/O channel, which includes memory (IOCK), or for a reason that the kernel does not know.",
+    cause: "A failing device, bus or memory module; an unknown one also comes from a button, a BMC or a hypervisor that was asked for it, and from some performance counters.",
+    advice: "SERR, IOCK: read the event log of the BMC and replace the part. Unknown: none for one; several without somebody who sent them: replace the machine.",
+    source: "kernel log, level 0: `NMI: PCI system error (SERR) for reason NN on CPU N.`, `NMI: IOCK error (debug interrupt?) for reason NN on CPU N.`, `Uhhuh. NMI received for unknown reason NN on CPU N.` (arch/x86/kernel/nmi.c)",
+};
+
+pub(super) const PCIE_SLOT_POWER_LOW: Row = Row {
+    name: "PCIeSlotPowerLow",
+    condition: ConditionType::KernelReady,
+    severity: Severity::Info,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "each line; one finding for each device",
+    meaning: "A network card reads from its PCIe slot that it may draw less power than it needs. It works; a hot or long optical module may not.",
+    cause: "Mostly firmware of the machine that promises too little, on whole fleets that run well; else a card in the wrong slot.",
+    advice: "None while the ports are up. Where ports are powered down: move the card, or update the firmware.",
+    source: "kernel log, level 4: `mlx5_core ADDRESS: mlx5_pcie_event:N:(pid N): Detected insufficient power on the PCIe slot (NW).` (drivers/net/ethernet/mellanox/mlx5/core/events.c)",
 };

@@ -27,7 +27,7 @@ pub(super) const PAGE_ALLOCATION_FAILURE: Row = Row {
     meaning: "The kernel had no memory of the wanted kind or size, and what asked for it had to do without: mostly a dropped packet or a failed system call.",
     cause: "Memory is short, or so fragmented that no block of that order is left; interrupts that need memory faster than it is freed.",
     advice: "Order 0: free memory or raise `vm.min_free_kbytes`. Higher orders: fragmentation; look at which driver asks in the stack that follows in the log.",
-    source: "kernel log, level 4: `comm: page allocation failure: order:N, mode:0xN(GFP flags), nodemask=...` (mm/page_alloc.c)",
+    source: "kernel log, level 4: `comm: page allocation failure: order:N, mode:0xN(GFP flags), nodemask=...` (mm/page_alloc.c); level 3: `XFS: comm(pid) possible memory allocation deadlock ...` (fs/xfs, until 6.9)",
 };
 
 pub(super) const APP_BLOCKED: Row = Row {

@@ -56,6 +56,19 @@ pub(super) const DEVLINK_HEALTH_ERROR: Row = Row {
     source: "tracepoint devlink:devlink_health_report (include/trace/events/devlink.h)",
 };
 
+pub(super) const NETWORK_HARDWARE_ERROR: Row = Row {
+    name: "NetworkHardwareError",
+    condition: ConditionType::NetworkingReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(1800)),
+    eks: false,
+    threshold: "each line; one finding for each interface, or card where the driver names no interface",
+    meaning: "The driver of a network card says that the card, its firmware or the module in its port fails. Most drivers then reset the card, and connections stall for seconds.",
+    cause: "A card or its firmware that hangs, an optical module that is too hot or broken, a PCIe link that was lost.",
+    advice: "A single reset: watch. Repeated ones, or a card that does not come back: update driver and firmware, replace the module, the card or the node.",
+    source: "kernel log: mlx5_core (level 3: `device's health compromised`, `Fatal error N detected`, `PCI slot is unavailable`, `Port module event[error]`; 0 to 3: `Health issue observed`; 4: `CMD(0xN) timeout. Will cause a leak`), ena (3: `Keep alive watchdog timeout.`, `ENA admin queue is not in running state!`, lost completions, a failed reset), e1000e, igb, igc, ixgbe (3: `Detected Hardware Unit Hang`, `Detected Tx Unit Hang`, `PCIe link lost, device now detached`)",
+};
+
 pub(super) const NETDEVICE_LEAK: Row = Row {
     name: "NetdeviceLeak",
     condition: ConditionType::NetworkingReady,

@@ -27,7 +27,7 @@ pub(super) const KERNEL_BUG: Row = Row {
     meaning: "The kernel found itself broken: an oops, `BUG()`, a page in a bad state, or a report of KASAN or KFENCE. The task that was hit is gone, with the locks it held; what else is damaged nobody knows.",
     cause: "A bug of the kernel or of a driver, or memory that does not keep what was written.",
     advice: "Drain the node and reboot it. Search the function that is named, with the kernel's version; without a match, test the memory.",
-    source: "kernel log: `BUG: kernel NULL pointer dereference`, `BUG: unable to handle`, `BUG: Bad page` (level 1), `kernel BUG at file:line!` (level 2), `BUG: KASAN: `, `BUG: KFENCE: `, `BUG: scheduling while atomic` (level 3), `Oops: ` and `general protection fault ... [#N]` (level 4), on arm64 `Unable to handle kernel` (level 1) and `Internal error: ` (level 0)",
+    source: "kernel log: `BUG: kernel NULL pointer dereference`, `BUG: unable to handle`, `BUG: Bad page` (level 1), `kernel BUG at file:line!` (level 2), `BUG: KASAN: `, `BUG: KFENCE: `, `BUG: scheduling while atomic` (level 3), `Oops: ` and `general protection fault ... [#N]` (level 4), on arm64 `Unable to handle kernel` (level 1) and `Internal error: ` (level 0); a stack that ran over: `BUG: TASK stack guard page was hit`, `Insufficient stack space to handle exception!` (level 0)",
 };
 
 pub(super) const KERNEL_PANIC: Row = Row {

@@ -182,10 +182,10 @@ pub(super) const RAID_DEGRADED: Row = Row {
     clears: Clears::Quiet(Duration::from_secs(3600)),
     eks: false,
     threshold: "each line; one finding for each array",
-    meaning: "A software RAID array lost a disk. It may still serve; the next loss can end it.",
+    meaning: "A software RAID array lost a disk, or was started without one. It may still serve; the next loss can end it.",
     cause: "A disk that failed or was detached.",
     advice: "Look at /proc/mdstat; replace the disk and add it again (mdadm).",
-    source: "kernel log, level 2: `md/raidN:mdN: Disk failure on X, disabling device.` or ` detected, failing array.` (drivers/md/raid1.c, raid5.c, raid10.c, raid0.c)",
+    source: "kernel log, level 2: `md/raidN:mdN: Disk failure on X, disabling device.` or ` detected, failing array.` (drivers/md/raid1.c, raid5.c, raid10.c, raid0.c); level 6: `md/raidN:mdN: active with N out of M ...` with fewer disks than it has",
 };
 
 pub(super) const DEVICE_MAPPER_ERROR: Row = Row {

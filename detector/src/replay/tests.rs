@@ -1,6 +1,9 @@
 //! Saved logs, and what a node would have said.
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::source::kmsg::grammar::properties::WHOLE;
 
 fn said(log: &str, config: &Config, evidence: bool) -> Vec<Value> {
     let mut replay = Replay::new(config, evidence);
@@ -111,4 +114,41 @@ fn an_io_error_of_a_saved_log_is_said_once_with_its_buffers() {
             ("opened", "FilesystemReadOnly", "Fatal", Some(4)),
         ]
     );
+}
+
+fn worst(log: &str) -> Option<String> {
+    let said = said(log, &Config::default(), false);
+    let fatal = said.iter().find(|said| said["severity"] == "Fatal");
+    fatal.map(Value::to_string)
+}
+
+/// However often, one after the other, at any level: nothing but the host itself makes it Fatal.
+#[test]
+fn no_text_alone_is_fatal() {
+    let mut log = String::new();
+    for _ in 0..3 {
+        for (level, text) in WHOLE {
+            for level in [format!("<{level}>"), String::new()] {
+                log += &format!("{level}[   10.0] {text}\n");
+            }
+        }
+    }
+    assert!(said(&log, &Config::default(), false).len() > 30);
+    assert_eq!(worst(&log), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_part_of_a_line_and_no_other_text_is_fatal(
+        at in any::<prop::sample::Index>(),
+        cut in any::<prop::sample::Index>(),
+        noise in ".{0,100}",
+    ) {
+        let (level, text) = WHOLE[at.index(WHOLE.len())];
+        let part = &text[..cut.index(text.len())];
+        let log = format!("<{level}>[ 1.5] {part}\n<{level}>[ 1.5] {part}{noise}\n{noise}{text}\n");
+        prop_assert_eq!(worst(&log), None);
+    }
 }

@@ -59,7 +59,9 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::MemoryPagePoisoned
         | Reason::CpuThrottled
         | Reason::CriticalTemperature
-        | Reason::ClocksourceUnstable => logged(reason),
+        | Reason::ClocksourceUnstable
+        | Reason::NmiReceived
+        | Reason::PcieSlotPowerLow => logged(reason),
         Reason::KernelMemoryPoisoned
         | Reason::CxlError
         | Reason::WritebackError
@@ -101,6 +103,7 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::NfsLockLost
         | Reason::ConntrackExceededKernel
         | Reason::NetworkTransmitTimeout
+        | Reason::NetworkHardwareError
         | Reason::NetdeviceLeak
         | Reason::NeighbourTableFull
         | Reason::SynFlood
@@ -182,6 +185,8 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::CpuThrottled
         | Reason::CriticalTemperature
         | Reason::ClocksourceUnstable
+        | Reason::NmiReceived
+        | Reason::PcieSlotPowerLow
         | Reason::BlockIoError
         | Reason::FilesystemError
         | Reason::PacketsDropped
@@ -200,6 +205,7 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::NfsLockLost
         | Reason::ConntrackExceededKernel
         | Reason::NetworkTransmitTimeout
+        | Reason::NetworkHardwareError
         | Reason::NetdeviceLeak
         | Reason::NeighbourTableFull
         | Reason::SynFlood

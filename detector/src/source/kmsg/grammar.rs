@@ -11,6 +11,7 @@ use crate::text;
 mod ata;
 mod block;
 mod btrfs;
+mod card;
 #[cfg(test)]
 mod check;
 mod clock;
@@ -31,6 +32,8 @@ mod nvme;
 mod oops;
 mod pci;
 mod pcie;
+#[cfg(test)]
+pub(crate) mod properties;
 mod raid;
 mod scsi;
 mod tasks;
@@ -57,6 +60,7 @@ pub(crate) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| raid::read(record))
         .or_else(|| nfs::read(record))
         .or_else(|| interface::read(record))
+        .or_else(|| card::read(record))
         .or_else(|| network::read(record))
         .or_else(|| limits::read(record))
         .or_else(|| pci::read(record))

@@ -7,7 +7,7 @@ use super::machine;
 use crate::reason::Reason;
 
 /// One true line of each rule, and its level.
-const TRUE: [(u32, &str); 30] = [
+pub(super) const TRUE: [(u32, &str); 36] = [
     (0, "watchdog: Watchdog detected hard LOCKUP on cpu 3"),
     (3, "rcu: INFO: rcu_sched self-detected stall on CPU"),
     (
@@ -69,6 +69,21 @@ const TRUE: [(u32, &str); 30] = [
         "clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable because the skew is too large:",
     ),
     (6, "tsc: Marking TSC unstable due to clocksource watchdog"),
+    (
+        4,
+        "EDAC DEVICE0: CE: l2 instance: l20 block: L2 count: 1 'L2 error'",
+    ),
+    (
+        0,
+        "EDAC DEVICE0: UE: l2 instance: l20 block: L2 count: 1 'L2 error'",
+    ),
+    (0, "NMI: PCI system error (SERR) for reason b1 on CPU 0."),
+    (0, "Uhhuh. NMI received for unknown reason 2d on CPU 3."),
+    (0, "BUG: TASK stack guard page was hit at 0 (stack is 0..1)"),
+    (
+        3,
+        "XFS: x(7) possible memory allocation deadlock in f (mode:0x1)",
+    ),
     (6, "x[7]: segfault at 0 ip 0 sp 0 error 4"),
     (6, "traps: x[7] trap invalid opcode ip:0 sp:0 error:0"),
 ];

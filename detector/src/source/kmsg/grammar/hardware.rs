@@ -1,4 +1,4 @@
-//! PURE. What processors and firmware say about failing hardware: machine checks, GHES and BERT.
+//! PURE. What processors and firmware say about failing hardware: machine checks, NMIs, GHES and BERT.
 
 use super::super::record::Record;
 use super::words::{fault, hex};
@@ -14,6 +14,7 @@ pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
         .or_else(|| amd_machine_check(record))
         .or_else(|| events_logged(record))
         .or_else(|| firmware(record))
+        .or_else(|| nmi(record))
 }
 
 /// `mce: [Hardware Error]: CPU 3: Machine Check Exception: 5 Bank 5: be00000000800400`, KERN_EMERG: the
@@ -97,6 +98,40 @@ fn firmware(record: &Record<'_>) -> Option<LogFault> {
     Some(fault(reason, "firmware".to_owned(), message))
 }
 
+/// KERN_EMERG (arch/x86/kernel/nmi.c). Of the reason only its bits are known.
+fn nmi(record: &Record<'_>) -> Option<LogFault> {
+    const KINDS: [(&str, &str, &str); 3] = [
+        (
+            "PCI system error (SERR) for reason ",
+            "SERR",
+            "a PCI system error (SERR)",
+        ),
+        (
+            "IOCK error (debug interrupt?) for reason ",
+            "IOCK",
+            "an error of the I/O channel (IOCK)",
+        ),
+        (
+            "Uhhuh. NMI received for unknown reason ",
+            "unknown",
+            "a reason that the kernel does not know",
+        ),
+    ];
+    let line = at_level(record, 0)?;
+    let rest = line.strip_prefix("NMI: ").or_else(|| {
+        // Without it the first two are no lines of the kernel.
+        line.starts_with("Uhhuh. ").then_some(line)
+    })?;
+    let (rest, (_, kind, what)) = KINDS
+        .iter()
+        .find_map(|kind| Some((rest.strip_prefix(kind.0)?, kind)))?;
+    let (reason, cpu) = rest.strip_suffix('.')?.split_once(" on CPU ")?;
+    let (reason, cpu) = (hex(reason)?, number(cpu)?);
+    let message =
+        format!("CPU {cpu} received a non-maskable interrupt for {what}, reason {reason:#04x}");
+    Some(fault(Reason::NmiReceived, (*kind).to_owned(), message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{logged, logged_at};
@@ -161,8 +196,43 @@ mod tests {
     }
 
     #[test]
+    fn an_nmi_is_told_by_its_kind() {
+        for (text, kind) in [
+            (
+                "NMI: PCI system error (SERR) for reason b1 on CPU 0.",
+                "SERR",
+            ),
+            (
+                "NMI: IOCK error (debug interrupt?) for reason 71 on CPU 12.",
+                "IOCK",
+            ),
+            (
+                "Uhhuh. NMI received for unknown reason 2d on CPU 3.",
+                "unknown",
+            ),
+            (
+                "NMI: Uhhuh. NMI received for unknown reason 2d on CPU 3.",
+                "unknown",
+            ),
+        ] {
+            let fault = logged(0, text);
+            assert_eq!(
+                (fault.reason, fault.entity.as_str()),
+                (Reason::NmiReceived, kind),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn what_only_resembles_a_hardware_error_does_not_count() {
         for (level, text) in [
+            (0, "PCI system error (SERR) for reason b1 on CPU 0."),
+            (0, "NMI: PCI system error (SERR) for reason xy on CPU 0."),
+            (0, "NMI: PCI system error (SERR) for reason b1 on CPU 0"),
+            (0, "NMI: PCI system error (SERR) for reason b1 on CPU 0. x."),
+            (6, "NMI: PCI system error (SERR) for reason b1 on CPU 0."),
+            (0, "Dazed and confused, but trying to continue"),
             (0, "mce: [Hardware Error]: TSC 0 ADDR 1234 MISC 86"),
             (
                 0,

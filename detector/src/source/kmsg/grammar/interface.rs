@@ -3,6 +3,7 @@
 //! A link that goes down is not here: each driver words it in its own way.
 
 use super::fault::{digits, on_interface, word};
+use super::words::is_word;
 use super::{Record, What, at_level, interface_name};
 use crate::reason::Reason;
 
@@ -37,7 +38,7 @@ fn watchdog_of_cpu(record: &Record<'_>) -> Option<What> {
     let name = match words[..] {
         [name] => name,
         [name, driver] if driver.starts_with('(') && driver.ends_with(')') => name,
-        [_driver, _device, name] => name,
+        [driver, _device, name] if is_word(driver) => name,
         _ => return None,
     };
     stuck(name, queue)
@@ -134,6 +135,7 @@ mod tests {
         for text in [
             "a b c eth0: NETDEV WATCHDOG: CPU: 1: transmit queue 0 timed out 5 ms",
             "eth0: NETDEV WATCHDOG: CPU: x: transmit queue 0 timed out 5 ms",
+            "x:virtio_net virtio0 eth0: NETDEV WATCHDOG: CPU: 1: transmit queue 0 timed out 5 ms",
         ] {
             nothing(2, read, text);
         }

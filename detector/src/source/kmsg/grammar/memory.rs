@@ -1,7 +1,7 @@
 //! PURE. Pages that were given up, and allocations that failed.
 
 use super::super::record::Record;
-use super::words::{comm, fault, hex, only, process, shown};
+use super::words::{comm, fault, hex, is_word, only, process, shown};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::{LogFault, Task};
@@ -10,6 +10,7 @@ pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
     poisoned(record)
         .or_else(|| killed_by_access(record))
         .or_else(|| allocation(record))
+        .or_else(|| of_xfs(record))
 }
 
 /// KERN_ERR (mm/memory-failure.c). One page gives a line for each process that is killed, and one of
@@ -114,6 +115,38 @@ fn allocation(record: &Record<'_>) -> Option<LogFault> {
     ))
 }
 
+/// `XFS: comm(7) possible memory allocation deadlock size 65552 in kmem_alloc (mode:0x2400240)`, KERN_ERR
+/// (fs/xfs/kmem.c, until 6.9; without the size of fs/xfs/xfs_buf.c): XFS asks again and again for what
+/// the kernel cannot give it.
+fn of_xfs(record: &Record<'_>) -> Option<LogFault> {
+    let rest = at_level(record, 3)?.strip_prefix("XFS: ")?;
+    // From the end: a process chose its name.
+    let (task, rest) = rest.rsplit_once(") possible memory allocation deadlock ")?;
+    let (name, pid) = task.rsplit_once('(')?;
+    let (place, mode) = rest.strip_suffix(')')?.split_once(" (mode:0x")?;
+    let (size, function) = match place.strip_prefix("size ") {
+        Some(sized) => sized.split_once(" in ")?,
+        None => ("1", place.strip_prefix("in ")?),
+    };
+    hex(mode)?;
+    number(size)?;
+    let (name, pid) = (comm(name)?, number(pid)?);
+    let message =
+        format!("XFS cannot get the memory that it needs for process {name} and keeps trying");
+    is_word(function).then(|| LogFault {
+        task: Some(Task {
+            pid,
+            comm: name.clone(),
+            workload: None,
+        }),
+        ..fault(
+            Reason::PageAllocationFailure,
+            format!("process {name}"),
+            message,
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{logged, logged_at};
@@ -167,8 +200,39 @@ mod tests {
     }
 
     #[test]
+    fn xfs_that_waits_for_memory_is_a_failed_allocation() {
+        for text in [
+            "XFS: a(b (812) possible memory allocation deadlock size 65552 in kmem_alloc (mode:0x2400240)",
+            "XFS: a(b (812) possible memory allocation deadlock in xfs_buf_allocate_memory (mode:0x2400240)",
+        ] {
+            let fault = logged(3, text);
+            assert_eq!(
+                (fault.reason, fault.entity.as_str()),
+                (Reason::PageAllocationFailure, "process a(b ")
+            );
+            assert_eq!(fault.task.unwrap().pid, 812);
+        }
+    }
+
+    #[test]
     fn what_only_resembles_a_memory_error_does_not_count() {
         for (level, text) in [
+            (
+                3,
+                "XFS: x(7) possible memory allocation deadlock size 65552 in a b (mode:0x1)",
+            ),
+            (
+                3,
+                "XFS: x(7) possible memory allocation deadlock in f (mode:0x1) x",
+            ),
+            (
+                3,
+                "XFS: x(y) possible memory allocation deadlock in f (mode:0x1)",
+            ),
+            (
+                4,
+                "XFS: x(7) possible memory allocation deadlock in f (mode:0x1)",
+            ),
             (
                 3,
                 "Memory failure: 0x1z: recovery action for dirty LRU page: Recovered",

@@ -17,6 +17,7 @@ pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
         .or_else(|| atomic(record))
         .or_else(|| died(record))
         .or_else(|| died_on_arm(record))
+        .or_else(|| stack(record))
         .or_else(|| panic(record))
 }
 
@@ -107,7 +108,7 @@ fn atomic(record: &Record<'_>) -> Option<LogFault> {
 /// [#1] PREEMPT SMP`, since 6.10 with a further `Oops: ` before it; KERN_DEFAULT
 /// (arch/x86/kernel/dumpstack.c), which is 4 unless the kernel was built otherwise.
 fn died(record: &Record<'_>) -> Option<LogFault> {
-    const KINDS: [&str; 16] = [
+    const KINDS: [&str; 17] = [
         "Oops",
         "general protection fault",
         "divide error",
@@ -124,6 +125,7 @@ fn died(record: &Record<'_>) -> Option<LogFault> {
         "simd exception",
         "coprocessor segment overrun",
         "control protection fault",
+        "stack guard page",
     ];
     let line = at_level(record, 4)?;
     let of = |line| head(line, |code| code.len() == 4);
@@ -183,6 +185,30 @@ fn head(line: &str, code_fits: impl Fn(&str) -> bool) -> Option<&str> {
     fits.then_some(kind)
 }
 
+/// A stack of the kernel that ran over, KERN_EMERG: `BUG: TASK stack guard page was hit at
+/// 0000000012345678 (stack is 0000000012340000..0000000012344000)`, without `TASK` before 5.16
+/// (arch/x86/kernel/traps.c); arch/arm64/kernel/traps.c.
+fn stack(record: &Record<'_>) -> Option<LogFault> {
+    let line = at_level(record, 0)?;
+    if line == "Insufficient stack space to handle exception!" {
+        return Some(bug(KERNEL, line));
+    }
+    let rest = line.strip_prefix("BUG: ")?;
+    let rest = match rest.strip_prefix("stack guard page was hit at ") {
+        Some(rest) => rest,
+        None => {
+            let (kind, rest) = rest.split_once(" stack guard page was hit at ")?;
+            is_word(kind.trim_start_matches('#')).then_some(rest)?
+        }
+    };
+    let (address, range) = rest.strip_suffix(')')?.split_once(" (stack is ")?;
+    let (low, high) = range.split_once("..")?;
+    for number in [address, low, high] {
+        hex(number)?;
+    }
+    Some(bug(KERNEL, line))
+}
+
 /// `Kernel panic - not syncing: text`, KERN_EMERG (kernel/panic.c). Read from a live log it is the
 /// text of a kernel that went on to speak; the one that died speaks through pstore.
 fn panic(record: &Record<'_>) -> Option<LogFault> {
@@ -240,7 +266,21 @@ mod tests {
             (4, "general protection fault: 0000 [#1] SMP"),
             (4, "divide error: 0000 [#1] SMP "),
             (4, "invalid opcode: 0000 [#1] PREEMPT SMP NOPTI"),
+            (4, "Oops: stack guard page: 0000 [#1] PREEMPT SMP NOPTI"),
+            (
+                0,
+                "BUG: #DF stack guard page was hit at 0000000040b441e1 (stack is 00000000a1788787..000000008e7f4216)",
+            ),
             (0, "Internal error: Oops: 0000000096000004 [#1] SMP"),
+            (0, "Insufficient stack space to handle exception!"),
+            (
+                0,
+                "BUG: TASK stack guard page was hit at 00000000a1b2c3d4 (stack is 00000000a1b20000..00000000a1b24000)",
+            ),
+            (
+                0,
+                "BUG: stack guard page was hit at 00000000a1b2c3d4 (stack is 00000000a1b20000..00000000a1b24000)",
+            ),
             (
                 0,
                 "Internal error: Oops - BUG: 00000000f2000800 [#1] PREEMPT SMP",
@@ -313,6 +353,10 @@ mod tests {
     fn what_only_resembles_a_bug_does_not_count() {
         for (level, text) in [
             (1, "BUG: something bad happened"),
+            (0, "BUG: stack guard page was hit at 0 (stack is 0..x)"),
+            (0, "BUG: a b stack guard page was hit at 0 (stack is 0..1)"),
+            (0, "Insufficient stack space to handle exception! x"),
+            (4, "Insufficient stack space to handle exception!"),
             (
                 1,
                 "BUG: unable to handle kernel NULL pointer dereference at TESTING",

@@ -4,11 +4,12 @@
 //! of the loop device is seen as such.
 
 use super::fault::{digits, on_device};
-use super::{Record, What, at_level, device_name};
+use super::{Record, What, at_level, device_name, number};
 use crate::reason::Reason;
 
 pub(super) fn read(record: &Record<'_>) -> Option<What> {
     disk_failed(record)
+        .or_else(|| started_degraded(record))
         .or_else(|| path_failed(record))
         .or_else(|| thin_pool(record))
         .or_else(|| verity(record))
@@ -44,6 +45,34 @@ fn disk_failed(record: &Record<'_>) -> Option<What> {
     }
     let (array, disk) = (device_name(array)?, device_name(disk)?);
     let message = format!("{disk} failed in the {level} array {array}");
+    Some(on_device(Reason::RaidDegraded, array, &message))
+}
+
+/// `md/raid1:md0: active with 1 out of 2 mirrors`, `md/raid10:md0: active with 3 out of 4 devices`,
+/// `md/raid:md0: raid level 6 active with 5 out of 6 devices, algorithm 2`, KERN_INFO, when an array is
+/// started: a disk that was lost before this boot is told of by nothing else.
+fn started_degraded(record: &Record<'_>) -> Option<What> {
+    let (place, rest) = at_level(record, 6)?
+        .strip_prefix("md/raid")?
+        .split_once(" active with ")?;
+    let (working, rest) = rest.split_once(" out of ")?;
+    let (all, what) = rest.split_once(' ')?;
+    let algorithm = what.strip_prefix("devices, algorithm ");
+    let (level, array) = match place.strip_suffix(':') {
+        Some(place) => {
+            let (level, array) = place.split_once(':')?;
+            let known = matches!((level, what), ("1", "mirrors") | ("10", "devices"));
+            known.then_some((level, array))?
+        }
+        None => {
+            let (array, level) = place.strip_prefix(':')?.split_once(": raid level ")?;
+            algorithm.is_some_and(digits).then_some((level, array))?
+        }
+    };
+    let (working, all) = (number(working)?, number(all)?);
+    let array = device_name(array).filter(|_| digits(level) && working < all)?;
+    let message =
+        format!("the raid{level} array {array} was started with {working} of its {all} disks");
     Some(on_device(Reason::RaidDegraded, array, &message))
 }
 
@@ -141,6 +170,36 @@ mod tests {
         ] {
             assert_eq!(reads(2, read, text).entity, "md0", "{text}");
         }
+    }
+
+    #[test]
+    fn an_array_that_is_started_without_all_its_disks_is_degraded() {
+        for text in [
+            "md/raid1:md0: active with 1 out of 2 mirrors",
+            "md/raid10:md0: active with 3 out of 4 devices",
+            "md/raid:md0: raid level 6 active with 5 out of 6 devices, algorithm 2",
+        ] {
+            let fault = reads(6, read, text);
+            assert_eq!(
+                (fault.reason, fault.entity.as_str()),
+                (Reason::RaidDegraded, "md0"),
+                "{text}"
+            );
+        }
+        for text in [
+            "md/raid1:md0: active with 2 out of 2 mirrors",
+            "md/raid:md0: raid level 6 active with 6 out of 6 devices, algorithm 2",
+            "md/raid1:md0: active with 1 out of 2 mirrors or more",
+            "md/raid10:md0: active with 1 out of 2 mirrors",
+            "md/raid:md0: active with 1 out of 2 devices",
+            "md/raid:md0: raid level x active with 5 out of 6 devices, algorithm 2",
+            "md/raid1:../a: active with 1 out of 2 mirrors",
+            "md/raid1:md0: active with x out of 2 mirrors",
+            "x md/raid1:md0: active with 1 out of 2 mirrors",
+        ] {
+            nothing(6, read, text);
+        }
+        nothing(2, read, "md/raid1:md0: active with 1 out of 2 mirrors");
     }
 
     #[test]
