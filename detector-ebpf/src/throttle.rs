@@ -39,14 +39,14 @@ pub(crate) fn admit(kind: Kind, entity: u64) -> Option<u64> {
     };
     // SAFETY: the helper only returns a number.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let Some(second) = SECONDS.get_ptr_mut(&key) else {
+    let Some(second) = SECONDS.get_ptr_mut(key) else {
         let second = Second {
             start_ns: now,
             records: 1,
             held_back: 0,
         };
         // A map that has no room limits nothing.
-        let _ = SECONDS.insert(&key, &second, 0);
+        let _ = SECONDS.insert(key, second, 0);
         return Some(1);
     };
     // SAFETY: a value that the lookup has found; it may be recycled for another key, never freed.

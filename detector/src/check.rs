@@ -20,6 +20,8 @@ use crate::source::Source;
 use crate::source::bpf::HookStatus;
 use crate::urgency;
 
+mod classes;
+
 /// More than the deadline of a call to NVML.
 const NVML_PATIENCE: Duration = Duration::from_secs(6);
 
@@ -49,6 +51,11 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         Ok(()) => Ok("/dev/kmsg".to_owned()),
         Err(why) => Err(why.clone()),
     };
+    rows.extend(
+        classes::found(&host.hooks, kernel_log.is_ok())
+            .into_iter()
+            .map(Row::of_class),
+    );
     rows.push(Row::new("source kernel log".to_owned(), kernel_log));
     rows.push(Row::new("source NVML".to_owned(), nvml));
     rows.extend(ConditionType::ALL.into_iter().map(|condition| {
@@ -91,6 +98,8 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
 struct Row {
     what: String,
     using: Option<String>,
+    /// What finds the same where the first is not to be had.
+    fallback: Option<&'static str>,
     missing: Option<String>,
     /// The kernel does not have it: nothing is wrong with the host.
     absent: bool,
@@ -105,6 +114,7 @@ impl Row {
         Self {
             what,
             using,
+            fallback: None,
             missing,
             absent: false,
         }
@@ -114,13 +124,30 @@ impl Row {
         Self {
             what: format!("hook {}", status.hook.name()),
             using: status.using.clone(),
+            fallback: None,
             missing: status.missing.clone(),
             absent: status.absent,
         }
     }
 
+    fn of_class(found: classes::Found) -> Self {
+        Self {
+            what: format!("class {}", found.class),
+            using: found.using,
+            fallback: found.fallback,
+            missing: found.missing,
+            absent: found.absent,
+        }
+    }
+
     fn json(&self) -> Value {
-        json!({"what": self.what, "using": self.using, "missing": self.missing, "absent": self.absent})
+        json!({
+            "what": self.what,
+            "using": self.using,
+            "fallback": self.fallback,
+            "missing": self.missing,
+            "absent": self.absent,
+        })
     }
 }
 
@@ -129,10 +156,13 @@ impl fmt::Display for Row {
         let using = match &self.using {
             Some(using) => using,
             None if self.absent => "absent",
-            None if self.what.starts_with("own ") => "NOT RAISED",
+            None if self.what.starts_with("own ") => "as it was",
             None => "NOT WATCHED",
         };
         write!(f, "{:<27} {using}", self.what)?;
+        if let Some(fallback) = self.fallback {
+            write!(f, "; fallback: {fallback}")?;
+        }
         match &self.missing {
             Some(missing) => write!(f, "  ({missing})"),
             None => Ok(()),
