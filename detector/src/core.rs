@@ -19,6 +19,7 @@ mod saved;
 mod settings;
 mod suspects;
 mod victims;
+mod waits;
 
 use self::accelerated::Gpus;
 use self::assess::Assessed;
@@ -265,10 +266,15 @@ impl Core {
             Assessed::Sighting(sighting) if historic => self.findings.see_past(sighting, now, out),
             Assessed::Sighting(sighting) => {
                 let task = blocked::pid(sighting.reason, &sighting.entity);
+                let sighting = blocked::as_known(sighting, &self.findings);
                 self.findings.see(sighting, now, out);
                 if let Some(pid) = task {
                     self.blocked.add(pid, &self.findings, now, out);
                 }
+            }
+            Assessed::Blocked(task) => {
+                let findings = &mut self.findings;
+                self.blocked.found(task, fault, findings, now, out);
             }
             Assessed::SuspectReadOnly { device } => {
                 self.suspects

@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::{fs, thread};
 
 use anyhow::{Context, bail};
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, TracePoint};
+use aya::programs::{BtfTracePoint, Iter, TracePoint};
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use detector_ebpf::{DROP_REASONS, Kind};
@@ -16,6 +17,7 @@ use tracing::{Level, debug, warn};
 use self::btf::Btf;
 use self::decode::Record;
 use self::layout::{Attach, Layout, Variant};
+use self::tasks::Tasks;
 use self::tracefs::Tracefs;
 use super::Source;
 use crate::signal::{Disk, Signal, SourceName, What, Workload};
@@ -23,6 +25,7 @@ use crate::signal::{Disk, Signal, SourceName, What, Workload};
 mod btf;
 mod decode;
 mod layout;
+pub(super) mod tasks;
 mod tracefs;
 
 /// aya reads the object in place, so it must be aligned like an ELF header.
@@ -59,10 +62,18 @@ pub(crate) enum Hook {
     NetDrop,
     /// Hung tasks (sched:sched_process_hang)
     HungTask,
+    /// Tasks that have not run for 30 s, with what they wait for (iter/task)
+    BlockedTask,
 }
 
 impl Hook {
-    pub(crate) const ALL: [Self; 4] = [Self::Oom, Self::BlockIo, Self::NetDrop, Self::HungTask];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Oom,
+        Self::BlockIo,
+        Self::NetDrop,
+        Self::HungTask,
+        Self::BlockedTask,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -70,6 +81,7 @@ impl Hook {
             Self::BlockIo => "block-io",
             Self::NetDrop => "net-drop",
             Self::HungTask => "hung-task",
+            Self::BlockedTask => "blocked-task",
         }
     }
 }
@@ -85,8 +97,8 @@ pub(crate) struct HookStatus {
 }
 
 pub(crate) struct BpfSource {
-    /// Dropping it detaches the programs.
-    _programs: Ebpf,
+    /// Dropping the last one detaches the programs.
+    programs: Arc<Mutex<Ebpf>>,
     ring: RingBuf<MapData>,
     lost: PerCpuArray<MapData, u64>,
     lost_before: u64,
@@ -182,11 +194,16 @@ impl BpfSource {
             log,
             drop_reasons: layout.drop_reasons,
             own_netns: netns_of(Path::new("/proc/self")),
-            _programs: programs,
+            programs: Arc::new(Mutex::new(programs)),
         };
         drop(kernel_types);
         release_memory();
         Ok((source, statuses))
+    }
+
+    /// The scan for blocked tasks, for whoever makes it: only where its hook is in use.
+    pub(crate) fn tasks(&self) -> Tasks {
+        Tasks::new(Arc::clone(&self.programs))
     }
 
     /// Records that did not fit into the ring, since the last time.
@@ -403,6 +420,12 @@ fn attach(programs: &mut Ebpf, types: &AyaBtf, variant: &Variant) -> anyhow::Res
             let program: &mut TracePoint = program.try_into().context("wrong program type")?;
             program.load().context("load")?;
             program.attach(category, event).context("attach")?;
+        }
+        Attach::Iterator(over) => {
+            let program: &mut Iter = program.try_into().context("wrong program type")?;
+            program.load(over, types).context("load")?;
+            // Each scan attaches it anew: this one only shows that it can be.
+            tasks::open(program)?;
         }
     }
     Ok(())

@@ -62,7 +62,7 @@ pub(super) fn record(bytes: &[u8]) -> Option<Record> {
     })
 }
 
-fn task(bytes: &[u8], pid: impl Fn(&TaskRecord) -> u32) -> Option<Task> {
+pub(super) fn task(bytes: &[u8], pid: impl Fn(&TaskRecord) -> u32) -> Option<Task> {
     let (record, _) = TaskRecord::read_from_prefix(bytes).ok()?;
     // Of a deep tree the outermost levels are there.
     let levels = record.levels as usize;
@@ -127,7 +127,7 @@ fn class(errno: i32) -> BlockErrorClass {
     }
 }
 
-fn c_string(bytes: &[u8], limit: usize) -> String {
+pub(super) fn c_string(bytes: &[u8], limit: usize) -> String {
     text::printable(
         bytes.split(|&byte| byte == 0).next().unwrap_or_default(),
         limit,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Hook;
 use super::btf::{Btf, BtfError};
+use super::tasks;
 use super::tracefs::{Field, Tracefs};
 
 /// One way to attach to an event. They are tried in order.
@@ -19,6 +20,8 @@ pub(super) enum Attach {
     Btf(&'static str),
     /// The classic tracepoint: category and event.
     Classic(&'static str, &'static str),
+    /// Run over all objects of a kind whenever user space reads it.
+    Iterator(&'static str),
 }
 
 impl std::fmt::Display for Attach {
@@ -26,6 +29,7 @@ impl std::fmt::Display for Attach {
         match self {
             Self::Btf(event) => write!(f, "tp_btf {event}"),
             Self::Classic(category, event) => write!(f, "tracepoint {category}:{event}"),
+            Self::Iterator(over) => write!(f, "iter {over}"),
         }
     }
 }
@@ -62,6 +66,7 @@ impl Layout {
         let task = task_offsets(btf);
         layout.oom(btf, tracefs, &task);
         layout.hung_task(btf, tracefs, &task);
+        layout.blocked_task(btf, &task);
         layout.block_io(tracefs);
         layout.net_drop(btf, tracefs);
         if let Ok(offsets) = task {
@@ -126,6 +131,21 @@ impl Layout {
             }
             // The event exists only with CONFIG_DETECT_HUNG_TASK.
             Err(why) => drop(self.missing.insert(Hook::HungTask, why)),
+        }
+    }
+
+    fn blocked_task(&mut self, btf: &Btf<'_>, task: &Result<Vec<(&'static str, u32)>, BtfError>) {
+        let usable = match task {
+            Ok(_) => tasks::offsets(btf).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let usable = usable.and_then(|offsets| tasks::sees_the_host().map(|()| offsets));
+        match usable {
+            Ok(offsets) => {
+                self.globals.extend(offsets);
+                self.offer(Hook::BlockedTask, tasks::PROGRAM, Attach::Iterator("task"));
+            }
+            Err(why) => drop(self.missing.insert(Hook::BlockedTask, why)),
         }
     }
 
