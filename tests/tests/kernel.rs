@@ -2,6 +2,8 @@
 
 #[path = "kernel/block_io.rs"]
 mod block_io;
+#[path = "kernel/blocked_task.rs"]
+mod blocked_task;
 #[path = "kernel/forged.rs"]
 mod forged;
 #[path = "kernel/host.rs"]
@@ -40,6 +42,7 @@ fn main() {
         block_io::TESTS,
         net_drop::TESTS,
         hung_task::TESTS,
+        blocked_task::TESTS,
         read_only::TESTS,
         forged::TESTS,
     ];
