@@ -24,7 +24,7 @@ mod waits;
 use self::accelerated::Gpus;
 use self::assess::Assessed;
 use self::blocked::BlockedTasks;
-pub(crate) use self::blocked::TaskState;
+pub(crate) use self::blocked::{Sleep, TaskState};
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
 use self::disks::Disks;

@@ -33,19 +33,29 @@ const STEPS: [(Duration, &str); 6] = [
 /// What a task does now, by its `/proc/<pid>/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TaskState {
-    /// In uninterruptible sleep; `started` tells it from a later task of the same number.
-    Blocked { started: u64 },
+    /// In uninterruptible sleep.
+    Blocked(Sleep),
     /// It runs, sleeps or has ended.
     Free,
     /// Nothing is known, so nothing changes.
     Unknown,
 }
 
+/// What stays the same while a task sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sleep {
+    /// Tells it from a later task of the same number.
+    pub started: u64,
+    /// How often it has been switched out: it may be in another sleep by now.
+    pub switches: u64,
+}
+
 #[derive(Default)]
 pub(super) struct BlockedTasks(BTreeMap<u32, Task>);
 
 struct Task {
-    started: Option<u64>,
+    /// As it was first seen since somebody last said that it is blocked.
+    sleep: Option<Sleep>,
     asked: bool,
     next: Duration,
 }
@@ -57,10 +67,11 @@ impl BlockedTasks {
             return;
         }
         let task = self.0.entry(pid).or_insert(Task {
-            started: None,
+            sleep: None,
             asked: false,
             next: now.boot,
         });
+        task.sleep = None;
         if !task.asked {
             task.asked = true;
             out.push(Output::LookAtTask { pid });
@@ -127,10 +138,10 @@ impl BlockedTasks {
         task.asked = false;
         task.next = now.boot + INTERVAL;
         match state {
-            TaskState::Blocked { started } if *task.started.get_or_insert(started) == started => {
+            TaskState::Blocked(sleep) if *task.sleep.get_or_insert(sleep) == sleep => {
                 findings.unwell(&key(pid), now, out);
             }
-            TaskState::Blocked { .. } | TaskState::Free => findings.well(&key(pid), now, out),
+            TaskState::Blocked(_) | TaskState::Free => findings.well(&key(pid), now, out),
             TaskState::Unknown => {}
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use self::continuity::{Continuity, Id};
 use self::symbols::Symbols;
@@ -122,6 +122,9 @@ impl Watch {
             }
         });
         let left_out = continuity.end();
+        let took = clock::boot().saturating_sub(now);
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        debug!(took_us, blocked = blocked.len(), "looked at all tasks");
         if left_out > self.left_out {
             warn!(
                 left_out,

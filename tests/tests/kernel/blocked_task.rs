@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::daemon;
-use nodemend_tests::faults::{FuseSleeper, HungTask};
+use nodemend_tests::faults::{FuseSleeper, HungTask, StuckDisk};
 use serde_json::Value;
 
 use crate::Test;
@@ -30,6 +30,11 @@ pub(crate) const TESTS: &[Test] = &[
         "who_waits_for_a_fuse_server_is_found_and_called_remote",
         Needs::Fuse,
         fuse,
+    ),
+    (
+        "who_waits_for_a_disk_is_named_with_the_file_system_on_it",
+        Needs::BlockedTask,
+        disk,
     ),
     (
         "outside_of_the_hosts_pid_namespace_the_scan_is_off_and_says_why",
@@ -114,6 +119,25 @@ fn fuse() -> anyhow::Result<()> {
         found["severity"] == "Warning" && text.contains("blocked on FUSE (remote)"),
         "{found:#}"
     );
+    drop(task);
+    watch.line("the end of it", |line| {
+        line["transition"] == "cleared" && of(line, pid)
+    })?;
+    Ok(())
+}
+
+/// That it would be Fatal in the end is a matter of time, which no test waits for.
+fn disk() -> anyhow::Result<()> {
+    let mut watch = Watch::start(&QUICK)?;
+    let task = StuckDisk::start("kubelet")?;
+    let pid = task.pid();
+    let found = watch.only_finding("AppBlocked", "pid", pid)?;
+    let text = message(&found);
+    ensure!(text.contains(" blocked on ext4 for "), "{found:#}");
+    if found["subject"]["podUid"].is_null() && !found["subject"]["cgroup"].is_null() {
+        ensure!(text.contains("which the node needs"), "{found:#}");
+    }
+    ensure!(found["severity"] == "Warning", "{found:#}");
     drop(task);
     watch.line("the end of it", |line| {
         line["transition"] == "cleared" && of(line, pid)

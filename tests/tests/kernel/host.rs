@@ -68,7 +68,7 @@ fn every_hook() -> anyhow::Result<()> {
         })
         .collect();
     ensure!(
-        hooks.len() == 4 && hooks.iter().all(|row| row["using"].is_string()),
+        hooks.len() == 5 && hooks.iter().all(|row| row["using"].is_string()),
         "{rows:#?}"
     );
     ensure!(before == mounts()?, "the mounts are not as they were");
