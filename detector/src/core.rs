@@ -33,6 +33,7 @@ pub(crate) use self::saved::untold;
 pub(crate) use self::settings::{Override, Settings, Threshold};
 use self::suspects::Suspects;
 use self::victims::Victims;
+pub(crate) use self::waits::UNNAMED;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {

@@ -129,7 +129,8 @@ pub(crate) struct BlockedTask {
     pub process: String,
     /// In uninterruptible sleep for at least that long.
     pub blocked: Duration,
-    /// The functions that it is in, the innermost first, or why they are not known.
+    /// The functions that it is in, the innermost first ([`crate::core::UNNAMED`] where one has no
+    /// name), or why they are not known.
     pub stack: Result<Vec<String>, String>,
 }
 

@@ -10,6 +10,7 @@ use super::{Output, assess};
 use crate::finding::{Now, Sighting};
 use crate::reason::{Reason, Severity};
 use crate::signal::BlockedTask;
+use crate::text;
 
 /// How often a task is looked at again.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -19,6 +20,7 @@ const FATAL_AFTER: Duration = Duration::from_secs(120);
 
 /// The innermost functions of a stack that are told.
 const SHOWN_FRAMES: usize = 8;
+const LONGEST_STACK: usize = 500;
 
 /// Told durations: a message that changed with each scan would be written with each scan.
 const STEPS: [(Duration, &str); 6] = [
@@ -30,7 +32,7 @@ const STEPS: [(Duration, &str); 6] = [
     (Duration::from_secs(1), "1 s"),
 ];
 
-/// What a task does now, by its `/proc/<pid>/stat`.
+/// What a task does now, by its folder in `/proc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TaskState {
     /// In uninterruptible sleep.
@@ -193,10 +195,13 @@ fn message(blocked: &BlockedTask, wait: Wait, needed: bool) -> String {
         Wait::Own | Wait::Unclear => String::new(),
     };
     let stack = match &blocked.stack {
-        Ok(frames) => frames[..frames.len().min(SHOWN_FRAMES)].join(" < "),
+        Ok(frames) => {
+            let shown = frames[..frames.len().min(SHOWN_FRAMES)].join(" < ");
+            text::bounded(&shown, LONGEST_STACK)
+        }
         Err(why) => format!("unknown: {why}"),
     };
-    format!("{who}{of}{role} has been blocked{on} for more than {long}; kernel stack: {stack}")
+    format!("{who}{of}{role} has been blocked{on} for more than {long} (kernel stack: {stack})")
 }
 
 pub(super) fn role(needed: bool) -> &'static str {

@@ -334,6 +334,10 @@ impl Findings {
             open.seen = seen;
             open.finding.severity = severity;
             if worse {
+                if severity == Severity::Fatal {
+                    // The condition was healthy until now, and others count from its change.
+                    open.finding.opened = now;
+                }
                 out.push(Output::Transition(Transition {
                     change: Change::Repeated,
                     finding: open.finding.clone(),

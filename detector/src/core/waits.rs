@@ -102,7 +102,10 @@ const OWN: &[&str] = &[
     "do_exit",
 ];
 
-/// `frames`, the innermost first: `name`, or `name [module]`.
+/// A frame of a function that nobody knows the name of.
+pub(crate) const UNNAMED: &str = "?";
+
+/// `frames`, the innermost first: `name`, `name [module]` or [`UNNAMED`].
 pub(super) fn wait(frames: &[String]) -> Wait {
     let find = |table: &[(&str, &'static str)]| {
         let of = |frame: &String| {
@@ -123,6 +126,9 @@ pub(super) fn wait(frames: &[String]) -> Wait {
             .any(|own| is_part_of(name, own.trim_start_matches('_')))
     }) {
         return Wait::Own;
+    }
+    if frames.iter().any(|frame| frame == UNNAMED) {
+        return Wait::Unclear;
     }
     find(LOCAL).map_or(Wait::Unclear, Wait::Local)
 }

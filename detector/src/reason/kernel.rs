@@ -42,7 +42,7 @@ pub(super) const APP_BLOCKED: Row = Row {
     meaning: "A task has been in uninterruptible sleep for a long time: a disk, a network file system or a lock does not answer. The message has the kernel functions that it is in.",
     cause: "A disk or volume that hangs, an NFS server that is away, a kernel bug around a lock.",
     advice: "Look at the disk or mount behind what the process waits for. On a network file system, look at the server; a lock has a holder that waits for something else.",
-    source: "BPF iterator over all tasks (also sees killable sleepers, which khungtaskd never reports; needs the host's PID namespace), names from /proc/kallsyms; tracepoint sched:sched_process_hang, or without it the kernel log, level 3: `INFO: task x:N blocked for more than N seconds.`; then the task's state in /proc/<pid>/stat. Fires also when the kernel's own warnings are spent (hung_task_warnings) or turned off. A parent in vfork and the threads of a process whose core is dumped do not count",
+    source: "BPF iterator over all tasks (also sees killable sleepers, which khungtaskd never reports: NFS, and FUSE once the waiting task has got a signal; needs the host's PID namespace), names from /proc/kallsyms; tracepoint sched:sched_process_hang, or without it the kernel log, level 3: `INFO: task x:N blocked for more than N seconds.`; then the task's state in /proc/<pid>/stat. Fires also when the kernel's own warnings are spent (hung_task_warnings) or turned off. A parent in vfork and the threads of a process whose core is dumped do not count",
 };
 
 pub(super) const SOFT_LOCKUP: Row = Row {

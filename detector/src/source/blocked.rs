@@ -17,6 +17,7 @@ use self::symbols::Symbols;
 use super::Source;
 use super::bpf::tasks::{Sleeper, Tasks};
 use crate::clock;
+use crate::core::UNNAMED;
 use crate::signal::{BlockedTask, Signal, SourceName, What};
 
 mod continuity;
@@ -171,13 +172,12 @@ impl Watch {
     }
 }
 
-/// A frame without a name is left out; one alone says where the task is.
 fn frames(symbols: &Symbols, stack: &[u64]) -> Result<Vec<String>, String> {
     let frames: Vec<_> = stack
         .iter()
-        .filter_map(|&address| symbols.name(address).map(str::to_owned))
+        .map(|&address| symbols.name(address).unwrap_or(UNNAMED).to_owned())
         .collect();
-    if frames.is_empty() {
+    if frames.iter().all(|frame| frame == UNNAMED) {
         return Err("its functions have no names".to_owned());
     }
     Ok(frames)
