@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{seq_file, task_struct};
 use aya_ebpf::helpers::{bpf_get_task_stack, bpf_probe_read_kernel, bpf_seq_write};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use detector_ebpf::{BlockedRecord, COMM, Kind};
+use detector_ebpf::{BlockedRecord, COMM, Kind, STACK_FRAMES};
 
 use crate::cgroup::{self, Pointer, TASK_COMM};
 
@@ -34,6 +34,11 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 /// Of a task in a frozen cgroup before 6.1, which since then has a state of its own; of kcompactd
 /// since 6.15.
 const PF_FROZEN: u32 = 0x0001_0000;
+
+#[expect(clippy::cast_possible_truncation, reason = "1.3 KiB")]
+const RECORD_BYTES: u32 = size_of::<BlockedRecord>() as u32;
+#[expect(clippy::cast_possible_truncation, reason = "256 bytes")]
+const STACK_BYTES: u32 = size_of::<[u64; STACK_FRAMES]>() as u32;
 
 /// Too large for the stack of a program.
 #[map]
@@ -73,7 +78,6 @@ extern "C" fn blocked_tasks(ctx: *const Context) -> i32 {
         return 0;
     };
     let leader = cgroup::follow(task, TASK_LEADER.load()).unwrap_or(task);
-    let size = size_of::<BlockedRecord>() as u32;
     // SAFETY: `record` is this CPU's own, and nothing else runs this program on it meanwhile; `task`
     // and `seq` come from the kernel, which checks that they stayed what they were.
     unsafe {
@@ -82,16 +86,19 @@ extern "C" fn blocked_tasks(ctx: *const Context) -> i32 {
         (*record).switches = read::<u64>(task, &TASK_SWITCHES)
             .wrapping_add(read::<u64>(task, &TASK_FORCED_SWITCHES));
         (*record).process = read::<[u8; COMM]>(leader, &TASK_COMM);
-        (*record).reserved = 0;
         let stack = &raw mut (*record).stack;
         (*record).stack_bytes = bpf_get_task_stack(
             task.cast_mut().cast::<task_struct>(),
             stack.cast::<c_void>(),
-            size_of_val(&*stack) as u32,
+            STACK_BYTES,
             0,
-        ) as i32;
+        );
         // A full buffer is grown by the kernel, which then asks for this task again.
-        bpf_seq_write((*meta).seq, record.cast_const().cast::<c_void>(), size);
+        bpf_seq_write(
+            (*meta).seq,
+            record.cast_const().cast::<c_void>(),
+            RECORD_BYTES,
+        );
     }
     0
 }

@@ -81,9 +81,8 @@ pub struct BlockedRecord {
     pub switches: u64,
     /// The name of the process that the thread belongs to.
     pub process: [u8; COMM],
-    pub reserved: u32,
     /// How many bytes of `stack` there are, or a negative errno.
-    pub stack_bytes: i32,
+    pub stack_bytes: i64,
     /// Return addresses, the innermost first.
     pub stack: [u64; STACK_FRAMES],
 }

@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    fn record(stack_bytes: i32) -> BlockedRecord {
+    fn record(stack_bytes: i64) -> BlockedRecord {
         let mut stack = [0; STACK_FRAMES];
         stack[..2].copy_from_slice(&[0xffff_ffff_8100_0010, 0xffff_ffff_8100_0020]);
         BlockedRecord {
@@ -166,7 +166,6 @@ mod tests {
             started_ns: 5,
             switches: 9,
             process: *b"kubelet\0\0\0\0\0\0\0\0\0",
-            reserved: 0,
             stack_bytes,
             stack,
         }
@@ -196,7 +195,7 @@ mod tests {
         let of = |bytes| sleeper(record(bytes).as_bytes()).unwrap().stack;
         assert!(of(-14).unwrap_err().contains("-14"));
         assert!(of(0).is_err());
-        assert_eq!(of(i32::MAX).unwrap().len(), STACK_FRAMES);
+        assert_eq!(of(i64::MAX).unwrap().len(), STACK_FRAMES);
     }
 
     proptest! {
