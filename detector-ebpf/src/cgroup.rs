@@ -13,7 +13,7 @@ static TASK_PID: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static TASK_TGID: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-static TASK_COMM: Global<u32> = Global::new(0);
+pub(crate) static TASK_COMM: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static TASK_CGROUPS: Global<u32> = Global::new(0);
 /// Of `css_set.subsys[memory_cgrp_id]`: on cgroup v1 the memory hierarchy is the one that
@@ -41,10 +41,10 @@ static MEMCG_MAX: Global<u32> = Global::new(0);
 /// Deepest path that is walked. A container may make cgroups of its own below the pod's.
 const MAX_DEPTH: u32 = 64;
 
-type Pointer = *const u8;
+pub(crate) type Pointer = *const u8;
 
 /// Reads the pointer stored at `base + offset`.
-fn follow(base: Pointer, offset: u32) -> Option<Pointer> {
+pub(crate) fn follow(base: Pointer, offset: u32) -> Option<Pointer> {
     // SAFETY: a probe read of a bad address is an error, not a fault.
     let pointer =
         unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<Pointer>()) }
@@ -63,8 +63,22 @@ pub(crate) fn emit_task(kind: Kind, task: Pointer, signal: u32, count: u64) {
         return;
     };
     let record = entry.as_mut_ptr();
-    // SAFETY: `record` points to reserved ring memory of the right size; probe reads of bad
-    // addresses fail and leave zeros.
+    // SAFETY: reserved ring memory of the right size.
+    unsafe {
+        describe(kind, task, record);
+        (*record).signal = signal;
+        (*record).count = count;
+    }
+    entry.submit(0);
+}
+
+/// Fills a record about `task`, a `struct task_struct *`.
+///
+/// # Safety
+/// `record` points to a whole `TaskRecord`.
+#[inline(always)]
+pub(crate) unsafe fn describe(kind: Kind, task: Pointer, record: *mut TaskRecord) {
+    // SAFETY: as the caller says; probe reads of bad addresses fail and leave zeros.
     unsafe {
         (*record).header = ring::header(kind);
         (*record).pid =
@@ -73,8 +87,8 @@ pub(crate) fn emit_task(kind: Kind, task: Pointer, signal: u32, count: u64) {
             bpf_probe_read_kernel(task.wrapping_add(TASK_TGID.load() as usize).cast()).unwrap_or(0);
         (*record).comm = bpf_probe_read_kernel(task.wrapping_add(TASK_COMM.load() as usize).cast())
             .unwrap_or([0; 16]);
-        (*record).signal = signal;
-        (*record).count = count;
+        (*record).signal = 0;
+        (*record).count = 1;
         (*record).limit_level = match kind {
             Kind::OomKill => limit_level(task),
             _ => LIMIT_UNKNOWN,
@@ -82,7 +96,6 @@ pub(crate) fn emit_task(kind: Kind, task: Pointer, signal: u32, count: u64) {
         (*record).reserved = 0;
         (*record).levels = copy_names(task, record);
     }
-    entry.submit(0);
 }
 
 /// The innermost of the task's cgroups that has used up its memory limit. That of an OOM kill is still

@@ -13,6 +13,8 @@ pub const CGROUP_LEVELS: usize = 8;
 pub const CGROUP_NAME: usize = 128;
 /// Bytes of a task's name, as in the kernel (`TASK_COMM_LEN`).
 pub const COMM: usize = 16;
+/// Frames of a kernel stack that are copied, from the innermost.
+pub const STACK_FRAMES: usize = 32;
 /// Drop reasons that are counted: the core reasons of Linux 7.2 end at 128.
 pub const DROP_REASONS: u32 = 256;
 /// The window in which a drop reason is compared with its threshold.
@@ -110,6 +112,25 @@ pub struct TaskRecord {
     /// The name at depth `d` (0: the task's own cgroup) is at `d % CGROUP_LEVELS`, so that of a
     /// deep tree the outermost levels stay: a container chooses only the names below its own.
     pub cgroup: [[u8; CGROUP_NAME]; CGROUP_LEVELS],
+}
+
+/// What the scan for blocked tasks writes about each task in uninterruptible sleep. It does not go
+/// through the ring: the reader of the iterator gets it.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct BlockedRecord {
+    /// With [`Kind::HungTask`].
+    pub task: TaskRecord,
+    /// When the task was started, in nanoseconds since boot: tells it from a later one of its number.
+    pub started_ns: u64,
+    /// How often it has been switched out so far: while it sleeps, the number stays.
+    pub switches: u64,
+    /// The name of the process that the thread belongs to.
+    pub process: [u8; COMM],
+    /// How many bytes of `stack` there are, or a negative errno.
+    pub stack_bytes: i64,
+    /// Return addresses, the innermost first.
+    pub stack: [u64; STACK_FRAMES],
 }
 
 /// [`Kind::BlockError`].

@@ -12,6 +12,7 @@
 )]
 
 mod block_io;
+mod blocked;
 mod cgroup;
 mod copied;
 mod crash;

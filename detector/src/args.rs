@@ -157,6 +157,15 @@ pub(crate) struct SourceArgs {
     /// Time between looks at the GPUs; their XIDs come at once
     #[arg(long, env = "NODEMEND_GPU_INTERVAL", default_value = "10s")]
     pub gpu_interval: Interval,
+    /// Time between two looks at all tasks: a task that slept through it is blocked. For tests: the
+    /// reason table and the messages speak of 30 s
+    #[arg(
+        long,
+        env = "NODEMEND_TASK_INTERVAL",
+        default_value = "30s",
+        hide = true
+    )]
+    pub task_interval: Interval,
     /// Do not use this hook; may be repeated
     #[arg(
         long = "disable-hook",

@@ -51,11 +51,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         Ok(()) => Ok("/dev/kmsg".to_owned()),
         Err(why) => Err(why.clone()),
     };
-    rows.extend(
-        classes::found(&host.hooks, kernel_log.is_ok())
-            .into_iter()
-            .map(Row::of_class),
-    );
+    let classes = classes::found(&host.hooks, kernel_log.is_ok());
     rows.push(Row::new("source kernel log".to_owned(), kernel_log));
     rows.push(Row::new("source NVML".to_owned(), nvml));
     rows.extend(ConditionType::ALL.into_iter().map(|condition| {
@@ -67,6 +63,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         Row::new(format!("condition {}", condition.name()), watched)
     }));
     let usable = rows.iter().any(|row| row.using.is_some());
+    rows.extend(classes.into_iter().map(Row::of_class));
     let configuration = configuration
         .map(|(file, _)| file.describe())
         .map_err(|error| format!("{error:#}"));

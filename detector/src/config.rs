@@ -220,6 +220,7 @@ impl Scope {
             | What::LogRule { .. }
             | What::Configuration { .. }
             | What::UnexpectedBoot { .. }
+            | What::BlockedTask(_)
             | What::Lost { .. } => true,
         }
     }

@@ -19,11 +19,12 @@ mod settings;
 mod suspects;
 mod twice;
 mod victims;
+mod waits;
 
 use self::accelerated::Gpus;
 use self::assess::Assessed;
 use self::blocked::BlockedTasks;
-pub(crate) use self::blocked::TaskState;
+pub(crate) use self::blocked::{Sleep, TaskState};
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
 use self::findings::Findings;
@@ -32,6 +33,7 @@ pub(crate) use self::settings::{Override, Settings, Threshold};
 use self::suspects::Suspects;
 use self::twice::ToldTwice;
 use self::victims::Victims;
+pub(crate) use self::waits::UNNAMED;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
@@ -268,6 +270,7 @@ impl Core {
                 sighting.count = news.unwrap_or(sighting.count);
                 let task = blocked::pid(sighting.reason, &sighting.entity);
                 let device = suspects::refuses_writes(&sighting);
+                let sighting = blocked::as_known(sighting, &self.findings);
                 if historic {
                     // A first start turns no node red over old lines.
                     self.findings.see_past(sighting, now, out);
@@ -281,6 +284,10 @@ impl Core {
                     self.suspects
                         .add(device, fault, &mut self.findings, now, out);
                 }
+            }
+            Assessed::Blocked(task) => {
+                let findings = &mut self.findings;
+                self.blocked.found(task, fault, findings, now, out);
             }
             Assessed::SuspectReadOnly { device } => {
                 self.suspects

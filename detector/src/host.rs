@@ -8,6 +8,7 @@ use crate::probe;
 use crate::reason::ConditionType;
 use crate::rules::Live;
 use crate::source::Source;
+use crate::source::blocked::BlockedSource;
 use crate::source::bpf::{BpfSource, Hook, HookStatus};
 use crate::source::file::FileSource;
 use crate::source::kmsg::KmsgSource;
@@ -31,7 +32,18 @@ impl Host {
         let off = |key| Err(format!("turned off by the configuration ({key}.enabled)"));
         let mut sources: Vec<Box<dyn Source + Send>> = Vec::new();
         let hooks = match BpfSource::load(args) {
-            Ok((source, hooks)) => {
+            Ok((source, mut hooks)) => {
+                if let Some(status) = hooks
+                    .iter_mut()
+                    .find(|status| status.hook == Hook::BlockedTask && status.using.is_some())
+                {
+                    match BlockedSource::start(source.tasks(), args.task_interval.0) {
+                        Ok(source) => sources.push(Box::new(source)),
+                        Err(error) => {
+                            (status.using, status.missing) = (None, Some(format!("{error:#}")));
+                        }
+                    }
+                }
                 sources.push(Box::new(source));
                 hooks
             }
@@ -85,7 +97,8 @@ impl Host {
             .into_iter()
             .filter(|condition| match condition {
                 ConditionType::KernelReady => {
-                    log && attached(Hook::Oom) && attached(Hook::HungTask)
+                    let hung = attached(Hook::HungTask) || attached(Hook::BlockedTask);
+                    log && attached(Hook::Oom) && hung
                 }
                 ConditionType::StorageReady => log && attached(Hook::BlockIo),
                 ConditionType::NetworkingReady => attached(Hook::NetDrop),

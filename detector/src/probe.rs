@@ -14,7 +14,7 @@ use anyhow::Context;
 use tracing::warn;
 
 use crate::aside;
-use crate::core::{Evidence, TaskState};
+use crate::core::{Evidence, Sleep, TaskState};
 use crate::mounts::{self, Situation};
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -63,9 +63,11 @@ impl Prober {
     }
 
     pub(crate) fn task_state(&self, pid: u32) -> TaskState {
-        let path = self.host_proc.join(pid.to_string()).join("stat");
-        match fs::read(&path) {
-            Ok(stat) => parse_stat(&stat).unwrap_or(TaskState::Unknown),
+        let folder = self.host_proc.join(pid.to_string());
+        let path = folder.join("stat");
+        let read = fs::read(&path).and_then(|stat| Ok((stat, fs::read(folder.join("status"))?)));
+        match read {
+            Ok((stat, status)) => task_state(&stat, &status).unwrap_or(TaskState::Unknown),
             // ESRCH: it ended between open and read.
             Err(error)
                 if error.kind() == ErrorKind::NotFound
@@ -231,17 +233,35 @@ fn device_number(device: &str) -> Option<(u32, u32)> {
 }
 
 /// Fields 3 and 22 of proc_pid_stat(5). The name before them may hold anything, parentheses too.
-fn parse_stat(stat: &[u8]) -> Option<TaskState> {
+fn task_state(stat: &[u8], status: &[u8]) -> Option<TaskState> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let started = fields.nth(18)?.parse().ok()?;
     Some(if state == "D" {
-        TaskState::Blocked { started }
+        TaskState::Blocked(Sleep {
+            started,
+            switches: switches(status)?,
+        })
     } else {
         TaskState::Free
     })
+}
+
+/// The last two lines of /proc/<pid>/status: `voluntary_ctxt_switches` and `nonvoluntary_ctxt_switches`.
+fn switches(status: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(status);
+    let mut counts = text.lines().filter_map(|line| {
+        let (name, count) = line.split_once(':')?;
+        // A task's own name stands on a line of its own, newlines escaped.
+        let counts = matches!(
+            name,
+            "voluntary_ctxt_switches" | "nonvoluntary_ctxt_switches"
+        );
+        counts.then(|| count.trim().parse::<u64>().ok())?
+    });
+    counts.next()?.checked_add(counts.next()?)
 }
 
 #[cfg(test)]
@@ -253,11 +273,17 @@ mod tests {
         let stat = |state: &str| {
             format!("7 (x) D 1) {state} 1 1 1 0 -1 64 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0 0\n")
         };
-        let of = |state| parse_stat(stat(state).as_bytes());
-        assert_eq!(of("D"), Some(TaskState::Blocked { started: 4711 }));
+        let status = "Name:\tvoluntary_ctxt_switches: 1\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
+        let of = |state| task_state(stat(state).as_bytes(), status.as_bytes());
+        let sleep = Sleep {
+            started: 4711,
+            switches: 15,
+        };
+        assert_eq!(of("D"), Some(TaskState::Blocked(sleep)));
         assert_eq!(of("S"), Some(TaskState::Free));
-        assert_eq!(parse_stat(b"7 (x"), None);
-        assert_eq!(parse_stat(b"7 (x) D 1"), None);
+        assert_eq!(task_state(b"7 (x", status.as_bytes()), None);
+        assert_eq!(task_state(b"7 (x) D 1", status.as_bytes()), None);
+        assert_eq!(task_state(stat("D").as_bytes(), b"Name:\tx\n"), None);
     }
 
     #[test]

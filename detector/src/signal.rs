@@ -57,6 +57,8 @@ pub(crate) enum What {
     },
     /// khungtaskd found a task that has not run for `hung_task_timeout_secs` (`sched:sched_process_hang`).
     HungTask { task: Task },
+    /// A scan found a task that has not run since an earlier one (`iter/task`); each scan tells it again.
+    BlockedTask(BlockedTask),
     /// The kernel log says that a file system became read-only because of an error.
     RemountedReadOnly { device: String },
     /// The kernel log reports an ext4 error.
@@ -164,6 +166,18 @@ pub(crate) enum OomLimit {
     Container,
     /// The limit of a cgroup that is none of these, by its name.
     Cgroup(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlockedTask {
+    pub task: Task,
+    /// The name of the process that it is a thread of.
+    pub process: String,
+    /// In uninterruptible sleep for at least that long.
+    pub blocked: Duration,
+    /// The functions that it is in, the innermost first ([`crate::core::UNNAMED`] where one has no
+    /// name), or why they are not known.
+    pub stack: Result<Vec<String>, String>,
 }
 
 /// The pod and container that a cgroup belongs to, read from its path.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName};
 
+pub(crate) mod blocked;
 pub(crate) mod bpf;
 pub(crate) mod file;
 pub(crate) mod kmsg;

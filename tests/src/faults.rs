@@ -10,6 +10,8 @@
 //! | block I/O error | [`LoopDisk::new`]`()?.`[`read_error`](LoopDisk::read_error)`()?` | `BlockIOError` with `subject.device` |
 //! | packet drops | [`fill_socket_buffer`]`(2000)?` | `PacketsDropped` with `subject.localPort`, `interface` |
 //! | hung task | [`HungTask::start`]`("stuck-writer")?`, held for about 5 s | `AppBlocked` with `subject.pid`, `comm` |
+//! | task that khungtaskd does not see | [`HungTask::unnoticed`]`("stuck-writer")?`, or a killable one: [`FuseSleeper::start`]`("waiter")?`; held for two looks of the detector (`--task-interval 1s`) | `AppBlocked` with `subject.pid`, `comm`, and the stack in the message |
+//! | disk that does not answer | [`StuckDisk::start`]`("kubelet")?` | the same, and that the task is blocked on ext4; Fatal after 120 s |
 //! | read-only file system | [`Ext4::mounted`]`()?`, start the detector with its [`path`](Ext4::path) as `--critical-mount`, then [`turn_read_only`](Ext4::turn_read_only) | `FilesystemReadOnly` (and `FilesystemError`) with `subject.device` = [`Ext4::device`] |
 //! | file system that is shut down | [`Ext4::shut_down`] | `JournalAborted`, `FilesystemReadOnly` |
 //! | lost write | [`Ext4::lose_a_write`] | `WritebackError` with `subject.device` |
@@ -27,19 +29,23 @@ use rustix::time::{ClockId, clock_gettime};
 
 mod crash;
 mod ext4;
+mod fuse;
 mod hung_task;
 mod loop_disk;
 mod pod_cgroup;
 mod socket_buffer;
+mod stuck_disk;
 mod sysctl;
 mod victim;
 
 pub use self::crash::{Crash, FORGED_NAMES, abort, crash, handled_crash};
 pub use self::ext4::Ext4;
+pub use self::fuse::FuseSleeper;
 pub use self::hung_task::HungTask;
 pub use self::loop_disk::LoopDisk;
 pub use self::pod_cgroup::{Killed, PodCgroup};
 pub use self::socket_buffer::{Drops, fill_socket_buffer};
+pub use self::stuck_disk::StuckDisk;
 
 /// Why no fault can be provoked here, if so.
 pub fn unavailable() -> Option<&'static str> {

@@ -2,6 +2,8 @@
 
 #[path = "kernel/block_io.rs"]
 mod block_io;
+#[path = "kernel/blocked_task.rs"]
+mod blocked_task;
 #[path = "kernel/crash.rs"]
 mod crash;
 #[path = "kernel/file_system.rs"]
@@ -44,6 +46,7 @@ fn main() {
         block_io::TESTS,
         net_drop::TESTS,
         hung_task::TESTS,
+        blocked_task::TESTS,
         read_only::TESTS,
         forged::TESTS,
         crash::TESTS,

@@ -29,7 +29,11 @@ const CLASSES: [Class; 38] = [
     class("OOM kill", &[Hook::Oom], Fallback::KernelLog),
     class("process crash", &[Hook::Crash], Fallback::KernelLog),
     class("block I/O error", &[Hook::BlockIo], Fallback::KernelLog),
-    class("hung task", &[Hook::HungTask], Fallback::KernelLog),
+    class(
+        "hung task",
+        &[Hook::BlockedTask, Hook::HungTask],
+        Fallback::KernelLog,
+    ),
     class("soft lockup", &[], Fallback::KernelLog),
     class("hard lockup", &[], Fallback::KernelLog),
     class("RCU stall", &[Hook::RcuStall], Fallback::KernelLog),
@@ -112,11 +116,13 @@ fn one(class: &Class, hooks: &[HookStatus], kernel_log: bool) -> Found {
         .iter()
         .filter_map(|status| status.using.as_deref())
         .collect();
-    let missing: Vec<_> = ours
+    let mut missing: Vec<_> = ours
         .iter()
         .filter(|status| status.using.is_none())
         .filter_map(|status| status.missing.as_deref())
         .collect();
+    // Where no program can be loaded at all, all say the same.
+    missing.dedup();
     let fallback = match class.fallback {
         Fallback::KernelLog if kernel_log => Some("kernel log"),
         Fallback::Pstore => Some("pstore, after the next boot"),
@@ -171,6 +177,7 @@ mod tests {
     fn a_class_is_found_by_its_hook_or_by_what_is_left() {
         let hooks = [
             status(Hook::Oom, true, false),
+            status(Hook::BlockedTask, false, false),
             status(Hook::HungTask, false, false),
             status(Hook::NetDrop, false, false),
             status(Hook::DevlinkHealth, false, true),
@@ -185,7 +192,7 @@ mod tests {
         assert_eq!(hung.using.as_deref(), Some("kernel log"));
         assert_eq!(
             (hung.fallback, hung.missing.as_deref()),
-            (None, Some("no hung-task"))
+            (None, Some("no blocked-task; no hung-task"))
         );
         let drops = of(&with_log, "packet drops");
         assert_eq!((&drops.using, drops.absent), (&None, false));

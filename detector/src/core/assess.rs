@@ -6,10 +6,10 @@ use super::blocked;
 use super::configuration::ConfigState;
 use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
-use crate::reason::{Reason, Severity};
+use crate::reason::Reason;
 use crate::signal::{
-    BlockErrorClass, BlockOperation, Disk, GpuState, LogFault, Nvml, OomLimit, Signal, SourceName,
-    Task, What, Workload,
+    BlockErrorClass, BlockOperation, BlockedTask, Disk, GpuState, LogFault, Nvml, OomLimit, Signal,
+    SourceName, Task, What, Workload,
 };
 
 /// Unexpected boots within a day that are a loop.
@@ -19,6 +19,8 @@ const LOOP: usize = 3;
 pub(super) enum Assessed {
     /// A fault by itself.
     Sighting(Sighting),
+    /// A task that sleeps: what it waits for says how bad that is.
+    Blocked(BlockedTask),
     /// The log says that this device's file system is read-only: evidence first.
     SuspectReadOnly {
         device: String,
@@ -67,26 +69,16 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             sighting(Reason::OomKilling, entity, message, of_task(victim), 1)
         }
         What::HungTask { task } => {
-            let reason = Reason::AppBlocked;
-            let (severity, role) = if settings.needs(&task) {
-                (Severity::Fatal, ", which the node needs,")
-            } else {
-                (reason.row().severity, "")
-            };
+            // What it waits for is not known, so it may be a dead mount.
+            let role = blocked::role(settings.needs(&task, &task.comm));
             let message = format!(
                 "{}{role} has been blocked for longer than kernel.hung_task_timeout_secs",
                 process(&task)
             );
-            Assessed::Sighting(Sighting {
-                reason,
-                entity: blocked::entity(task.pid),
-                severity,
-                message,
-                subject: of_task(task),
-                count: 1,
-                at,
-            })
+            let entity = blocked::entity(task.pid);
+            sighting(Reason::AppBlocked, entity, message, of_task(task), 1)
         }
+        What::BlockedTask(task) => Assessed::Blocked(task),
         What::SoftLockup { cpu, seconds, task } => {
             let message = format!("CPU {cpu} was stuck for {seconds} s in {}", process(&task));
             sighting(
@@ -309,14 +301,14 @@ fn limit_label(limit: OomLimit) -> String {
     format!(": {what}")
 }
 
-fn process(task: &Task) -> String {
+pub(super) fn process(task: &Task) -> String {
     match task.comm.as_str() {
         "" => format!("process {}", task.pid),
         comm => format!("process {comm} (pid {})", task.pid),
     }
 }
 
-fn of_task(task: Task) -> Subject {
+pub(super) fn of_task(task: Task) -> Subject {
     Subject {
         // 0: a line that tells only the cgroup, or the idle task.
         pid: (task.pid != 0).then_some(task.pid),

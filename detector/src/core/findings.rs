@@ -306,7 +306,7 @@ impl Findings {
     }
 
     /// Opens a finding of a state, or renews the text of the one that is open: being told of a state
-    /// again is no repeat of it.
+    /// again is no repeat of it, but that it has become worse is told.
     pub(super) fn is_so(&mut self, sighting: Sighting, now: Now, out: &mut Vec<Output>) {
         let key = (sighting.reason, sighting.entity.clone());
         if self.open.contains_key(&key) {
@@ -328,10 +328,23 @@ impl Findings {
         self.broken_again(key, now, now.boot, out);
         let severity = self.settings.severity(key.0, seen);
         if let Some(open) = self.open.get_mut(key) {
+            let worse = severity > open.finding.severity;
             open.finding.last_seen = now.boot;
             open.finding.message = message;
             open.seen = seen;
             open.finding.severity = severity;
+            if worse {
+                if severity == Severity::Fatal {
+                    // The condition was healthy until now, and others count from its change.
+                    open.finding.opened = now;
+                }
+                out.push(Output::Transition(Transition {
+                    change: Change::Repeated,
+                    finding: open.finding.clone(),
+                    fault: now.boot,
+                    found: now,
+                }));
+            }
         }
     }
 

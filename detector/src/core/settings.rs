@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::reason::{ConditionType, FATAL_XIDS, Reason, Severity};
 use crate::signal::Task;
 
+/// No node works without kubelet and its container runtime.
+const NODE_PROCESSES: [&str; 4] = ["kubelet", "containerd", "crio", "dockerd"];
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// By the name of a row (`NvidiaXID<n>Error`) or of one reason of it (`NvidiaXID79Error`).
@@ -14,7 +17,7 @@ pub(crate) struct Settings {
     pub fatal_xids: BTreeSet<u32>,
     /// Whether reasons that EKS's agent does not have may be Fatal: others act on these conditions.
     pub own_fatal_reasons: bool,
-    /// Names of processes of the host that the node cannot do without.
+    /// Names of more processes of the host that the node cannot do without.
     pub critical_processes: BTreeSet<String>,
     /// The reasons of the user's own log rules.
     pub custom: BTreeSet<Reason>,
@@ -96,11 +99,13 @@ impl Settings {
         custom.copied().or_else(|| Reason::from_name(name))
     }
 
-    /// Whether the node cannot do without it. A pod's process can have any name.
-    pub(crate) fn needs(&self, task: &Task) -> bool {
+    /// Whether the node cannot do without the process of this name that the task is of. A pod's
+    /// process can have any name.
+    pub(crate) fn needs(&self, task: &Task, process: &str) -> bool {
         let workload = task.workload.as_ref();
         let outside_of_pods = workload.is_some_and(|workload| workload.pod_uid.is_none());
-        outside_of_pods && self.critical_processes.contains(&task.comm)
+        let known = NODE_PROCESSES.contains(&process) || self.critical_processes.contains(process);
+        outside_of_pods && known
     }
 
     /// The reason of an XID.
@@ -142,28 +147,27 @@ mod tests {
     #[test]
     fn a_process_of_a_pod_is_not_critical_by_its_name() {
         let settings = Settings {
-            critical_processes: BTreeSet::from(["kubelet".to_owned()]),
+            critical_processes: BTreeSet::from(["chronyd".to_owned()]),
             ..Settings::default()
         };
-        let needs = |comm: &str, pod_uid: Option<&str>| {
+        let needs = |process: &str, pod_uid: Option<&str>| {
             let workload = Workload {
                 pod_uid: pod_uid.map(str::to_owned),
                 ..Workload::default()
             };
-            settings.needs(&Task {
+            let thread = Task {
                 pid: 1,
-                comm: comm.to_owned(),
+                comm: "worker".to_owned(),
                 workload: Some(workload),
-            })
+            };
+            settings.needs(&thread, process)
         };
         assert!(needs("kubelet", None));
+        assert!(needs("chronyd", None));
+        assert!(!needs("chronyd", Some("a-b")));
         assert!(!needs("kubelet", Some("a-b")));
         assert!(!needs("dd", None));
-        let unknown = Task {
-            comm: "kubelet".to_owned(),
-            ..Task::default()
-        };
-        assert!(!settings.needs(&unknown));
+        assert!(!settings.needs(&Task::default(), "kubelet"));
     }
 
     #[test]

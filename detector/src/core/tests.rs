@@ -12,6 +12,7 @@ use crate::reason::Severity;
 use crate::signal::{Disk, SourceName, Task, What, Workload};
 
 mod accelerated;
+mod blocked;
 mod flood;
 mod life;
 mod logged;
@@ -637,35 +638,6 @@ fn a_flood_of_one_reason_leaves_room_for_the_others() {
         changes(&outputs),
         [(Change::Opened, Reason::BlockIoError, Severity::Warning)]
     );
-}
-
-#[test]
-fn a_blocked_process_that_the_node_needs_is_fatal() {
-    let mut core = started();
-    let settings = Settings {
-        critical_processes: ["kubelet".to_owned()].into(),
-        ..Settings::default()
-    };
-    core.step(Input::Settings(settings), at(2));
-    let blocked = |pod_uid: Option<&str>| What::HungTask {
-        task: Task {
-            pid: 7,
-            comm: "kubelet".to_owned(),
-            workload: Some(Workload {
-                cgroup: "system.slice/kubelet.service".to_owned(),
-                pod_uid: pod_uid.map(str::to_owned),
-                container_id: None,
-            }),
-        },
-    };
-    let forged = core.step(signal(blocked(Some("a-b")), at(3)), at(3));
-    assert!(conditions(&forged).is_none());
-    let outputs = core.step(signal(blocked(None), at(4)), at(4));
-    let conditions = conditions(&outputs).unwrap();
-    let kernel = conditions
-        .iter()
-        .find(|condition| condition.kind == ConditionType::KernelReady);
-    assert!(!kernel.unwrap().healthy);
 }
 
 #[test]

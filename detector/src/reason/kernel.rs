@@ -38,11 +38,11 @@ pub(super) const APP_BLOCKED: Row = Row {
         settle: Duration::from_secs(15),
     },
     eks: true,
-    threshold: "one report of khungtaskd (`kernel.hung_task_timeout_secs`, 120 s by default); Fatal only for a process that the configuration names (criticalProcesses)",
-    meaning: "A task has been in uninterruptible sleep for longer than the kernel's limit: a disk, a network file system or a lock does not answer.",
+    threshold: "two looks at all tasks, 30 s apart, between which the task did not run, or one report of khungtaskd (`kernel.hung_task_timeout_secs`, 120 s by default); each later look counts towards a configured threshold. Fatal only for a process outside of pods that is called kubelet, containerd, crio or dockerd, or as the configuration says (criticalProcesses), after 120 s without a run, and only if its kernel stack is known and shows a file system on a disk or a block device, and nothing of a network file system, FUSE or the like",
+    meaning: "A task has been in uninterruptible sleep for a long time: a disk, a network file system or a lock does not answer. The message has the kernel functions that it is in.",
     cause: "A disk or volume that hangs, an NFS server that is away, a kernel bug around a lock.",
-    advice: "Look at what the process waits for (`cat /proc/<pid>/stack`) and at the disk or mount behind it.",
-    source: "tracepoint sched:sched_process_hang, or without it the kernel log, level 3: `INFO: task x:N blocked for more than N seconds.`; then the task's state in /proc/<pid>/stat; fires also when the kernel's own warnings are spent (hung_task_warnings)",
+    advice: "Look at the disk or mount behind what the process waits for. On a network file system, look at the server; a lock has a holder that waits for something else.",
+    source: "BPF iterator over all tasks (also sees killable sleepers, which khungtaskd never reports: NFS, and FUSE once the waiting task has got a signal; needs the host's PID namespace), names from /proc/kallsyms; tracepoint sched:sched_process_hang, or without it the kernel log, level 3: `INFO: task x:N blocked for more than N seconds.`; then the task's state in /proc/<pid>/stat. Fires also when the kernel's own warnings are spent (hung_task_warnings) or turned off. A parent in vfork and the threads of a process whose core is dumped do not count",
 };
 
 pub(super) const SOFT_LOCKUP: Row = Row {

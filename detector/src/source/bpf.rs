@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, thread};
 
 use anyhow::{Context, bail};
@@ -21,6 +22,7 @@ use self::layout::{Copied, Layout};
 use self::minute::Minute;
 use self::misses::Misses;
 use self::names::{HostNames, Names};
+use self::tasks::Tasks;
 use self::traced::{EVENTS, Event};
 use self::tracefs::Tracefs;
 use super::Source;
@@ -39,6 +41,7 @@ mod minute;
 mod misses;
 mod names;
 mod rcu;
+pub(super) mod tasks;
 mod traced;
 mod tracefs;
 
@@ -66,8 +69,8 @@ const DROPS_OF_INTEREST: &[(&str, u32)] = &[
 const BATCH: usize = 1024;
 
 pub(crate) struct BpfSource {
-    /// Dropping it detaches the programs.
-    programs: Ebpf,
+    /// Dropping the last one detaches the programs.
+    programs: Arc<Mutex<Ebpf>>,
     ring: RingBuf<MapData>,
     lost: PerCpuArray<MapData, u64>,
     lost_before: u64,
@@ -161,11 +164,16 @@ impl BpfSource {
                 host_sys: args.host_sys.clone(),
             },
             own_netns: netns_of(Path::new("/proc/self")),
-            programs,
+            programs: Arc::new(Mutex::new(programs)),
         };
         drop(kernel_types);
         release_memory();
         Ok((source, statuses))
+    }
+
+    /// The scan for blocked tasks, for whoever makes it: only where its hook is in use.
+    pub(crate) fn tasks(&self) -> Tasks {
+        Tasks::new(Arc::clone(&self.programs))
     }
 
     /// Records that did not fit into the ring, since the last time.
@@ -189,8 +197,11 @@ impl BpfSource {
         if loaded.is_empty() {
             return;
         }
-        let programs = &mut self.programs;
-        let attached = with_tracefs(|tracefs| Ok(attach::late(programs, &loaded, tracefs)));
+        let programs = &self.programs;
+        let attached = with_tracefs(|tracefs| {
+            let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(attach::late(&mut programs, &loaded, tracefs))
+        });
         match attached {
             Ok(attached) => self.copied.extend(attached),
             Err(error) => warn!(
@@ -325,7 +336,10 @@ impl Source for BpfSource {
         let mut lost = 0;
         if self.minute.has_passed()? {
             self.attach_late();
-            lost += self.misses.newly(&self.programs);
+            let programs = self.programs.lock();
+            lost += self
+                .misses
+                .newly(&programs.unwrap_or_else(PoisonError::into_inner));
         }
         for _ in 0..BATCH {
             // The item borrows the ring, and making a signal borrows the rest.

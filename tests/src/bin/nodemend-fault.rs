@@ -1,7 +1,7 @@
 //! A process that faults happen to. Takes a deed and a name, waits for a line on standard input,
 //! takes the name (as the kernel shows it), and does the deed.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use anyhow::{Context, bail};
 
@@ -24,8 +24,16 @@ fn main() -> anyhow::Result<()> {
         ("abort", []) => abort(),
         ("handle", []) => handle(),
         ("write", [path]) => std::fs::write(path, b"x").with_context(|| format!("write {path}")),
+        ("sync", [path]) => sync(path).with_context(|| format!("write {path}")),
         _ => bail!("nodemend-fault cannot `{deed}`"),
     }
+}
+
+/// Returns when it is on the disk.
+fn sync(path: &str) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(b"x")?;
+    file.sync_all()
 }
 
 /// Allocates and touches memory until the OOM killer comes.

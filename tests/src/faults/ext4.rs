@@ -42,8 +42,16 @@ impl Ext4 {
         Ok(file_system)
     }
 
+    /// On a disk that stops when this file system is frozen.
+    pub(super) fn inner(&self) -> anyhow::Result<Self> {
+        Self::mounted_on(LoopDisk::inside(&self.path)?, c"errors=continue")
+    }
+
     fn mounted_with(options: &CStr) -> anyhow::Result<Self> {
-        let disk = LoopDisk::new()?;
+        Self::mounted_on(LoopDisk::new()?, options)
+    }
+
+    fn mounted_on(disk: LoopDisk, options: &CStr) -> anyhow::Result<Self> {
         disk.mkfs_ext4()?;
         let folder = tempfile::Builder::new()
             .prefix("nodemend-ext4-")

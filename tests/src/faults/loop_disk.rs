@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::boot_clock;
 
 const SIZE: u64 = 16 << 20;
+/// Of one whose file lies on another one's file system.
+const INNER_SIZE: u64 = 8 << 20;
 /// Reads beyond it fail once the tail is lost.
 const KEPT: u64 = 1 << 20;
 const BLOCK: usize = 4096;
@@ -53,8 +55,18 @@ impl LoopDisk {
         )
         .map(File::from)
         .context("make a file for a loop device")?;
+        Self::of(backing, SIZE)
+    }
+
+    /// A smaller one, whose file lies in this folder.
+    pub(super) fn inside(folder: &Path) -> anyhow::Result<Self> {
+        let backing = tempfile::tempfile_in(folder).context("make a file for a loop device")?;
+        Self::of(backing, INNER_SIZE)
+    }
+
+    fn of(backing: File, size: u64) -> anyhow::Result<Self> {
         backing
-            .set_len(SIZE)
+            .set_len(size)
             .context("make a file for a loop device")?;
         let control = File::options()
             .read(true)
@@ -141,7 +153,7 @@ impl LoopDisk {
     pub fn mkfs_ext4(&self) -> anyhow::Result<()> {
         let program = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"]
             .into_iter()
-            .find(|path| std::path::Path::new(path).exists())
+            .find(|path| Path::new(path).exists())
             .context("find mkfs.ext4: install e2fsprogs")?;
         let output = Command::new(program)
             .args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"])

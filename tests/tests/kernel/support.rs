@@ -14,6 +14,10 @@ pub(crate) enum Needs {
     Hook(&'static str),
     /// The same, and that the kernel looks for hung tasks.
     HungTask,
+    /// The scan for blocked tasks, and a task that hangs.
+    BlockedTask,
+    /// The scan, and a FUSE file system.
+    Fuse,
 }
 
 pub(crate) struct Support {
@@ -47,6 +51,12 @@ impl Support {
             Needs::HungTask => faults::HungTask::unavailable()
                 .map(str::to_owned)
                 .or_else(|| self.hook_missing("hung-task")),
+            Needs::BlockedTask => faults::HungTask::unavailable()
+                .map(str::to_owned)
+                .or_else(|| self.hook_missing("blocked-task")),
+            Needs::Fuse => {
+                faults::FuseSleeper::unavailable().or_else(|| self.hook_missing("blocked-task"))
+            }
         }
     }
 

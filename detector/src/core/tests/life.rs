@@ -172,6 +172,10 @@ fn hung(pid: u32) -> What {
     What::HungTask { task }
 }
 
+fn asleep(started: u64, switches: u64) -> TaskState {
+    TaskState::Blocked(Sleep { started, switches })
+}
+
 fn task(pid: u32, state: TaskState) -> Input {
     Input::Task { pid, state }
 }
@@ -181,11 +185,11 @@ fn a_hung_task_is_looked_at_and_clears_when_it_is_free_and_not_by_silence() {
     let mut core = started();
     let outputs = core.step(signal(hung(7), at(2)), at(2));
     assert!(outputs.contains(&Output::LookAtTask { pid: 7 }));
-    core.step(task(7, TaskState::Blocked { started: 1 }), at(2));
+    core.step(task(7, asleep(1, 5)), at(2));
     for second in [3600, 7200] {
         let outputs = core.step(Input::Wake, at(second));
         assert_eq!(outputs, [Output::LookAtTask { pid: 7 }]);
-        core.step(task(7, TaskState::Blocked { started: 1 }), at(second));
+        core.step(task(7, asleep(1, 5)), at(second));
     }
     core.step(Input::Wake, at(7210));
     core.step(task(7, TaskState::Free), at(7210));
@@ -201,10 +205,29 @@ fn a_hung_task_is_looked_at_and_clears_when_it_is_free_and_not_by_silence() {
 fn another_task_of_the_same_number_is_not_the_one_that_hung() {
     let mut core = started();
     core.step(signal(hung(7), at(2)), at(2));
-    core.step(task(7, TaskState::Blocked { started: 1 }), at(2));
+    core.step(task(7, asleep(1, 5)), at(2));
     core.step(Input::Wake, at(12));
-    core.step(task(7, TaskState::Blocked { started: 2 }), at(12));
+    core.step(task(7, asleep(2, 5)), at(12));
     assert_eq!(changes(&core.step(Input::Wake, at(27))).len(), 1);
+}
+
+#[test]
+fn a_task_that_has_run_in_between_is_not_the_one_that_hung() {
+    let mut core = started();
+    core.step(signal(hung(7), at(2)), at(2));
+    for (second, switches) in [(2, 5), (12, 6), (22, 6)] {
+        core.step(Input::Wake, at(second));
+        core.step(task(7, asleep(1, switches)), at(second));
+    }
+    assert_eq!(changes(&core.step(Input::Wake, at(27))).len(), 1);
+
+    // Until it is said to hang again.
+    core.step(signal(hung(7), at(30)), at(30));
+    core.step(task(7, asleep(1, 6)), at(30));
+    for second in [40, 50, 60] {
+        assert_eq!(changes(&core.step(Input::Wake, at(second))), []);
+        core.step(task(7, asleep(1, 6)), at(second));
+    }
 }
 
 #[test]

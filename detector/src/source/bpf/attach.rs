@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use aya::maps::Array;
-use aya::programs::{BtfTracePoint, TracePoint};
+use aya::programs::{BtfTracePoint, Iter, TracePoint};
 use aya::{Btf as AyaBtf, Ebpf};
 use detector_ebpf::CopyRule;
 use tracing::{debug, info, warn};
@@ -11,6 +11,7 @@ use zerocopy::transmute;
 use super::fields::Format;
 use super::hook::{Hook, HookStatus};
 use super::layout::{Attach, Copied, Layout, Missing, Variant};
+use super::tasks;
 use super::traced::Event;
 use super::tracefs::Tracefs;
 
@@ -70,6 +71,13 @@ fn attach(programs: &mut Ebpf, types: Option<&AyaBtf>, variant: &Variant) -> any
             let program: &mut TracePoint = program.try_into().context("wrong program type")?;
             program.load().context("load")?;
             program.attach(category, event).context("attach")?;
+        }
+        Attach::Iterator(over) => {
+            let program: &mut Iter = program.try_into().context("wrong program type")?;
+            let types = types.context("the types of the kernel are gone")?;
+            program.load(over, types).context("load")?;
+            // Each scan attaches it anew: this one only shows that it can be.
+            tasks::open(program)?;
         }
     }
     Ok(())

@@ -122,7 +122,7 @@ fn event(bytes: &[u8]) -> Option<(Box<[u8]>, u64)> {
     Some((record.data.into(), record.count))
 }
 
-fn task_record(bytes: &[u8]) -> Option<TaskRecord> {
+pub(super) fn task_record(bytes: &[u8]) -> Option<TaskRecord> {
     let (record, _) = TaskRecord::read_from_prefix(bytes).ok()?;
     Some(record)
 }
@@ -137,7 +137,7 @@ fn process(bytes: &[u8]) -> Option<Task> {
     Some(task(&record, pid))
 }
 
-fn task(record: &TaskRecord, pid: u32) -> Task {
+pub(super) fn task(record: &TaskRecord, pid: u32) -> Task {
     Task {
         pid,
         comm: c_string(&record.comm, 64),
@@ -217,7 +217,7 @@ fn class(errno: i32) -> BlockErrorClass {
     }
 }
 
-fn c_string(bytes: &[u8], limit: usize) -> String {
+pub(super) fn c_string(bytes: &[u8], limit: usize) -> String {
     text::printable(
         bytes.split(|&byte| byte == 0).next().unwrap_or_default(),
         limit,

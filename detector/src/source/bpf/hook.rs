@@ -28,6 +28,8 @@ hooks! {
     NetDrop = "net-drop",
     /// Hung tasks (sched:sched_process_hang)
     HungTask = "hung-task",
+    /// Tasks that have not run for 30 s, with what they wait for (iter/task)
+    BlockedTask = "blocked-task",
     /// Processes that a fatal signal ends (signal:signal_deliver)
     Crash = "crash",
     /// RCU stalls (rcu:rcu_stall_warning)

@@ -7,6 +7,7 @@ use detector_ebpf::CopyRule;
 use super::btf::{Btf, BtfError};
 use super::fields::Format;
 use super::hook::Hook;
+use super::tasks;
 use super::traced::{EVENTS, Event};
 use super::tracefs::Tracefs;
 
@@ -23,6 +24,8 @@ pub(super) enum Attach {
     Btf(&'static str),
     /// The classic tracepoint: category and event.
     Classic(&'static str, &'static str),
+    /// Run over all objects of a kind whenever user space reads it.
+    Iterator(&'static str),
 }
 
 impl std::fmt::Display for Attach {
@@ -30,6 +33,7 @@ impl std::fmt::Display for Attach {
         match self {
             Self::Btf(event) => write!(f, "tp_btf {event}"),
             Self::Classic(category, event) => write!(f, "tracepoint {category}:{event}"),
+            Self::Iterator(over) => write!(f, "iter {over}"),
         }
     }
 }
@@ -91,6 +95,7 @@ impl Layout {
         let task = task_offsets(btf);
         layout.oom(btf, tracefs, &task);
         layout.hung_task(btf, tracefs, &task);
+        layout.blocked_task(btf, &task);
         layout.block_io(tracefs);
         layout.net_drop(btf, tracefs);
         layout.crash(tracefs, &task);
@@ -168,6 +173,21 @@ impl Layout {
             }
             // The event exists only with CONFIG_DETECT_HUNG_TASK.
             Err(why) => drop(self.missing.insert(Hook::HungTask, why)),
+        }
+    }
+
+    fn blocked_task(&mut self, btf: &Btf<'_>, task: &Result<Vec<(&'static str, u32)>, BtfError>) {
+        let usable = match task {
+            Ok(_) => tasks::offsets(btf).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let usable = usable.and_then(|offsets| tasks::sees_the_host().map(|()| offsets));
+        match usable {
+            Ok(offsets) => {
+                self.globals.extend(offsets);
+                self.offer(Hook::BlockedTask, tasks::PROGRAM, Attach::Iterator("task"));
+            }
+            Err(why) => drop(self.missing.insert(Hook::BlockedTask, Missing::Unfit(why))),
         }
     }
 
