@@ -62,6 +62,11 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         Err(missing) => (None, Some(missing)),
     };
     rows.push(("source NVML".to_owned(), using, missing));
+    let (using, missing) = match host.journal {
+        Ok(using) => (Some(using), None),
+        Err(missing) => (None, Some(missing)),
+    };
+    rows.push(("source journal".to_owned(), using, missing));
     rows.extend(ConditionType::ALL.into_iter().map(|condition| {
         let watched = monitored.contains(&condition);
         let absent = || "not published: what it needs above is missing".to_owned();
@@ -109,6 +114,7 @@ pub(crate) fn config(path: &Path, format: Format) -> anyhow::Result<bool> {
     let live = Live {
         kernel_log: true,
         files: true,
+        journal: true,
     };
     let rules = result.iter().flat_map(|config| config.rules.iter());
     let unwatched: Vec<_> = rules

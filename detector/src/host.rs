@@ -7,9 +7,11 @@ use crate::config::Config;
 use crate::probe;
 use crate::reason::ConditionType;
 use crate::rules::Live;
+use crate::signal::SourceName;
 use crate::source::Source;
 use crate::source::bpf::{BpfSource, Hook, HookStatus};
 use crate::source::file::FileSource;
+use crate::source::journal::{self, JournalSource};
 use crate::source::kmsg::KmsgSource;
 use crate::source::nvml::{self, NvmlSource};
 
@@ -22,6 +24,8 @@ pub(crate) struct Host {
     pub nvml: Result<(), String>,
     /// Why no log file can be followed.
     pub log_files: Result<(), String>,
+    /// The file that journald writes to, or why the journal cannot be read.
+    pub journal: Result<String, String>,
     gpu_driver: bool,
 }
 
@@ -63,16 +67,26 @@ impl Host {
         } else {
             off("sources.nvml")
         };
-        let log_files = probe::find_host_root(&args.host_proc)
-            .and_then(FileSource::start)
-            .map(|source| sources.push(Box::new(source)))
-            .map_err(|error| format!("{error:#}"));
+        let root = probe::find_host_root(&args.host_proc).map_err(|error| format!("{error:#}"));
+        let log_files = root.clone().and_then(|root| {
+            FileSource::start(root)
+                .map(|source| sources.push(Box::new(source)))
+                .map_err(|error| format!("{error:#}"))
+        });
+        // Opened also where there is no journal: it may come later.
+        let journal = root.and_then(|root| {
+            JournalSource::start(&root)
+                .map(|source| sources.push(Box::new(source)))
+                .map_err(|error| format!("{error:#}"))?;
+            journal::find(root)
+        });
         Self {
             sources,
             hooks,
             kernel_log,
             nvml,
             log_files,
+            journal,
             gpu_driver: nvml::driver_loaded(&args.host_sys),
         }
     }
@@ -101,16 +115,22 @@ impl Host {
             .collect()
     }
 
-    /// Whether there is anything to wait for. Log files alone count only where a rule names one.
+    /// Whether there is anything to wait for. Log files and the journal count only where a rule names
+    /// one of them.
     pub(crate) fn watches_nothing(&self, config: &Config) -> bool {
-        let others = self.sources.len() - usize::from(self.log_files.is_ok());
-        others == 0 && (self.log_files.is_err() || config.rules.files().next().is_none())
+        let counts = |source: SourceName| match source {
+            SourceName::File => config.rules.files().next().is_some(),
+            SourceName::Journal => config.rules.units().next().is_some(),
+            SourceName::Bpf | SourceName::Kmsg | SourceName::Nvml => true,
+        };
+        !self.sources.iter().any(|source| counts(source.name()))
     }
 
     pub(crate) fn live(&self) -> Live {
         Live {
             kernel_log: self.kernel_log.is_ok(),
             files: self.log_files.is_ok(),
+            journal: self.journal.is_ok(),
         }
     }
 
@@ -140,6 +160,9 @@ impl Host {
         }
         if let Err(missing) = &self.log_files {
             warn!(source = "log files", missing, "not watched");
+        }
+        if let Err(missing) = &self.journal {
+            info!(source = "journal", missing, "not watched");
         }
     }
 }

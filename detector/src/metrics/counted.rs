@@ -36,6 +36,10 @@ impl Source for Counted {
         self.source.fds()
     }
 
+    fn is_up(&self) -> bool {
+        self.source.is_up()
+    }
+
     fn positions(&self) -> BTreeMap<String, u64> {
         self.source.positions()
     }
@@ -54,9 +58,8 @@ impl Source for Counted {
             counts.signal(&signal);
             emit(signal);
         });
-        if drained.is_err() {
-            counts.up.store(false, Ordering::Relaxed);
-        }
+        let up = drained.is_ok() && self.source.is_up();
+        counts.up.store(up, Ordering::Relaxed);
         drained
     }
 }
