@@ -19,7 +19,7 @@ pub(super) struct Stamp {
     pub(super) boot: Id,
     /// Of all fields.
     pub(super) hash: u64,
-    size: u64,
+    pub(super) size: u64,
 }
 
 /// An entry of a unit that somebody asks for.

@@ -140,6 +140,31 @@ mod tests {
         assert_eq!(String::from_utf8(all).unwrap(), expected);
     }
 
+    /// `lz4.block.compress(text, store_size=False)` of Python's lz4, which is the reference library.
+    const REFERENCE: &str = "f1034d4553534147453d6c6f6e6720776f72643006001131060011340600113906002131\
+        360700213235070012330e0012341c00123629001238360011332200123214002134370e00213732070002060012\
+        33280012360e001339520002370013378000021c001235150013396e0002530012393f0013341c00021500123538\
+        00113867001236530012327c00123815001235290012325a001338ba00024c001233310012310e0012386f001236\
+        070012343f001233380012310e00021b001239830012383e001237530013370e00021c0004070003150002230003\
+        3100033f00024c00035900036700037500a0363620776f7264383620";
+
+    #[test]
+    fn a_block_of_the_reference_library_is_unpacked() {
+        let digits: Vec<u32> = REFERENCE.chars().filter_map(|c| c.to_digit(16)).collect();
+        let block: Vec<u8> = digits
+            .chunks(2)
+            .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap())
+            .collect();
+        let words = (0..60).map(|i| format!("word{} ", i * i % 97));
+        let text = format!("MESSAGE=long {}", words.collect::<String>());
+        let mut field = u64::try_from(text.len()).unwrap().to_le_bytes().to_vec();
+        field.extend(block);
+        let all = beginning(&field, Compression::Lz4, 10_000).unwrap();
+        assert_eq!(String::from_utf8(all).unwrap(), text);
+        let cut = beginning(&field, Compression::Lz4, 100).unwrap();
+        assert_eq!(cut, text.as_bytes()[..100]);
+    }
+
     #[test]
     fn a_copy_of_what_is_not_there_is_refused() {
         for back in [0, 4] {
@@ -159,8 +184,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_unpacked_within_bounds(
-            bytes in prop::collection::vec(any::<u8>(), 0..300), limit in 0usize..600,
+            mut bytes in prop::collection::vec(any::<u8>(), 0..300), limit in 0usize..600,
+            magic in any::<bool>(),
         ) {
+            if magic {
+                bytes.splice(0..0, [0x28, 0xb5, 0x2f, 0xfd]);
+            }
             for how in [Compression::Lz4, Compression::Zstd] {
                 let unpacked = beginning(&bytes, how, limit);
                 prop_assert!(unpacked.unwrap_or_default().len() <= limit);
