@@ -33,6 +33,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
     if config.rules.conditions(live).contains(&runtime) {
         monitored.push(runtime);
     }
+    let journal = host.find_journal();
     let nvml = match &host.nvml {
         Ok(()) => nvml(&mut host.sources),
         Err(why) => Err(why.clone()),
@@ -62,7 +63,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         Err(missing) => (None, Some(missing)),
     };
     rows.push(("source NVML".to_owned(), using, missing));
-    let (using, missing) = match host.journal {
+    let (using, missing) = match journal {
         Ok(using) => (Some(using), None),
         Err(missing) => (None, Some(missing)),
     };

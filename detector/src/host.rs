@@ -1,5 +1,7 @@
 //! Opens the sources that this host supports, and says what the others miss.
 
+use std::path::PathBuf;
+
 use tracing::{info, warn};
 
 use crate::args::{Interval, SourceArgs};
@@ -24,8 +26,9 @@ pub(crate) struct Host {
     pub nvml: Result<(), String>,
     /// Why no log file can be followed.
     pub log_files: Result<(), String>,
-    /// The file that journald writes to, or why the journal cannot be read.
-    pub journal: Result<String, String>,
+    /// Why the journal cannot be read, where a rule asks for it.
+    pub journal: Result<(), String>,
+    root: Result<PathBuf, String>,
     gpu_driver: bool,
 }
 
@@ -73,13 +76,19 @@ impl Host {
                 .map(|source| sources.push(Box::new(source)))
                 .map_err(|error| format!("{error:#}"))
         });
-        // Opened also where there is no journal: it may come later.
-        let journal = root.and_then(|root| {
+        // Also where there is no journal: it may come later.
+        let journal = root.clone().and_then(|root| {
             JournalSource::start(&root)
                 .map(|source| sources.push(Box::new(source)))
-                .map_err(|error| format!("{error:#}"))?;
-            journal::find(root)
+                .map_err(|error| format!("{error:#}"))
         });
+        // No disk is touched for what nobody asks for.
+        let journal = match (journal, &root) {
+            (Ok(()), Ok(root)) if config.rules.units().next().is_some() => {
+                journal::find(root.clone()).map(drop)
+            }
+            (started, _) => started,
+        };
         Self {
             sources,
             hooks,
@@ -87,6 +96,7 @@ impl Host {
             nvml,
             log_files,
             journal,
+            root,
             gpu_driver: nvml::driver_loaded(&args.host_sys),
         }
     }
@@ -126,6 +136,11 @@ impl Host {
         !self.sources.iter().any(|source| counts(source.name()))
     }
 
+    /// The file that journald writes to, or why there is none.
+    pub(crate) fn find_journal(&self) -> Result<String, String> {
+        self.root.clone().and_then(journal::find)
+    }
+
     pub(crate) fn live(&self) -> Live {
         Live {
             kernel_log: self.kernel_log.is_ok(),
@@ -162,7 +177,7 @@ impl Host {
             warn!(source = "log files", missing, "not watched");
         }
         if let Err(missing) = &self.journal {
-            info!(source = "journal", missing, "not watched");
+            warn!(source = "journal", missing, "not watched");
         }
     }
 }

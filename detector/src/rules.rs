@@ -204,7 +204,9 @@ impl LogRule {
         match self.origin {
             Origin::KernelLog => (!live.kernel_log).then_some("the kernel log is not read"),
             Origin::File { .. } => (!live.files).then_some("no log file can be followed"),
-            Origin::Journal { .. } => (!live.journal).then_some("there is no journal to read yet"),
+            Origin::Journal { .. } => {
+                (!live.journal).then_some("no journal was found at this agent's start")
+            }
         }
     }
 }

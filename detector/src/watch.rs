@@ -104,12 +104,11 @@ fn missing(host: &Host) -> BTreeMap<SourceName, String> {
     } else {
         host.hooks.first().and_then(why)
     };
-    let journal = host.journal.clone().map(drop);
     let others = [
-        (SourceName::Journal, &journal),
         (SourceName::Kmsg, &host.kernel_log),
         (SourceName::Nvml, &host.nvml),
         (SourceName::File, &host.log_files),
+        (SourceName::Journal, &host.journal),
     ];
     let others = others
         .into_iter()
