@@ -205,7 +205,7 @@ impl LogRule {
             Origin::KernelLog => (!live.kernel_log).then_some("the kernel log is not read"),
             Origin::File { .. } => (!live.files).then_some("no log file can be followed"),
             Origin::Journal { .. } => {
-                (!live.journal).then_some("no journal was found at this agent's start")
+                (!live.journal).then_some("the journal cannot be read")
             }
         }
     }
