@@ -204,9 +204,7 @@ impl LogRule {
         match self.origin {
             Origin::KernelLog => (!live.kernel_log).then_some("the kernel log is not read"),
             Origin::File { .. } => (!live.files).then_some("no log file can be followed"),
-            Origin::Journal { .. } => {
-                (!live.journal).then_some("the journal cannot be read")
-            }
+            Origin::Journal { .. } => (!live.journal).then_some("the journal cannot be read"),
         }
     }
 }
