@@ -1,6 +1,8 @@
 //! Log rules on the systemd journal, in a running detector: a host of the test's own, whose journal the
 //! test writes.
 
+#![expect(clippy::disallowed_methods, reason = "the harness measures deadlines")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
