@@ -114,7 +114,8 @@ pub(crate) fn find(root: PathBuf) -> Result<String, String> {
             .map_err(|error| format!("{error:#}"))
             .and_then(|root| {
                 let found = folder::find(&root);
-                let current = found.current().map(|current| current.path.clone());
+                let current = found.current().next();
+                let current = current.map(|current| current.path.clone());
                 current.ok_or(found.trouble.unwrap_or_default())
             });
         // Who asked may have given up.

@@ -19,8 +19,8 @@ use crate::source::within;
 const BASES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 const MACHINE_ID: &str = "/etc/machine-id";
 const CURRENT: &str = "system.journal";
-/// journald keeps 100 by default.
-const MOST_FILES: usize = 4096;
+/// journald keeps 100 by default; each is open for a moment.
+const MOST_FILES: usize = 400;
 
 /// What is there.
 #[derive(Default)]
@@ -56,9 +56,10 @@ impl Bytes for File {
 }
 
 impl Found {
-    /// The one that journald writes to.
-    pub(super) fn current(&self) -> Option<&FoundFile> {
-        self.files.iter().find(|file| file.current)
+    /// What journald writes to. Two, where it left the disk for memory or has not gone there yet; which
+    /// one it is they do not say.
+    pub(super) fn current(&self) -> impl Iterator<Item = &FoundFile> {
+        self.files.iter().filter(|file| file.current)
     }
 }
 
@@ -72,7 +73,9 @@ pub(super) fn find(root: &File) -> Found {
         }
     };
     let folders = BASES.map(|base| format!("{base}/{machine}"));
-    let paths = BASES.into_iter().chain(folders.iter().map(String::as_str));
+    // In /var/log something happens all the time; when a folder appears there, journald leaves /run.
+    let paths = ["/run/log"].into_iter().chain(BASES);
+    let paths = paths.chain(folders.iter().map(String::as_str));
     for path in paths {
         match within::resolve(root, path, OFlags::DIRECTORY) {
             Ok(folder) => found.folders.extend(folder),
@@ -84,7 +87,7 @@ pub(super) fn find(root: &File) -> Found {
             found.trouble = Some(format!("read {folder}: {error}"));
         }
     }
-    if found.current().is_none() && found.trouble.is_none() {
+    if found.current().next().is_none() && found.trouble.is_none() {
         let [disk, memory] = folders;
         found.trouble = Some(format!(
             "no {CURRENT} in {disk} or {memory}: systemd-journald does not run there, or keeps \
@@ -117,15 +120,24 @@ fn files_of(root: &File, folder: &str, found: &mut Found) -> io::Result<()> {
     let Some(open) = within::resolve(root, folder, OFlags::DIRECTORY)? else {
         return Ok(());
     };
-    for entry in fs::read_dir(within::own_path(&open))?.take(MOST_FILES) {
+    let mut names = vec![CURRENT.to_owned()];
+    for entry in fs::read_dir(within::own_path(&open))? {
         let name = entry?.file_name();
-        let Some(name) = name.to_str().filter(|name| is_of_the_system(name)) else {
-            continue;
-        };
+        names.extend(
+            name.to_str()
+                .filter(|name| is_archive(name))
+                .map(str::to_owned),
+        );
+        if names.len() > MOST_FILES {
+            found.trouble = Some(format!("{folder} has more than {MOST_FILES} files"));
+            break;
+        }
+    }
+    for name in names {
         let path = format!("{folder}/{name}");
         let opened = match within::open_file(root, &path) {
             Ok(Some(file)) => Log::new(file).map_err(|error| error.to_string()),
-            // Rotated away.
+            // Rotated away, or not there.
             Ok(None) => continue,
             Err(error) => Err(error.to_string()),
         };
@@ -141,10 +153,7 @@ fn files_of(root: &File, folder: &str, found: &mut Found) -> io::Result<()> {
     Ok(())
 }
 
-/// `system@....journal` was rotated; one that ends in `~` too, because it was damaged or the machine
-/// was not shut down.
-fn is_of_the_system(name: &str) -> bool {
-    name == CURRENT
-        || (name.starts_with("system@")
-            && (name.ends_with(".journal") || name.ends_with(".journal~")))
+/// `system@....journal` was rotated; with a `~` because it was damaged, or not closed before a boot.
+fn is_archive(name: &str) -> bool {
+    name.starts_with("system@") && (name.ends_with(".journal") || name.ends_with(".journal~"))
 }

@@ -202,21 +202,21 @@ impl Follower {
             return Ok(());
         }
         let found = self.find();
-        let current = found.current().map(FoundFile::id);
+        let current: BTreeSet<Id> = found.current().map(FoundFile::id).collect();
         let there: BTreeSet<Id> = found.files.iter().map(FoundFile::id).collect();
-        if self.first && current.is_some() {
+        if self.first && !current.is_empty() {
             self.first = false;
             self.count_deleted(&found)?;
         }
-        self.missed = match current {
-            Some(_) => 0,
-            None => self.missed.saturating_add(1),
+        self.missed = match current.is_empty() {
+            false => 0,
+            true => self.missed.saturating_add(1),
         };
         if self.missed != 1 || self.first {
-            self.tell(current.is_some(), &found);
+            self.tell(!current.is_empty(), &found);
         }
         for open in &mut self.files {
-            open.current = current == Some(open.log.header().file);
+            open.current = current.contains(&open.log.header().file);
         }
         self.done.retain(|id| there.contains(id));
         for FoundFile { path, current, log } in found.files {
@@ -246,9 +246,8 @@ impl Follower {
                 | WatchFlags::ONLYDIR;
             let folders = found.folders.iter().map(|folder| (folder, names));
             // What journald maps it also tells: `ftruncate` to the same length, four times a second.
-            let current = found
-                .current()
-                .map(|file| (file.log.bytes(), WatchFlags::MODIFY));
+            let current = found.current();
+            let current = current.map(|file| (file.log.bytes(), WatchFlags::MODIFY));
             for (file, flags) in folders.chain(current) {
                 if let Err(error) = inotify::add_watch(inotify, within::own_path(file), flags) {
                     warn!(%error, "changes of the journal are not told");
@@ -263,7 +262,7 @@ impl Follower {
 
     fn tell(&mut self, up: bool, found: &Found) {
         if self.trouble != found.trouble || self.ends.up.load(Ordering::Relaxed) != up {
-            match (&found.trouble, found.current()) {
+            match (&found.trouble, found.current().next()) {
                 (Some(trouble), None) => warn!(trouble, "journal not watched"),
                 (Some(trouble), Some(_)) => warn!(trouble, "a part of the journal is not read"),
                 (None, Some(current)) => info!(path = current.path, "journal watched"),
@@ -292,21 +291,24 @@ impl Follower {
         Ok(())
     }
 
-    /// Oldest first. Wall clocks are set; within a series numbers go forward.
+    /// Oldest first: what is read of a newer one hides what was not of an older. Wall clocks are set;
+    /// within a series numbers go forward.
     fn order(&mut self) {
+        // An empty file has no first entry yet: it begins after all others.
+        let begin = |first: u64| first.wrapping_sub(1);
         let mut begins: BTreeMap<Id, u64> = BTreeMap::new();
         for open in &self.files {
             let header = open.log.header();
-            let begin = begins.entry(header.series).or_insert(u64::MAX);
-            *begin = header.first_realtime.min(*begin);
+            let first = begins.entry(header.series).or_insert(u64::MAX);
+            *first = begin(header.first_realtime).min(*first);
         }
         self.files.sort_by_key(|open| {
             let header = open.log.header();
             (
                 begins.get(&header.series).copied(),
                 header.series,
-                header.first_seqnum,
                 open.current,
+                begin(header.first_seqnum),
             )
         });
     }

@@ -57,11 +57,17 @@ impl<B: Bytes> Log<B> {
         &self.header
     }
 
-    /// Goes to the first entry of this boot, at most `most` before the end; returns how many are left.
+    /// Begins with the first entry of this boot, at most `most` before the end; returns how many there
+    /// are to read.
     pub(super) fn go_back(&mut self, boot: Id, most: u64) -> u64 {
         let entries = self.header.entries;
-        let first = self.first(|_, stamp| stamp.boot == boot);
-        let next = first.max(entries.saturating_sub(most));
+        let next = match self.next {
+            Some(next) => next,
+            None => {
+                let first = self.first(|_, stamp| stamp.boot == boot);
+                first.max(entries.saturating_sub(most))
+            }
+        };
         self.next = Some(next);
         entries.saturating_sub(next)
     }

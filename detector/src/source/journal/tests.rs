@@ -310,6 +310,42 @@ fn entries_that_were_written_between_two_agents_are_read_once() {
 }
 
 #[test]
+fn a_new_file_without_entries_does_not_hide_the_rest_of_the_old_one() {
+    let mut host = Host::watched();
+    host.log("broken 0");
+    assert_eq!(host.lines(1), numbers(0..1));
+    host.restart(|host| {
+        for n in 1..3000 {
+            host.log(&format!("broken {n}"));
+        }
+        host.rotate();
+    });
+    // The thread waits for room in its queue, in the middle of the old one.
+    host.log("broken 3000");
+    assert_eq!(host.lines(3000), numbers(1..3001));
+    host.nothing_comes();
+}
+
+#[test]
+fn a_file_on_disk_that_is_left_alone_does_not_hide_the_one_in_memory() {
+    let mut host = Host::new();
+    fs::create_dir_all(host.root.path().join("run/log")).unwrap();
+    host.start_journald();
+    host.follow(&["kubelet.service"]);
+    host.log("broken 0");
+    assert_eq!(host.lines(1), numbers(0..1));
+    host.folder = MEMORY;
+    host.start_journald();
+    host.log("broken 1");
+    assert_eq!(host.lines(1), numbers(1..2));
+    host.restart(|host| host.log("broken 2"));
+    assert_eq!(host.lines(1), numbers(2..3));
+    host.log("broken 3");
+    assert_eq!(host.lines(1), numbers(3..4));
+    host.nothing_comes();
+}
+
+#[test]
 fn entries_of_one_microsecond_are_told_apart_across_rotation_and_restart() {
     let mut host = Host::watched();
     let at = monotonic();
