@@ -311,19 +311,27 @@ fn entries_that_were_written_between_two_agents_are_read_once() {
 
 #[test]
 fn a_new_file_without_entries_does_not_hide_the_rest_of_the_old_one() {
-    let mut host = Host::watched();
-    host.log("broken 0");
-    assert_eq!(host.lines(1), numbers(0..1));
-    host.restart(|host| {
-        for n in 1..3000 {
-            host.log(&format!("broken {n}"));
-        }
-        host.rotate();
-    });
-    // The thread waits for room in its queue, in the middle of the old one.
-    host.log("broken 3000");
-    assert_eq!(host.lines(3000), numbers(1..3001));
-    host.nothing_comes();
+    for same_series in [true, false] {
+        let mut host = Host::watched();
+        host.log("broken 0");
+        assert_eq!(host.lines(1), numbers(0..1));
+        host.restart(|host| {
+            for n in 1..3000 {
+                host.log(&format!("broken {n}"));
+            }
+            if same_series {
+                host.rotate();
+            } else {
+                host.folder = MEMORY;
+                host.series += 1;
+                host.start_journald();
+            }
+        });
+        // The thread waits for room in its queue, in the middle of the old one.
+        host.log("broken 3000");
+        assert_eq!(host.lines(3000), numbers(1..3001));
+        host.nothing_comes();
+    }
 }
 
 #[test]
