@@ -26,7 +26,7 @@ pub(crate) struct Host {
     pub nvml: Result<(), String>,
     /// Why no log file can be followed.
     pub log_files: Result<(), String>,
-    /// Why the journal cannot be read, where a rule asks for it.
+    /// Why the journal cannot be read; where no rule asks for it nobody looks whether there is one.
     pub journal: Result<(), String>,
     root: Result<PathBuf, String>,
     gpu_driver: bool,

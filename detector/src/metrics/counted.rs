@@ -71,6 +71,36 @@ mod tests {
     use super::*;
     use crate::signal::What;
 
+    /// Waits for something that is not there.
+    struct Waiting;
+
+    impl Source for Waiting {
+        fn name(&self) -> SourceName {
+            SourceName::Journal
+        }
+
+        fn fds(&self) -> Vec<BorrowedFd<'_>> {
+            Vec::new()
+        }
+
+        fn is_up(&self) -> bool {
+            false
+        }
+
+        fn drain(&mut self, _emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_source_that_waits_for_what_it_looks_at_is_not_up() {
+        let metrics = Metrics::default();
+        let mut sources = all(vec![Box::new(Waiting)], &metrics);
+        sources[0].drain(&mut |_| {}).unwrap();
+        let text = metrics.text();
+        assert!(text.contains("source_up{source=\"journal\"} 0\n"), "{text}");
+    }
+
     /// Sees one fault and loses two, then breaks.
     struct Fake;
 
