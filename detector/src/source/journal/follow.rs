@@ -216,6 +216,8 @@ impl Follower {
             self.tell(!current.is_empty(), &found);
         }
         for open in &mut self.files {
+            // It may have been empty.
+            open.log.refresh();
             open.current = current.contains(&open.log.header().file);
         }
         self.done.retain(|id| there.contains(id));

@@ -57,6 +57,15 @@ impl<B: Bytes> Log<B> {
         &self.header
     }
 
+    /// Looks at its header again; one that cannot be read is told of by [`Log::read`].
+    pub(super) fn refresh(&mut self) {
+        if let Ok(header) = format::header(&self.bytes)
+            && header.entries >= self.header.entries
+        {
+            self.header = header;
+        }
+    }
+
     /// Begins with the first entry of this boot, at most `most` before the end; returns how many there
     /// are to read.
     pub(super) fn go_back(&mut self, boot: Id, most: u64) -> u64 {

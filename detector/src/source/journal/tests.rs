@@ -259,6 +259,19 @@ fn rotation_loses_nothing_and_tells_nothing_twice() {
 }
 
 #[test]
+fn files_that_were_opened_empty_keep_their_place() {
+    for _ in 0..5 {
+        let mut host = Host::watched();
+        for n in 0..30 {
+            host.log(&format!("broken {n}"));
+            host.rotate();
+        }
+        assert_eq!(host.lines(30), numbers(0..30));
+        host.nothing_comes();
+    }
+}
+
+#[test]
 fn a_file_that_is_deleted_before_it_was_read_is_read_all_the_same() {
     let mut host = Host::watched();
     let archive = {
