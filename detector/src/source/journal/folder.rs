@@ -28,6 +28,8 @@ pub(super) struct Found {
     /// For inotify: also those in which a folder may appear.
     pub(super) folders: Vec<File>,
     pub(super) files: Vec<FoundFile>,
+    /// One that journald is about to write to has no header yet.
+    pub(super) unfinished: bool,
     /// Why there is no journal, or a file is not among them.
     pub(super) trouble: Option<String>,
 }
@@ -147,7 +149,10 @@ fn files_of(root: &File, folder: &str, found: &mut Found) -> io::Result<()> {
                 path,
                 log,
             }),
-            Err(error) => found.trouble = Some(format!("{path}: {error}")),
+            Err(error) => {
+                found.unfinished |= name == CURRENT;
+                found.trouble = Some(format!("{path}: {error}"));
+            }
         }
     }
     Ok(())

@@ -52,11 +52,13 @@ pub(super) struct Follower {
     place: Option<Place>,
     /// What the reader was told last.
     told: Option<Mark>,
-    /// Lines from before are history.
+    /// Lines from before the agent's start, or the first rule's, are history.
     since: Duration,
+    /// By rules, whether they name a unit or not.
+    asked: bool,
     /// What is there is not known yet.
     first: bool,
-    /// Looks in a row that found no file that journald writes to.
+    /// Looks in a row that did not find what journald writes to.
     missed: u32,
     /// Absent where the host has no watch left: then everything is looked at every `RETRY`.
     inotify: Option<OwnedFd>,
@@ -76,6 +78,8 @@ struct Open {
 const RETRY: Duration = Duration::from_secs(2);
 /// Between the two halves of a rotation.
 const ROTATION: Duration = Duration::from_millis(100);
+/// A journal that is rotated that often while it is looked at is looked at again soon.
+const MOST_LOOKS: usize = 5;
 /// What is read of the time before anybody watched.
 const HISTORY: u64 = 10_000;
 /// Entries get younger while they are read.
@@ -96,7 +100,8 @@ impl Follower {
             done: BTreeSet::new(),
             place: None,
             told: None,
-            since: Duration::ZERO,
+            since: clock::boot(),
+            asked: false,
             first: true,
             missed: 0,
             inotify: None,
@@ -165,6 +170,10 @@ impl Follower {
     }
 
     fn take(&mut self, Orders { rules, left }: Orders) {
+        if self.asked && self.units.is_empty() {
+            self.since = clock::boot();
+        }
+        self.asked = true;
         self.units = rules.units().map(str::to_owned).collect();
         self.rules = rules;
         if let Some((since, mark)) = left {
@@ -180,9 +189,6 @@ impl Follower {
             (self.first, self.missed) = (true, 0);
             self.report(true);
             return;
-        }
-        if self.first && self.place.is_none() {
-            self.since = clock::boot();
         }
         let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
         match inotify::init(flags) {
@@ -202,15 +208,16 @@ impl Follower {
             return Ok(());
         }
         let found = self.find();
-        let current: BTreeSet<Id> = found.current().map(FoundFile::id).collect();
+        let current = ids(&found);
         let there: BTreeSet<Id> = found.files.iter().map(FoundFile::id).collect();
         if self.first && !current.is_empty() {
             self.first = false;
             self.count_deleted(&found)?;
         }
-        self.missed = match current.is_empty() {
-            false => 0,
-            true => self.missed.saturating_add(1),
+        self.missed = if current.is_empty() || found.unfinished {
+            self.missed.saturating_add(1)
+        } else {
+            0
         };
         if self.missed != 1 || self.first {
             self.tell(!current.is_empty(), &found);
@@ -235,7 +242,7 @@ impl Follower {
         Ok(())
     }
 
-    /// The watches first: what happens after them is told.
+    /// The watches first: what happens after them is told. Until nothing new was found to be watched.
     fn find(&self) -> Found {
         let Some(inotify) = &self.inotify else {
             return folder::find(&self.root);
@@ -256,9 +263,15 @@ impl Follower {
                 }
             }
         };
-        watch(&folder::find(&self.root));
-        let found = folder::find(&self.root);
-        watch(&found);
+        let mut found = folder::find(&self.root);
+        for _ in 0..MOST_LOOKS {
+            watch(&found);
+            let before = (found.folders.len(), ids(&found));
+            found = folder::find(&self.root);
+            if before == (found.folders.len(), ids(&found)) {
+                break;
+            }
+        }
         found
     }
 
@@ -457,6 +470,10 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+fn ids(found: &Found) -> BTreeSet<Id> {
+    found.current().map(FoundFile::id).collect()
 }
 
 /// Takes all events; true when one of them is more than an append.

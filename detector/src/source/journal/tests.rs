@@ -216,6 +216,7 @@ fn what_was_there_before_the_first_agent_is_history() {
     host.rotate();
     host.log("broken 2");
     thread::sleep(Duration::from_millis(2));
+    host.source = JournalSource::start(host.root.path()).unwrap();
     host.follow(&["kubelet.service"]);
     host.log("broken 3");
     let signals = host.signals(3);
