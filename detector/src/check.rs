@@ -38,6 +38,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
     if config.rules.conditions(live).contains(&runtime) {
         monitored.push(runtime);
     }
+    let journal = host.find_journal();
     let nvml = match &host.nvml {
         Ok(()) => nvml(&mut host.sources),
         Err(why) => Err(why.clone()),
@@ -54,6 +55,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
     let classes = classes::found(&host.hooks, kernel_log.is_ok());
     rows.push(Row::new("source kernel log".to_owned(), kernel_log));
     rows.push(Row::new("source NVML".to_owned(), nvml));
+    rows.push(Row::new("source journal".to_owned(), journal));
     rows.extend(ConditionType::ALL.into_iter().map(|condition| {
         let watched = if monitored.contains(&condition) {
             Ok("published".to_owned())
@@ -173,6 +175,7 @@ pub(crate) fn config(path: &Path, format: Format) -> anyhow::Result<bool> {
     let live = Live {
         kernel_log: true,
         files: true,
+        journal: true,
     };
     let rules = result.iter().flat_map(|config| config.rules.iter());
     let unwatched: Vec<_> = rules

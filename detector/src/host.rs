@@ -1,5 +1,7 @@
 //! Opens the sources that this host supports, and says what the others miss.
 
+use std::path::PathBuf;
+
 use tracing::{info, warn};
 
 use crate::args::{Interval, SourceArgs};
@@ -7,10 +9,12 @@ use crate::config::Config;
 use crate::probe;
 use crate::reason::ConditionType;
 use crate::rules::Live;
+use crate::signal::SourceName;
 use crate::source::Source;
 use crate::source::blocked::BlockedSource;
 use crate::source::bpf::{BpfSource, Hook, HookStatus};
 use crate::source::file::FileSource;
+use crate::source::journal::{self, JournalSource};
 use crate::source::kmsg::KmsgSource;
 use crate::source::nvml::{self, NvmlSource};
 
@@ -23,6 +27,9 @@ pub(crate) struct Host {
     pub nvml: Result<(), String>,
     /// Why no log file can be followed.
     pub log_files: Result<(), String>,
+    /// Why the journal cannot be read; where no rule asks for it nobody looks whether there is one.
+    pub journal: Result<(), String>,
+    root: Result<PathBuf, String>,
     gpu_driver: bool,
 }
 
@@ -71,16 +78,33 @@ impl Host {
         } else {
             off("sources.nvml")
         };
-        let log_files = probe::find_host_root(&args.host_proc)
-            .and_then(FileSource::start)
-            .map(|source| sources.push(Box::new(source)))
-            .map_err(|error| format!("{error:#}"));
+        let root = probe::find_host_root(&args.host_proc).map_err(|error| format!("{error:#}"));
+        let log_files = root.clone().and_then(|root| {
+            FileSource::start(root)
+                .map(|source| sources.push(Box::new(source)))
+                .map_err(|error| format!("{error:#}"))
+        });
+        // Also where there is no journal: it may come later.
+        let journal = root.clone().and_then(|root| {
+            JournalSource::start(&root)
+                .map(|source| sources.push(Box::new(source)))
+                .map_err(|error| format!("{error:#}"))
+        });
+        // No disk is touched for what nobody asks for.
+        let journal = match (journal, &root) {
+            (Ok(()), Ok(root)) if config.rules.units().next().is_some() => {
+                journal::find(root.clone()).map(drop)
+            }
+            (started, _) => started,
+        };
         Self {
             sources,
             hooks,
             kernel_log,
             nvml,
             log_files,
+            journal,
+            root,
             gpu_driver: nvml::driver_loaded(&args.host_sys),
         }
     }
@@ -110,16 +134,27 @@ impl Host {
             .collect()
     }
 
-    /// Whether there is anything to wait for. Log files alone count only where a rule names one.
+    /// Whether there is anything to wait for. Log files and the journal count only where a rule names
+    /// one of them.
     pub(crate) fn watches_nothing(&self, config: &Config) -> bool {
-        let others = self.sources.len() - usize::from(self.log_files.is_ok());
-        others == 0 && (self.log_files.is_err() || config.rules.files().next().is_none())
+        let counts = |source: SourceName| match source {
+            SourceName::File => config.rules.files().next().is_some(),
+            SourceName::Journal => config.rules.units().next().is_some(),
+            SourceName::Bpf | SourceName::Kmsg | SourceName::Nvml => true,
+        };
+        !self.sources.iter().any(|source| counts(source.name()))
+    }
+
+    /// The file that journald writes to, or why there is none.
+    pub(crate) fn find_journal(&self) -> Result<String, String> {
+        self.root.clone().and_then(journal::find)
     }
 
     pub(crate) fn live(&self) -> Live {
         Live {
             kernel_log: self.kernel_log.is_ok(),
             files: self.log_files.is_ok(),
+            journal: self.journal.is_ok(),
         }
     }
 
@@ -154,6 +189,9 @@ impl Host {
         }
         if let Err(missing) = &self.log_files {
             warn!(source = "log files", missing, "not watched");
+        }
+        if let Err(missing) = &self.journal {
+            warn!(source = "journal", missing, "not watched");
         }
     }
 }

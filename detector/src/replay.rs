@@ -131,9 +131,9 @@ impl<'a> Replay<'a> {
     }
 
     fn signals(&self, line: &SavedLine) -> Vec<What> {
-        let (origin, text) = (&line.origin, line.text.as_str());
+        let text = line.text.as_str();
         let mut signals = Vec::new();
-        if *origin == Origin::KernelLog {
+        if line.origin == Origin::KernelLog {
             if line.facility != 0 {
                 return signals;
             }
@@ -146,7 +146,9 @@ impl<'a> Replay<'a> {
             };
             signals.extend(grammar::read(&record).map(|what| self.confirm(what)));
         }
-        signals.extend(self.config.rules.read(origin, text.as_bytes()));
+        for origin in [&line.origin].into_iter().chain(&line.also) {
+            signals.extend(self.config.rules.read(origin, text.as_bytes()));
+        }
         signals
     }
 

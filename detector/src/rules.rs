@@ -45,6 +45,7 @@ impl LogRule {
 pub(crate) struct Live {
     pub kernel_log: bool,
     pub files: bool,
+    pub journal: bool,
 }
 
 /// The rules, compiled: one pass over a line for all that look at its log.
@@ -67,6 +68,27 @@ const SET_SIZE: usize = 16 << 20;
 /// For the states that have been visited; a set that needs more starts anew, still in linear time.
 const CACHE_SIZE: usize = 2 << 20;
 const LINE_SHOWN: usize = 256;
+
+/// As systemd names it: `kubelet` is `kubelet.service`.
+pub(crate) fn unit_name(name: &str) -> String {
+    const TYPES: [&str; 11] = [
+        "service",
+        "socket",
+        "device",
+        "mount",
+        "automount",
+        "swap",
+        "target",
+        "path",
+        "timer",
+        "slice",
+        "scope",
+    ];
+    match name.rsplit_once('.') {
+        Some((_, kind)) if TYPES.contains(&kind) => name.to_owned(),
+        _ => format!("{name}.service"),
+    }
+}
 
 pub(crate) fn check_pattern(pattern: &str) -> Result<(), String> {
     let regex = RegexBuilder::new(pattern)
@@ -158,6 +180,14 @@ impl LogRules {
         })
     }
 
+    /// Of the journal.
+    pub(crate) fn units(&self) -> impl Iterator<Item = &str> {
+        self.by_origin.keys().filter_map(|origin| match origin {
+            Origin::Journal { unit } => Some(unit.as_str()),
+            Origin::KernelLog | Origin::File { .. } => None,
+        })
+    }
+
     /// The conditions that some rule looks after whose log is read.
     pub(crate) fn conditions(&self, live: Live) -> BTreeSet<ConditionType> {
         let watched = self
@@ -174,7 +204,7 @@ impl LogRule {
         match self.origin {
             Origin::KernelLog => (!live.kernel_log).then_some("the kernel log is not read"),
             Origin::File { .. } => (!live.files).then_some("no log file can be followed"),
-            Origin::Journal { .. } => Some("this version does not read the journal"),
+            Origin::Journal { .. } => (!live.journal).then_some("the journal cannot be read"),
         }
     }
 }

@@ -262,10 +262,13 @@ pub(crate) enum SourceName {
     Nvml,
     /// Log files that rules look at.
     File,
+    /// The systemd journal, where rules look at it.
+    Journal,
 }
 
 impl SourceName {
-    pub(crate) const ALL: [Self; 4] = [Self::Bpf, Self::Kmsg, Self::Nvml, Self::File];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Bpf, Self::Kmsg, Self::Nvml, Self::File, Self::Journal];
 
     /// For the state file and metrics.
     pub(crate) fn name(self) -> &'static str {
@@ -274,6 +277,7 @@ impl SourceName {
             Self::Kmsg => "kernelLog",
             Self::Nvml => "nvml",
             Self::File => "files",
+            Self::Journal => "journal",
         }
     }
 }

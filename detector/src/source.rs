@@ -12,12 +12,15 @@ use std::time::Duration;
 use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName};
 
+mod bell;
 pub(crate) mod blocked;
 pub(crate) mod bpf;
 pub(crate) mod file;
+pub(crate) mod journal;
 pub(crate) mod kmsg;
 pub(crate) mod nvml;
 mod pci;
+mod within;
 
 /// Something that can be waited for and then drained without blocking.
 pub(crate) trait Source {
@@ -25,6 +28,11 @@ pub(crate) trait Source {
 
     /// Readable when [`Source::drain`] has something to do.
     fn fds(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// Whether it can see anything now; some wait for what they look at.
+    fn is_up(&self) -> bool {
+        true
+    }
 
     /// How far it has read each log, by the log's name, where it can go on from there.
     fn positions(&self) -> BTreeMap<String, u64> {

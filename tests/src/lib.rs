@@ -14,6 +14,9 @@ pub mod daemon;
 pub mod faults;
 pub mod fleet;
 pub mod gpu_node;
+/// The detector's own tests have it too.
+#[path = "../../detector/src/source/journal/tests/writer.rs"]
+pub mod journal_file;
 pub mod kubelet;
 pub mod leftovers;
 pub mod link;

@@ -14,6 +14,8 @@ mod forged;
 mod host;
 #[path = "kernel/hung_task.rs"]
 mod hung_task;
+#[path = "kernel/journal.rs"]
+mod journal;
 #[path = "kernel/live.rs"]
 mod live;
 #[path = "kernel/net_drop.rs"]
@@ -54,7 +56,7 @@ fn main() {
     ];
     let tests = tests
         .into_iter()
-        .chain([host::TESTS, live::TESTS, undone::TESTS])
+        .chain([host::TESTS, journal::TESTS, live::TESTS, undone::TESTS])
         .flatten();
     let trials = tests
         .map(|&(name, needs, test)| trial(name, support.missing(needs), test))

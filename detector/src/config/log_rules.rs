@@ -7,7 +7,7 @@ use super::item::{Item, Object};
 use super::reasons;
 use crate::core::{Override, Settings};
 use crate::reason::{ConditionType, LONGEST_NAME, Severity, intern, is_reason_name};
-use crate::rules::{LogRule, LogRules, Origin};
+use crate::rules::{LogRule, LogRules, Origin, unit_name};
 
 const KEYS: &[&str] = &[
     "name",
@@ -23,6 +23,8 @@ const KEYS: &[&str] = &[
 ];
 const MOST_RULES: usize = 128;
 const MOST_FILES: usize = 32;
+/// `UNIT_NAME_MAX` of systemd, with room for a type.
+const LONGEST_UNIT: usize = 240;
 const LONGEST_PATTERN: usize = 1024;
 
 #[derive(Clone, Copy)]
@@ -131,10 +133,15 @@ fn origin(kind: SourceKind, object: &Object<'_>, errors: &mut Errors) -> Option<
         }
         SourceKind::Journal => {
             refuse(path, "file", errors);
-            let unit = object.required("unit", errors)?.text(errors)?;
-            Some(Origin::Journal {
-                unit: unit.to_owned(),
-            })
+            let item = object.required("unit", errors)?;
+            let unit = item.text(errors)?;
+            let fits = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
+            if unit.len() > LONGEST_UNIT || !unit.bytes().all(fits) {
+                item.error(errors, "one unit as `systemctl` names it: no wildcards");
+                return None;
+            }
+            let unit = unit_name(unit);
+            Some(Origin::Journal { unit })
         }
         SourceKind::File => {
             refuse(unit, "journal", errors);

@@ -243,6 +243,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 SourceName::Kmsg => "the kernel log",
                 SourceName::Nvml => "NVML",
                 SourceName::File => "log files",
+                SourceName::Journal => "the journal",
             };
             let message = format!("{count} records of {name} were lost");
             sighting(

@@ -36,6 +36,10 @@ impl Source for Counted {
         self.source.fds()
     }
 
+    fn is_up(&self) -> bool {
+        self.source.is_up()
+    }
+
     fn positions(&self) -> BTreeMap<String, u64> {
         self.source.positions()
     }
@@ -54,9 +58,8 @@ impl Source for Counted {
             counts.signal(&signal);
             emit(signal);
         });
-        if drained.is_err() {
-            counts.up.store(false, Ordering::Relaxed);
-        }
+        let up = drained.is_ok() && self.source.is_up();
+        counts.up.store(up, Ordering::Relaxed);
         drained
     }
 }
@@ -67,6 +70,36 @@ mod tests {
 
     use super::*;
     use crate::signal::What;
+
+    /// Waits for something that is not there.
+    struct Waiting;
+
+    impl Source for Waiting {
+        fn name(&self) -> SourceName {
+            SourceName::Journal
+        }
+
+        fn fds(&self) -> Vec<BorrowedFd<'_>> {
+            Vec::new()
+        }
+
+        fn is_up(&self) -> bool {
+            false
+        }
+
+        fn drain(&mut self, _emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_source_that_waits_for_what_it_looks_at_is_not_up() {
+        let metrics = Metrics::default();
+        let mut sources = all(vec![Box::new(Waiting)], &metrics);
+        sources[0].drain(&mut |_| {}).unwrap();
+        let text = metrics.text();
+        assert!(text.contains("source_up{source=\"journal\"} 0\n"), "{text}");
+    }
 
     /// Sees one fault and loses two, then breaks.
     struct Fake;

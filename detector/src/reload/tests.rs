@@ -148,6 +148,7 @@ impl Agent {
         let live = Live {
             kernel_log: false,
             files: true,
+            journal: false,
         };
         config.feed(live);
         let config = Arc::new(config);

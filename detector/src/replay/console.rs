@@ -20,6 +20,7 @@ pub(super) fn read(line: &str, number: u64) -> Option<SavedLine> {
     }
     let saved = |facility, level, at, text: &str| SavedLine {
         origin: Origin::KernelLog,
+        also: None,
         facility,
         level,
         at,

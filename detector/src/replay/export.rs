@@ -21,8 +21,10 @@ pub(super) struct Entry {
     /// When the journal got it, and when it was sent: since boot.
     received: Option<Duration>,
     sent: Option<Duration>,
-    identifier: Option<String>,
     unit: Option<String>,
+    /// The unit of which it tells: believed of process 1.
+    about: Option<String>,
+    init: bool,
 }
 
 impl Entry {
@@ -36,8 +38,9 @@ impl Entry {
             b"PRIORITY" => self.priority = text().parse().ok(),
             b"__MONOTONIC_TIMESTAMP" => self.received = micros(),
             b"_SOURCE_MONOTONIC_TIMESTAMP" => self.sent = micros(),
-            b"SYSLOG_IDENTIFIER" => self.identifier = Some(text()),
             b"_SYSTEMD_UNIT" => self.unit = Some(text()),
+            b"UNIT" => self.about = Some(text()),
+            b"_PID" => self.init = value == b"1",
             _other => {}
         }
     }
@@ -47,16 +50,14 @@ impl Entry {
         let origin = if self.kernel {
             Origin::KernelLog
         } else {
-            // `kubelet.service` is written `kubelet` in rules.
-            let unit = self.unit.as_deref();
-            let unit = unit.map(|unit| unit.strip_suffix(".service").unwrap_or(unit));
-            let unit = unit.map(str::to_owned).or(self.identifier);
             Origin::Journal {
-                unit: unit.unwrap_or_default(),
+                unit: self.unit.unwrap_or_default(),
             }
         };
+        let about = self.about.filter(|_| self.init);
         Some(SavedLine {
             origin,
+            also: about.map(|unit| Origin::Journal { unit }),
             facility: self.facility.unwrap_or(0),
             level: self.priority,
             at: self.sent.or(self.received),
@@ -85,9 +86,23 @@ mod tests {
             (lines[0].level, lines[0].at, lines[0].number),
             (Some(2), Some(Duration::from_secs(9)), 6)
         );
-        let unit = "kubelet".to_owned();
+        let unit = "kubelet.service".to_owned();
         assert_eq!(lines[1].origin, Origin::Journal { unit });
         assert_eq!((lines[1].text.as_str(), lines[1].number), ("two\nl", 10));
+    }
+
+    #[test]
+    fn what_systemd_says_about_a_unit_is_that_units_too() {
+        let about = |pid: &str| {
+            let input = format!(
+                "__CURSOR=s=1\n_PID={pid}\n_SYSTEMD_UNIT=init.scope\nUNIT=a.service\nMESSAGE=x\n\n"
+            );
+            let mut lines = Saved::new(input.as_bytes());
+            lines.next().unwrap().unwrap().also
+        };
+        let unit = "a.service".to_owned();
+        assert_eq!(about("1"), Some(Origin::Journal { unit }));
+        assert_eq!(about("11"), None, "anybody can send the field");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::console;
 use super::export::Entry;
 use super::saved::SavedLine;
-use crate::rules::Origin;
+use crate::rules::{Origin, unit_name};
 
 /// None where the object is not such a line.
 pub(super) fn read(line: &str, number: u64) -> Option<SavedLine> {
@@ -33,7 +33,7 @@ pub(super) fn read(line: &str, number: u64) -> Option<SavedLine> {
             })
         }
         "journal" => {
-            let unit = string("unit").unwrap_or_default().to_owned();
+            let unit = unit_name(string("unit").unwrap_or_default());
             Some(of(Origin::Journal { unit }, at, text, number))
         }
         "file" => {
@@ -47,6 +47,7 @@ pub(super) fn read(line: &str, number: u64) -> Option<SavedLine> {
 fn of(origin: Origin, at: Option<Duration>, text: &str, number: u64) -> SavedLine {
     SavedLine {
         origin,
+        also: None,
         facility: 0,
         level: None,
         at,
@@ -86,7 +87,7 @@ mod tests {
             (Some(2), Some(Duration::from_millis(12_500)))
         );
         let journal = read(r#"{"source":"journal","unit":"kubelet","line":"x"}"#);
-        let unit = "kubelet".to_owned();
+        let unit = "kubelet.service".to_owned();
         assert_eq!(journal.origin, Origin::Journal { unit });
         let file = read(r#"{"source":"file","path":"/var/log/x.log","line":"x"}"#);
         let path = "/var/log/x.log".to_owned();

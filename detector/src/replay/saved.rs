@@ -13,6 +13,8 @@ const LINE_LIMIT: usize = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SavedLine {
     pub(super) origin: Origin,
+    /// The unit of which systemd tells in a line of its own.
+    pub(super) also: Option<Origin>,
     /// Of the kernel log; 0 is the kernel itself.
     pub(super) facility: u32,
     /// Absent where the form does not tell.

@@ -81,10 +81,11 @@ fn a_pattern_that_is_slow_elsewhere_is_linear_here() {
 }
 
 #[test]
-fn a_journal_rule_is_not_watched_and_makes_nothing_watched() {
+fn a_rule_whose_log_is_not_read_is_not_watched_and_makes_nothing_watched() {
     let live = Live {
         kernel_log: true,
         files: false,
+        journal: false,
     };
     let journal = Origin::Journal {
         unit: "u".to_owned(),
@@ -92,14 +93,34 @@ fn a_journal_rule_is_not_watched_and_makes_nothing_watched() {
     let rules = LogRules::new(vec![rule("j", journal, "x"), rule("f", file("/a"), "x")]).unwrap();
     assert!(rules.iter().all(|rule| rule.unwatched(live).is_some()));
     assert!(rules.conditions(live).is_empty());
-    let live = Live {
-        files: true,
-        ..live
-    };
-    assert_eq!(
-        rules.conditions(live),
-        BTreeSet::from([ConditionType::StorageReady])
-    );
+    for live in [
+        Live {
+            files: true,
+            ..live
+        },
+        Live {
+            journal: true,
+            ..live
+        },
+    ] {
+        assert_eq!(
+            rules.conditions(live),
+            BTreeSet::from([ConditionType::StorageReady])
+        );
+    }
+}
+
+#[test]
+fn a_unit_without_a_type_is_a_service() {
+    for (name, full) in [
+        ("kubelet", "kubelet.service"),
+        ("kubelet.service", "kubelet.service"),
+        ("init.scope", "init.scope"),
+        ("getty@tty1", "getty@tty1.service"),
+        ("a.b", "a.b.service"),
+    ] {
+        assert_eq!(unit_name(name), full);
+    }
 }
 
 proptest! {

@@ -10,11 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::Errno;
 use tracing::warn;
 
 use super::Source;
+use super::bell::{event, ring, silence};
 use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName};
 
@@ -82,28 +81,6 @@ impl FileSource {
             left: BTreeMap::new(),
             places: BTreeMap::new(),
         })
-    }
-}
-
-fn event() -> anyhow::Result<OwnedFd> {
-    eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).context("make an eventfd")
-}
-
-/// Makes the descriptor readable. EAGAIN: it is already.
-fn ring(event: &OwnedFd) {
-    if let Err(error) = rustix::io::write(event, &1u64.to_ne_bytes())
-        && error != Errno::AGAIN
-    {
-        warn!(%error, "an eventfd could not be written");
-    }
-}
-
-/// Takes what [`ring`] wrote.
-fn silence(event: &OwnedFd) -> anyhow::Result<()> {
-    let mut counter = [0; 8];
-    match rustix::io::read(event, &mut counter) {
-        Ok(_) | Err(Errno::AGAIN) => Ok(()),
-        Err(error) => Err(error).context("read an eventfd"),
     }
 }
 

@@ -276,7 +276,7 @@ impl View {
                 .column(style, &format!("{lost} lost"), 7);
             rows.push(match source {
                 SourceName::Bpf => row.text(Style::Faint, &self.attached()),
-                SourceName::Kmsg | SourceName::Nvml | SourceName::File => row,
+                SourceName::Kmsg | SourceName::Nvml | SourceName::File | SourceName::Journal => row,
             });
             if source == SourceName::Bpf {
                 rows.extend(self.detached());

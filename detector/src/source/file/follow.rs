@@ -13,16 +13,17 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
-use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::place::Place;
 use super::tail::{self, Read, Tail};
-use super::{Orders, Seen, ring, silence};
+use super::{Orders, Seen};
 use crate::clock;
 use crate::rules::{LogRules, Origin};
 use crate::signal::{Signal, SourceName, What};
+use crate::source::bell::{ring, silence};
+use crate::source::within;
 
 pub(super) struct Follower {
     root: File,
@@ -65,11 +66,8 @@ impl Follower {
         queue: SyncSender<Seen>,
         wake: Arc<OwnedFd>,
     ) -> anyhow::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = open(&root, flags, Mode::empty())
-            .with_context(|| format!("open the host's root {}", root.display()))?;
         Ok(Self {
-            root: root.into(),
+            root: within::root(&root)?,
             rules: Arc::default(),
             orders,
             nudge,
@@ -326,7 +324,7 @@ fn watch_directory(inotify: &OwnedFd, root: &File, path: &str) -> std::io::Resul
         | WatchFlags::MOVED_FROM
         | WatchFlags::DELETE
         | WatchFlags::ONLYDIR;
-    inotify::add_watch(inotify, tail::own_path(&directory), flags)?;
+    inotify::add_watch(inotify, within::own_path(&directory), flags)?;
     Ok(())
 }
 

@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
 use super::lines::Lines;
+use crate::source::within;
 
 /// Which file it is, whatever its name.
 pub(super) type Identity = (u64, u64);
@@ -31,21 +30,11 @@ pub(super) enum Read {
 const CHUNK: usize = 64 << 10;
 
 impl Tail {
-    /// As `path` leads to it inside of `root`; None: nothing is there. Only a regular file: opening a
-    /// FIFO or a device can block or do something.
+    /// As `path` leads to it inside of `root`; None: nothing is there.
     pub(super) fn open(root: &File, path: &str) -> io::Result<Option<Self>> {
-        let Some(place) = resolve(root, path, OFlags::empty())? else {
+        let Some(file) = within::open_file(root, path)? else {
             return Ok(None);
         };
-        let kind = FileType::from_raw_mode(fstat(&place)?.st_mode);
-        if kind != FileType::RegularFile {
-            return Err(io::Error::other(format!("not a regular file: {kind:?}")));
-        }
-        let file = File::from(open(
-            own_path(&place),
-            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?);
         let metadata = file.metadata()?;
         Ok(Some(Self {
             identity: (metadata.dev(), metadata.ino()),
@@ -95,31 +84,12 @@ impl Tail {
 
     /// A name for inotify.
     pub(super) fn own_path(&self) -> PathBuf {
-        own_path(&self.file)
+        within::own_path(&self.file)
     }
 }
 
 /// The directory in which the name stands, for inotify.
 pub(super) fn directory(root: &File, path: &str) -> io::Result<Option<File>> {
     let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
-    resolve(root, &parent.to_string_lossy(), OFlags::DIRECTORY)
-}
-
-/// Symbolic links too lead to places inside of `root` only: it can be another mount namespace's.
-fn resolve(root: &File, path: &str, more: OFlags) -> io::Result<Option<File>> {
-    let relative = match path.trim_start_matches('/') {
-        "" => ".",
-        relative => relative,
-    };
-    let flags = OFlags::PATH | OFlags::CLOEXEC | more;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match openat2(root, relative, flags, Mode::empty(), resolve) {
-        Ok(fd) => Ok(Some(fd.into())),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-pub(super) fn own_path(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    within::resolve(root, &parent.to_string_lossy(), OFlags::DIRECTORY)
 }
