@@ -30,6 +30,8 @@ pub(crate) enum What {
         sectors: u32,
         /// Failed requests of the disk since the last record; the others are of this one.
         count: u64,
+        /// What lies on top of the disk: `md0`, `dm-0 (vg-data)`.
+        above: Vec<String>,
     },
     /// A process is ended by a signal that it does not handle (`signal:signal_deliver`).
     Crash { task: Task, signal: u32, count: u64 },

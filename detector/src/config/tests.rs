@@ -158,6 +158,7 @@ fn io_error(name: Option<&str>) -> What {
         sector: 0,
         sectors: 8,
         count: 1,
+        above: Vec::new(),
     }
 }
 

@@ -97,10 +97,15 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             sector,
             sectors,
             count,
+            above,
         } => {
             let device = disk_label(&disk);
+            let above = match above.as_slice() {
+                [] => String::new(),
+                above => format!(", on which {} lies", above.join(", ")),
+            };
             let message = format!(
-                "{} of {sectors} sectors at sector {sector} failed on {device}: {} (errno {errno})",
+                "{} of {sectors} sectors at sector {sector} failed on {device}{above}: {} (errno {errno})",
                 operation_label(operation),
                 class_label(class)
             );

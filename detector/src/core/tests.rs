@@ -68,6 +68,7 @@ fn io_error(disk: &str) -> What {
         sector: 8,
         sectors: 8,
         count: 1,
+        above: Vec::new(),
     }
 }
 

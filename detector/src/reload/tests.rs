@@ -111,6 +111,7 @@ impl Source for BrokenDisks {
                     sector: 0,
                     sectors: 8,
                     count: 1,
+                    above: Vec::new(),
                 },
             });
         }

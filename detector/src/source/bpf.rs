@@ -257,19 +257,26 @@ impl BpfSource {
                 sector,
                 sectors,
                 count,
-            } => What::BlockError {
-                disk: Disk {
-                    major: device.0,
-                    minor: device.1,
-                    name: self.names.disk(device),
-                },
-                operation,
-                class,
-                errno,
-                sector,
-                sectors,
-                count,
-            },
+            } => {
+                let name = self.names.disk(device);
+                What::BlockError {
+                    above: name
+                        .as_deref()
+                        .map(|name| self.names.above(name))
+                        .unwrap_or_default(),
+                    disk: Disk {
+                        major: device.0,
+                        minor: device.1,
+                        name,
+                    },
+                    operation,
+                    class,
+                    errno,
+                    sector,
+                    sectors,
+                    count,
+                }
+            }
             decode::What::PacketDrops {
                 reason,
                 count,

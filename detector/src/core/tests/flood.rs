@@ -1,7 +1,7 @@
 //! A flood: bounded memory, exact counts, and a Fatal finding that it does not hold up.
 
 use super::*;
-use crate::signal::SourceName;
+use crate::signal::{LogFault, SourceName};
 
 /// Ten seconds of 10,000 a second.
 const SIGNALS: u32 = 100_000;
@@ -60,4 +60,66 @@ fn in_a_flood_a_fatal_finding_turns_its_condition_at_once() {
     core.step(signal(read_only_line("sda1"), at(12)), at(12));
     let outputs = core.step(evidence("sda1", read_only(true)), at(12));
     assert!(!storage(&outputs).unwrap().healthy);
+}
+
+/// One signal for each of 100,000 pids, cgroups, devices and network namespaces.
+#[test]
+fn memory_is_bounded_whatever_there_are_many_of() {
+    let in_pod = |number: u32| Task {
+        pid: number,
+        comm: format!("c{number}"),
+        workload: Some(Workload {
+            cgroup: format!("kubepods/pod{number}"),
+            pod_uid: Some(format!("{number}")),
+            container_id: None,
+        }),
+    };
+    let floods: [fn(u32, Task) -> What; 6] = [
+        |_, victim| What::OomKill {
+            victim,
+            limit: crate::signal::OomLimit::Container,
+        },
+        |_, task| What::Crash {
+            task,
+            signal: 11,
+            count: 1,
+        },
+        |_, task| What::HungTask { task },
+        |number, _| io_error(&format!("d{number}")),
+        |number, _| What::Traced {
+            fault: LogFault::on_device(Reason::ScsiError, format!("d{number}"), "m".to_owned()),
+            count: 1,
+        },
+        |number, _| What::PacketDrops {
+            reason: "NOMEM".to_owned(),
+            count: 100,
+            window: Duration::from_secs(1),
+            interface: None,
+            local_port: None,
+            netns: Some(number),
+            workload: None,
+        },
+    ];
+    for (kind, flood) in floods.into_iter().enumerate() {
+        let mut core = started();
+        let mut sent = 0;
+        for number in 0..SIGNALS {
+            let what = flood(number, in_pod(number));
+            sent += if matches!(what, What::PacketDrops { .. }) {
+                100
+            } else {
+                1
+            };
+            core.step(signal(what, at(10)), at(10));
+        }
+        let findings = core.findings.iter();
+        let told: u64 = findings.map(|(_, open)| open.finding.count).sum();
+        assert_eq!(told, sent, "{kind}");
+        assert!(
+            core.findings.iter().count() <= MOST_PER_REASON + 1,
+            "{kind}"
+        );
+        assert!(core.twice.len() <= MOST_PER_REASON, "{kind}");
+        assert!(core.findings.openings().len() <= 1024, "{kind}");
+    }
 }

@@ -15,6 +15,10 @@ impl Names for Host {
         (device == (7, 1)).then(|| "sda1".to_owned())
     }
 
+    fn above(&self, _disk: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     fn mount_point(&self, device: (u32, u32)) -> Option<String> {
         (device == (7, 1)).then(|| "/data".to_owned())
     }
