@@ -197,3 +197,19 @@ pub struct CopyRule {
     /// Bits of the 8 bytes at `entity_offset` that belong to that field.
     pub entity_mask: u64,
 }
+
+/// Bytes of a line of the kernel log that are copied. A power of two.
+pub const LINE_BYTES: usize = 512;
+/// Beginnings of lines that the filter can hold.
+pub const MOST_BEGINNINGS: u32 = 256;
+
+/// A line of the kernel log, as `printk:console` saw it. In a ring of its own.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct LineRecord {
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub boot_ns: u64,
+    /// How many bytes of `text` there are.
+    pub length: u64,
+    pub text: [u8; LINE_BYTES],
+}

@@ -14,6 +14,7 @@
 mod block_io;
 mod blocked;
 mod cgroup;
+mod console;
 mod copied;
 mod crash;
 mod hung_task;

@@ -38,8 +38,20 @@ impl Host {
         let args = &effective(flags, config);
         let off = |key| Err(format!("turned off by the configuration ({key}.enabled)"));
         let mut sources: Vec<Box<dyn Source + Send>> = Vec::new();
+        let mut copies = None;
         let hooks = match BpfSource::load(args) {
             Ok((source, mut hooks)) => {
+                let console = |status: &&mut HookStatus| {
+                    status.hook == Hook::Console && status.using.is_some()
+                };
+                if let Some(status) = hooks.iter_mut().find(console) {
+                    match source.lines() {
+                        Ok(lines) => copies = Some(lines),
+                        Err(error) => {
+                            (status.using, status.missing) = (None, Some(format!("{error:#}")));
+                        }
+                    }
+                }
                 if let Some(status) = hooks
                     .iter_mut()
                     .find(|status| status.hook == Hook::BlockedTask && status.using.is_some())
@@ -65,7 +77,7 @@ impl Host {
         let kernel_log = if config.at_start.kernel_log {
             let attached = hooks.iter().filter(|status| status.using.is_some());
             let told = attached.map(|status| status.hook).collect();
-            KmsgSource::open(args.host_sys.clone(), told)
+            KmsgSource::open(args.host_sys.clone(), told, copies)
                 .map(|source| sources.push(Box::new(source)))
                 .map_err(|error| format!("{error:#}"))
         } else {

@@ -205,9 +205,10 @@ impl Daemon {
         Ok(status)
     }
 
-    /// SIGSTOP: it exists but does nothing.
+    /// SIGSTOP: it exists but does nothing, once this returns.
     pub fn pause(&self) -> anyhow::Result<()> {
-        process::signal_group(self.child.id(), Signal::STOP)
+        process::signal_group(self.child.id(), Signal::STOP)?;
+        process::wait_stopped(self.child.id())
     }
 
     /// SIGCONT.

@@ -16,6 +16,7 @@
 //! | file system that is shut down | [`Ext4::shut_down`] | `JournalAborted`, `FilesystemReadOnly` |
 //! | lost write | [`Ext4::lose_a_write`] | `WritebackError` with `subject.device` |
 //! | crash | [`abort`]`("x")?`, in a pod [`PodCgroup::abort`] | `AppCrash` with `subject.pid`, `comm` |
+//! | kernel log that is overrun | [`overrun_kernel_log`]`()?` | `SignalsLost`, if nobody read meanwhile |
 //! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
 //!
 //! `mkfs` alone, which must not be reported, is [`LoopDisk::new`] and [`LoopDisk::mkfs_ext4`].
@@ -31,6 +32,7 @@ mod crash;
 mod ext4;
 mod fuse;
 mod hung_task;
+mod kernel_log;
 mod loop_disk;
 mod pod_cgroup;
 mod socket_buffer;
@@ -42,6 +44,7 @@ pub use self::crash::{Crash, FORGED_NAMES, abort, crash, handled_crash};
 pub use self::ext4::Ext4;
 pub use self::fuse::FuseSleeper;
 pub use self::hung_task::HungTask;
+pub use self::kernel_log::overrun_kernel_log;
 pub use self::loop_disk::LoopDisk;
 pub use self::pod_cgroup::{Killed, PodCgroup};
 pub use self::socket_buffer::{Drops, fill_socket_buffer};

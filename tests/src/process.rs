@@ -71,6 +71,25 @@ fn die_with_parent(command: &mut Command) {
     }
 }
 
+/// Waits until no thread of a process runs any more: each takes the signal when it gets to it.
+pub(crate) fn wait_stopped(pid: u32) -> anyhow::Result<()> {
+    let folder = format!("/proc/{pid}/task");
+    for _ in 0..500 {
+        let threads = fs::read_dir(&folder).with_context(|| format!("list {folder}"))?;
+        let stopped = |thread: fs::DirEntry| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The name before the state may hold anything.
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| rest.starts_with(" T"))
+        };
+        if threads.flatten().all(stopped) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    bail!("process {pid} was sent SIGSTOP and goes on")
+}
+
 /// Sends a signal to the process group of a child that has not been reaped.
 pub(crate) fn signal_group(child_id: u32, signal: Signal) -> anyhow::Result<()> {
     let group = i32::try_from(child_id)

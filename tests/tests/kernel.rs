@@ -16,6 +16,8 @@ mod host;
 mod hung_task;
 #[path = "kernel/journal.rs"]
 mod journal;
+#[path = "kernel/kernel_log.rs"]
+mod kernel_log;
 #[path = "kernel/live.rs"]
 mod live;
 #[path = "kernel/net_drop.rs"]
@@ -53,6 +55,7 @@ fn main() {
         forged::TESTS,
         crash::TESTS,
         file_system::TESTS,
+        kernel_log::TESTS,
     ];
     let tests = tests
         .into_iter()

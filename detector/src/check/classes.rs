@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn every_hook_belongs_to_a_class() {
-        for hook in Hook::ALL {
+        // That one is of no class: it copies lines of all.
+        for hook in Hook::ALL.into_iter().filter(|hook| *hook != Hook::Console) {
             let classes = CLASSES.iter().filter(|class| class.hooks.contains(&hook));
             assert_eq!(classes.count(), 1, "{}", hook.name());
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, thread};
 
 use anyhow::{Context, bail};
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use detector_ebpf::{DROP_REASONS, Kind};
@@ -26,6 +26,7 @@ use self::tasks::Tasks;
 use self::traced::{EVENTS, Event};
 use self::tracefs::Tracefs;
 use super::Source;
+use super::kmsg::grammar::beginnings;
 use crate::args::SourceArgs;
 use crate::clock;
 use crate::signal::{Disk, Signal, SourceName, What, Workload};
@@ -120,6 +121,7 @@ impl BpfSource {
             .inspect_err(|error| warn!(%error, "messages of the BPF programs are not shown"))
             .ok();
         set_thresholds(&mut programs, &layout.drop_reasons)?;
+        set_beginnings(&mut programs)?;
         for copied in &layout.copied {
             attach::set_rule(&mut programs, copied)?;
         }
@@ -169,6 +171,16 @@ impl BpfSource {
         drop(kernel_types);
         release_memory();
         Ok((source, statuses))
+    }
+
+    /// The copies that are made of lines of the kernel log, for whoever reads it: only where the hook is
+    /// in use.
+    pub(crate) fn lines(&self) -> anyhow::Result<RingBuf<MapData>> {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = programs
+            .take_map("LINES")
+            .context("find the map LINES in the BPF object")?;
+        RingBuf::try_from(ring).context("open the ring of copied lines")
     }
 
     /// The scan for blocked tasks, for whoever makes it: only where its hook is in use.
@@ -415,6 +427,33 @@ fn set_thresholds(programs: &mut Ebpf, reasons: &[String]) -> anyhow::Result<()>
             thresholds
                 .set(index, threshold, 0)
                 .with_context(|| format!("set the threshold of {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Which lines of the kernel log are copied.
+fn set_beginnings(programs: &mut Ebpf) -> anyhow::Result<()> {
+    let all = beginnings::all();
+    let mut bits = [0u64; 1 << 10];
+    let map = programs
+        .map_mut("BEGINNINGS")
+        .context("find the map BEGINNINGS in the BPF object")?;
+    let mut map: HashMap<_, u32, u8> =
+        HashMap::try_from(map).context("open the map of beginnings")?;
+    for beginning in all {
+        map.insert(beginning, 1, 0)
+            .context("say how a line begins")?;
+        let first = beginning & 0xffff;
+        bits[first as usize >> 6] |= 1 << (first & 63);
+    }
+    let map = programs
+        .map_mut("FIRST_BYTES")
+        .context("find the map FIRST_BYTES in the BPF object")?;
+    let mut map: Array<_, u64> = Array::try_from(map).context("open the map of first bytes")?;
+    for (index, bits) in (0..).zip(bits) {
+        if bits != 0 {
+            map.set(index, bits, 0).context("say how a line begins")?;
         }
     }
     Ok(())

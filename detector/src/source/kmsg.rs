@@ -10,7 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use aya::maps::{MapData, RingBuf};
+use detector_ebpf::{LINE_BYTES, LineRecord};
+use zerocopy::FromBytes;
 
+use self::copies::Copies;
+use self::record::Record;
 use super::bpf::Hook;
 use super::{Source, pci};
 use crate::clock;
@@ -18,6 +23,7 @@ use crate::reason::Reason;
 use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName, What};
 
+mod copies;
 pub(crate) mod grammar;
 pub(crate) mod record;
 
@@ -33,6 +39,9 @@ pub(crate) struct KmsgSource {
     started: Duration,
     opened: Duration,
     told_else: Vec<Hook>,
+    /// What the kernel part copied of lines as they were stored, where it does.
+    ring: Option<RingBuf<MapData>>,
+    copies: Copies,
     /// The past is read: what comes now is new.
     caught_up: bool,
     next_sequence: Option<u64>,
@@ -42,8 +51,13 @@ pub(crate) struct KmsgSource {
 }
 
 impl KmsgSource {
-    /// `sys`: where the host's sysfs is; `told_else`: whose faults tracepoints tell from now on.
-    pub(crate) fn open(sys: PathBuf, told_else: Vec<Hook>) -> anyhow::Result<Self> {
+    /// `sys`: where the host's sysfs is; `told_else`: whose faults tracepoints tell from now on;
+    /// `ring`: copies of lines from now on.
+    pub(crate) fn open(
+        sys: PathBuf,
+        told_else: Vec<Hook>,
+        ring: Option<RingBuf<MapData>>,
+    ) -> anyhow::Result<Self> {
         let device = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
@@ -58,6 +72,8 @@ impl KmsgSource {
             started: clock::boot(),
             opened: clock::boot(),
             told_else,
+            ring,
+            copies: Copies::default(),
             caught_up: false,
             next_sequence: None,
             resumed: None,
@@ -74,6 +90,57 @@ impl KmsgSource {
             _other => return false,
         };
         at >= self.opened && self.told_else.contains(&hook)
+    }
+
+    /// Before a record is compared with the copies: its own was made before it could be read.
+    fn collect(&mut self) {
+        let Some(ring) = &mut self.ring else {
+            return;
+        };
+        while let Some(item) = ring.next() {
+            if let Ok((line, _)) = LineRecord::read_from_prefix(&item) {
+                let length = usize::try_from(line.length).unwrap_or(LINE_BYTES);
+                let text = &line.text[..length.min(LINE_BYTES)];
+                self.copies.add(Duration::from_nanos(line.boot_ns), text);
+            }
+        }
+    }
+
+    /// What a line says, by the rules of the table and by the user's.
+    fn tell(
+        &self,
+        record: &Record<'_>,
+        at: Duration,
+        historic: bool,
+        emit: &mut dyn FnMut(Signal),
+    ) {
+        let known = grammar::read(record).filter(|what| !self.is_told_else(what, at));
+        let known = known.map(|mut what| {
+            if let What::Xid { gpu, driver, .. } = &mut what {
+                *driver = pci::driver(&self.sys, gpu);
+            }
+            what
+        });
+        let ruled = grammar::by_rules(&self.rules, record);
+        for what in known.into_iter().chain(ruled) {
+            emit(Signal { at, historic, what });
+        }
+    }
+
+    /// Lines that were overwritten before they could be read. Of a copy nobody knows level and
+    /// facility, as of a saved log; no text alone is Fatal.
+    fn tell_copies(&mut self, emit: &mut dyn FnMut(Signal)) {
+        self.collect();
+        for line in self.copies.caught_up() {
+            let record = Record {
+                facility: 0,
+                level: None,
+                sequence: 0,
+                at: line.at,
+                text: &line.text,
+            };
+            self.tell(&record, line.at, false, emit);
+        }
     }
 
     fn lost(&mut self, sequence: u64) -> u64 {
@@ -116,6 +183,7 @@ impl Source for KmsgSource {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.caught_up = true;
+                    self.tell_copies(emit);
                     return Ok(());
                 }
                 // Records were overwritten before they were read: the next sequence number says how many.
@@ -135,8 +203,11 @@ impl Source for KmsgSource {
             let at = record.at + suspended;
             self.caught_up |= at >= self.started || self.resumed.is_some();
             new += usize::from(self.caught_up);
+            self.collect();
+            self.copies.read(record.text);
             let count = self.lost(record.sequence);
             if count > 0 {
+                self.copies.overrun();
                 emit(Signal {
                     at,
                     historic: false,
@@ -146,25 +217,7 @@ impl Source for KmsgSource {
                     },
                 });
             }
-            if let Some(mut what) =
-                grammar::read(&record).filter(|what| !self.is_told_else(what, at))
-            {
-                if let What::Xid { gpu, driver, .. } = &mut what {
-                    *driver = pci::driver(&self.sys, gpu);
-                }
-                emit(Signal {
-                    at,
-                    historic: !self.caught_up,
-                    what,
-                });
-            }
-            for what in grammar::by_rules(&self.rules, &record) {
-                emit(Signal {
-                    at,
-                    historic: !self.caught_up,
-                    what,
-                });
-            }
+            self.tell(&record, at, !self.caught_up, emit);
         }
         Ok(())
     }

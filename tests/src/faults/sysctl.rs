@@ -19,7 +19,9 @@ impl Sysctl {
         }
         let before =
             fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))?;
+        // Some handlers want the newline.
+        fs::write(&path, format!("{value}\n"))
+            .with_context(|| format!("write {value} to {}", path.display()))?;
         Ok(Some(Self {
             path,
             before: before.trim().to_owned(),
@@ -29,7 +31,7 @@ impl Sysctl {
 
 impl Drop for Sysctl {
     fn drop(&mut self) {
-        if let Err(error) = fs::write(&self.path, &self.before) {
+        if let Err(error) = fs::write(&self.path, format!("{}\n", self.before)) {
             eprintln!(
                 "could not restore {} to {}: {error}",
                 self.path.display(),

@@ -32,6 +32,8 @@ hooks! {
     BlockedTask = "blocked-task",
     /// Processes that a fatal signal ends (signal:signal_deliver)
     Crash = "crash",
+    /// Copies of the kernel log's lines, for when it is overrun (printk:console)
+    Console = "console",
     /// RCU stalls (rcu:rcu_stall_warning)
     RcuStall = "rcu-stall",
     /// ext4 errors (ext4:ext4_error)

@@ -99,6 +99,7 @@ impl Layout {
         layout.block_io(tracefs);
         layout.net_drop(btf, tracefs);
         layout.crash(tracefs, &task);
+        layout.console(btf);
         layout.rcu_stall(tracefs);
         layout.copied(tracefs);
         if let Ok(offsets) = task {
@@ -282,6 +283,24 @@ impl Layout {
         }
     }
 
+    /// Before 5.19 it sees only what the console prints, in the console's form.
+    fn console(&mut self, btf: &Btf<'_>) {
+        let whole = kernel_version().is_some_and(|version| version >= (5, 19));
+        if !whole {
+            let why = "printk:console has every line since Linux 5.19 only";
+            self.missing
+                .insert(Hook::Console, Missing::Absent(why.to_owned()));
+            return;
+        }
+        match btf.tracepoint_arguments("console") {
+            Ok(_) => self.offer(Hook::Console, "console", Attach::Btf("console")),
+            Err(error) => {
+                let why = Missing::Absent(error.to_string());
+                self.missing.insert(Hook::Console, why);
+            }
+        }
+    }
+
     fn rcu_stall(&mut self, tracefs: &Tracefs) {
         match offsets(tracefs, "rcu", "rcu_stall_warning", ["rcuname", "msg"]) {
             Ok([name, message]) => {
@@ -358,6 +377,13 @@ fn no_field(category: &str, event: &str, field: &str) -> Missing {
     Missing::Unfit(format!(
         "the tracepoint {category}:{event} has no field `{field}`"
     ))
+}
+
+/// `6.18.5-aws` is (6, 18).
+fn kernel_version() -> Option<(u32, u32)> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = release.trim().split(['.', '-']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn task_offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, BtfError> {

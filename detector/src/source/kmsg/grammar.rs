@@ -9,6 +9,7 @@ use crate::signal::{LogFault, SourceName, Task, What, device_name, gpu_name, int
 use crate::text;
 
 mod ata;
+pub(crate) mod beginnings;
 mod block;
 mod btrfs;
 mod card;
