@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::args::{CleanupArgs, Cli, Command, RunArgs};
 use crate::aws::Aws;
-use crate::controller::Controller;
+use crate::controller::{Controller, Rules};
 use crate::lease::Lease;
 use crate::store::Stores;
 
@@ -30,9 +30,11 @@ pub mod episode;
 pub mod explain;
 pub mod lease;
 mod logging;
+pub mod reasons;
 pub mod rule;
 pub mod step;
 pub mod store;
+pub mod window;
 
 /// No API server or no AWS can be spoken to, whatever one waits for.
 const CANNOT_RUN_HERE: u8 = 3;
@@ -65,13 +67,18 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(CANNOT_RUN_HERE));
         }
     };
-    let identity = args.identity.unwrap_or_else(made_up_identity);
+    let identity = args.identity.clone().unwrap_or_else(made_up_identity);
     let (mut lease, leadership) = Lease::new(client.clone(), &args.lease_namespace, identity);
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let lead = async {
         lease.acquire().await;
-        let controller = Controller::new(client.clone(), aws, Stores::watch(&client), leadership);
+        let stores = Stores::watch(&client);
+        let rules = Rules {
+            limits: args.limits.limits(),
+            retention: args.retention.retention(),
+        };
+        let controller = Controller::new(client.clone(), aws, stores, leadership, rules);
         tokio::select! {
             lost = lease.keep() => Err(lost),
             ended = controller.run() => ended,
