@@ -24,8 +24,25 @@ pub enum Command {
     Run(RunArgs),
     /// Take our cordons off every Node, when no repairer runs any more (after an uninstall)
     Cleanup(CleanupArgs),
+    /// Try a policy against a described cluster and timeline, on a virtual clock: no cluster, no cloud
+    /// (docs/simulate.md)
+    Simulate(SimulateArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
+}
+
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// The YAML file; `-` is standard input
+    pub file: PathBuf,
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]

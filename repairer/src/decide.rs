@@ -236,6 +236,10 @@ impl<'a> Planner<'a> {
         for policy in &self.cluster.policies {
             let name = policy.metadata.name.as_deref().unwrap_or_default();
             let nodes = nodes.get(name).map_or(&[][..], Vec::as_slice);
+            let joined = |node: &&&NodeView| {
+                tally::joins_until(node, policy).is_none_or(|until| until <= self.now)
+            };
+            let settled: Vec<_> = nodes.iter().filter(joined).copied().collect();
             let silent = nodes.iter().filter(|node| is_silent(node)).count();
             self.silent.insert(name.to_owned(), silent);
             let partition = episode::partition(self.cluster, self.assigned, name, &policy.spec);
@@ -245,7 +249,8 @@ impl<'a> Planner<'a> {
             let found = correlation::find(
                 self.cluster,
                 policy,
-                nodes,
+                &settled,
+                self.now,
                 self.episodes,
                 &self.history,
                 |node| self.may_be_repaired(node),
@@ -310,10 +315,9 @@ impl<'a> Planner<'a> {
         };
         let shadowed = shadowed();
         let places = self.in_progress.entry(policy.to_owned()).or_default();
+        // A place that is given back is free in the next pass, when it is known what came of it.
         if takes_a_place(status) || shadowed.is_some() {
             places.insert(name.to_owned());
-        } else {
-            places.remove(name);
         }
         let group = status.counted_in().unwrap_or_default();
         let coming = self
@@ -391,7 +395,8 @@ impl<'a> Planner<'a> {
         let Some(first) = unhealthy.first() else {
             return;
         };
-        let due = first.since + record_after(policy);
+        let joined = tally::joins_until(node, policy);
+        let due = (first.since + record_after(policy)).max(joined.unwrap_or(Timestamp::MIN));
         if due > self.now {
             self.wake(due);
         } else if !self.is_settled(node, &unhealthy) {

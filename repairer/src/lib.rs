@@ -1,5 +1,6 @@
 //! The repairer: `run` is the picture of its data flow.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::args::{CleanupArgs, Cli, Command, RunArgs};
+use crate::args::{CleanupArgs, Cli, Command, Output, RunArgs, SimulateArgs};
 use crate::aws::Aws;
 use crate::controller::{Controller, Rules};
 use crate::lease::Lease;
@@ -32,10 +33,13 @@ pub mod lease;
 mod logging;
 pub mod reasons;
 pub mod rule;
+pub mod simulate;
 pub mod step;
 pub mod store;
 pub mod window;
 
+/// The file cannot be meant.
+const WRONG_USAGE: u8 = 2;
 /// No API server or no AWS can be spoken to, whatever one waits for.
 const CANNOT_RUN_HERE: u8 = 3;
 
@@ -51,10 +55,46 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
                 .block_on(clean_up(&args))
                 .map(|()| ExitCode::SUCCESS)
         }
+        Command::Simulate(args) => simulated(&args),
         Command::Crds => {
             print!("{}", api::crds()?);
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+fn simulated(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
+    let text = read(&args.file)?;
+    let report = match simulate::simulate(&text) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("{}: {error:#}", args.file.display());
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
+    print(&match args.output {
+        Output::Text => report.text(),
+        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+    })?;
+    Ok(if report.is_as_expected() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    if path == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin()).context("read standard input");
+    }
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+/// A reader who has seen enough is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
     }
 }
 

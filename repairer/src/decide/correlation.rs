@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::history::{self, History, Width};
+use super::history::{self, History};
 use super::{is_finished, phase};
 use crate::api::policy::RepairPolicy;
 use crate::api::repair::{NodeRepair, Phase};
@@ -45,41 +45,65 @@ impl Correlated {
     }
 }
 
+/// One that has the reason: a node, or a repair of one that is gone.
+#[derive(Clone, Copy)]
+struct Member<'a> {
+    at: Timestamp,
+    node: Option<&'a NodeView>,
+}
+
 /// All that correlate under a policy.
 pub(super) fn find(
     cluster: &Cluster,
     policy: &RepairPolicy,
     nodes: &[&NodeView],
+    now: Timestamp,
     episodes: &Episodes,
     history: &History<'_>,
     may_be_repaired: impl Fn(&NodeView) -> bool,
 ) -> Vec<Correlated> {
     let limits = &policy.spec.correlation;
     let name = policy.metadata.name.as_deref().unwrap_or_default();
-    let mut by_reason: BTreeMap<(&str, &str), Vec<(Timestamp, &NodeView)>> = BTreeMap::new();
+    let mut by_reason: BTreeMap<(&str, &str), Vec<Member<'_>>> = BTreeMap::new();
     for node in nodes {
         let open = episodes.all_of(&node.uid);
         for episode in open.filter(|e| e.acts && e.recovered.is_none()) {
             for seen in &episode.reasons {
-                by_reason
-                    .entry((&episode.condition, &seen.reason))
-                    .or_default()
-                    .push((seen.at, node));
+                let key = (episode.condition.as_str(), seen.reason.as_str());
+                by_reason.entry(key).or_default().push(Member {
+                    at: seen.at,
+                    node: Some(node),
+                });
             }
         }
     }
+    // A node that is being replaced, or was in vain, still is one of those that failed together.
+    let lost = cluster.repairs.values().filter(|repair| {
+        let of_policy = repair.policy() == name && cluster.node_of(repair).is_none();
+        of_policy && (!is_finished(repair) || history::failed_after(repair, now - limits.window.0))
+    });
+    let lost: Vec<_> = lost.collect();
+    for repair in &lost {
+        for reason in repair.status.iter().flat_map(|status| &status.reasons) {
+            let key = (reason.condition.as_str(), reason.reason.as_str());
+            by_reason.entry(key).or_default().push(Member {
+                at: reason.seen.as_ref().unwrap_or(&reason.since).0,
+                node: None,
+            });
+        }
+    }
+    let all = nodes.len() + lost.len();
     let enough = |count: usize| {
-        count >= limits.min_nodes as usize
-            && count * 100 >= limits.percentage as usize * nodes.len()
+        count >= limits.min_nodes as usize && count * 100 >= limits.percentage as usize * all
     };
     let mut found = Vec::new();
     for ((condition, reason), mut seen) in by_reason {
-        seen.sort_by_key(|(at, node)| (*at, &node.name));
+        seen.sort_by_key(|member| (member.at, member.node.map(|node| &node.name)));
         let together = clusters(&seen, limits.window.0, &enough);
-        let Some(since) = together.first().map(|(at, _)| *at) else {
+        let Some(since) = together.first().map(|member| member.at) else {
             continue;
         };
-        let members: Vec<_> = together.iter().map(|(_, node)| *node).collect();
+        let members: Vec<_> = together.iter().filter_map(|member| member.node).collect();
         let Some(shared) = shared(&members) else {
             continue;
         };
@@ -92,17 +116,13 @@ pub(super) fn find(
         };
         let proofs = history.proofs(name, since);
         let width = history::width(proofs.filter(|proof| of_reason(proof.repair)));
-        let Width {
-            width, not_before, ..
-        } = width;
-        let gone = cluster
-            .repairs
-            .values()
-            .filter(|repair| !is_finished(repair) && of_reason(repair))
-            .filter(|repair| cluster.node_of(repair).is_none())
+        let gone = lost
+            .iter()
+            .filter(|r| !is_finished(r) && of_reason(r))
             .count();
         let mut ordered: Vec<_> = together
             .iter()
+            .filter_map(|member| Some((member.at, member.node?)))
             .filter(|(_, node)| may_be_repaired(node))
             .map(|(at, node)| {
                 let furthest = history
@@ -112,7 +132,7 @@ pub(super) fn find(
                     .map(|repair| phase(repair))
                     .max()
                     .unwrap_or(Phase::Watching);
-                (std::cmp::Reverse(furthest), *at, &node.name, &node.uid)
+                (std::cmp::Reverse(furthest), at, &node.name, &node.uid)
             })
             .collect();
         ordered.sort();
@@ -120,12 +140,12 @@ pub(super) fn find(
             condition: condition.to_owned(),
             reason: reason.to_owned(),
             nodes_with_it: members.iter().map(|node| node.uid.clone()).collect(),
-            count: members.len(),
+            count: together.len(),
             members: ordered.into_iter().map(|(.., uid)| uid.clone()).collect(),
-            nodes: nodes.len(),
+            nodes: all,
             shared,
-            width,
-            not_before,
+            width: width.width,
+            not_before: width.not_before,
             gone,
         });
     }
@@ -134,17 +154,17 @@ pub(super) fn find(
 
 /// All that lie in some window with enough others, by time.
 fn clusters<'a>(
-    seen: &[(Timestamp, &'a NodeView)],
+    seen: &[Member<'a>],
     window: std::time::Duration,
     enough: &impl Fn(usize) -> bool,
-) -> Vec<(Timestamp, &'a NodeView)> {
+) -> Vec<Member<'a>> {
     let mut last = 0;
     let mut taken = Vec::new();
     let mut covered = 0;
     for first in 0..seen.len() {
         last = last.max(first);
         while last < seen.len()
-            && seen[last].0.duration_since(seen[first].0).unsigned_abs() <= window
+            && seen[last].at.duration_since(seen[first].at).unsigned_abs() <= window
         {
             last += 1;
         }

@@ -59,7 +59,8 @@ fn of_episode<'a>(
     episode: &'a Episode,
 ) -> Option<Due<'a>> {
     let condition = node.condition(&episode.condition)?;
-    let rules = episode.reasons.iter().filter_map(|seen| {
+    // Of equal ones the first that was seen: `max_by_key` takes the last.
+    let rules = episode.reasons.iter().rev().filter_map(|seen| {
         let (kind, status) = (&condition.kind, &condition.status);
         let rule = rule::matching_reason(policy, kind, status, &seen.reason)?;
         rule::acts(rule).then_some((seen.reason.as_str(), rule))

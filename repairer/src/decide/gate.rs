@@ -1104,8 +1104,8 @@ impl<'a> Planner<'a> {
             }
             if busy >= breaker.width as usize {
                 answer.message = format!(
-                    "{:?} of {} has opened again, and {} repairs at a time are tried: {busy} of {} places are taken",
-                    breaker.gate, breaker.scope, breaker.width, breaker.width
+                    "{:?} of {} has opened again, half way: {busy} of {} places are taken until that has proven well",
+                    breaker.gate, breaker.scope, breaker.width
                 );
                 let opens = "the repair that is under way succeeds";
                 return answer.with("width", breaker.width).close_if(true, opens);

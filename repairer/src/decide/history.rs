@@ -180,6 +180,12 @@ fn may_have_destroyed(result: Option<AttemptResult>) -> bool {
     }
 }
 
+/// Whether a repair has failed lately.
+pub(super) fn failed_after(repair: &NodeRepair, after: Timestamp) -> bool {
+    let proof = repair.status.as_ref().and_then(|s| proof(repair, s));
+    proof.is_some_and(|proof| !proof.success && proof.at > after)
+}
+
 fn proof<'a>(repair: &'a NodeRepair, status: &'a NodeRepairStatus) -> Option<Proof<'a>> {
     if !is_finished(repair) {
         return None;

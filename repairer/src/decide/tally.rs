@@ -63,8 +63,7 @@ impl Tally {
             counts.nodes += 1;
             counts.unhealthy += usize::from(unhealthy);
             counts.bad += usize::from(unhealthy);
-            let age = now.duration_since(node.created).unsigned_abs();
-            let joining = !node.is_ready() && age < policy.spec.startup_timeout.0;
+            let joining = joins_until(node, policy).is_some_and(|until| until > now);
             if !in_repair && (joining || node.deleting) {
                 continue;
             }
@@ -100,12 +99,22 @@ impl Tally {
             return;
         }
         counts.bad += 1;
+        // The node that has come in its place is there already, and not proven yet.
+        let replacement = status.and_then(|status| status.replacement.as_ref());
+        let replaced = replacement.is_some_and(|new| {
+            let node = cluster.nodes.get(&new.node_name);
+            node.is_some_and(|node| node.uid == new.node_uid)
+        });
+        let short = Share {
+            nodes: usize::from(!replaced),
+            unhealthy: 1,
+        };
         if let Some(group) = status.and_then(|status| status.counted_in()) {
             let group = entry(entry(&mut self.groups, policy), group);
-            group.share.add(true);
+            group.share.count(short);
         }
         if let Some(zone) = status.and_then(|status| status.zone.as_deref()) {
-            entry(entry(&mut self.zones, policy), zone).add(true);
+            entry(entry(&mut self.zones, policy), zone).count(short);
         }
     }
 
@@ -138,9 +147,21 @@ impl Tally {
 
 impl Share {
     fn add(&mut self, unhealthy: bool) {
-        self.nodes += 1;
-        self.unhealthy += usize::from(unhealthy);
+        self.count(Self {
+            nodes: 1,
+            unhealthy: usize::from(unhealthy),
+        });
     }
+
+    fn count(&mut self, other: Self) {
+        self.nodes += other.nodes;
+        self.unhealthy += other.unhealthy;
+    }
+}
+
+/// Until when a node that is not Ready counts as "still joining".
+pub(super) fn joins_until(node: &NodeView, policy: &RepairPolicy) -> Option<Timestamp> {
+    (!node.is_ready()).then(|| node.created + policy.spec.startup_timeout.0)
 }
 
 fn entry<'a, V: Default>(map: &'a mut BTreeMap<String, V>, key: &str) -> &'a mut V {
