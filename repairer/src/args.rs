@@ -24,11 +24,42 @@ pub enum Command {
     Run(RunArgs),
     /// Take our cordons off every Node, when no repairer runs any more (after an uninstall)
     Cleanup(CleanupArgs),
+    /// Say why a node is or is not being repaired: every gate with its numbers, now
+    ///
+    /// Exit codes: 0 well, 1 unhealthy or held, 3 cannot run here.
+    Explain(ExplainArgs),
+    /// Look for mistakes: in the policies of a file, or in a cluster's policies, our rights and AWS
+    Check(CheckArgs),
     /// Try a policy against a described cluster and timeline, on a virtual clock: no cluster, no cloud
     /// (docs/simulate.md)
     Simulate(SimulateArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Name of the Node
+    pub node: String,
+    /// Kubeconfig file; without it the pod's service account is used
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// YAML with RepairPolicies, looked at alone, without a cluster; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Kubeconfig file; without it the pod's service account is used
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]

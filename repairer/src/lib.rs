@@ -1,5 +1,6 @@
 //! The repairer: `run` is the picture of its data flow.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,9 +12,13 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::args::{CleanupArgs, Cli, Command, Output, RunArgs, SimulateArgs};
+use crate::args::{
+    CheckArgs, CleanupArgs, Cli, Command, ExplainArgs, Output, RunArgs, SimulateArgs,
+};
 use crate::aws::Aws;
+use crate::cluster::{Cluster, InstanceView};
 use crate::controller::{Controller, Rules};
+use crate::episode::Episodes;
 use crate::lease::Lease;
 use crate::store::Stores;
 
@@ -21,6 +26,7 @@ pub mod act;
 pub mod api;
 pub mod args;
 pub mod aws;
+pub mod check;
 pub mod cleanup;
 mod clock;
 pub mod cluster;
@@ -33,6 +39,7 @@ pub mod lease;
 mod logging;
 pub mod reasons;
 pub mod rule;
+pub mod show;
 pub mod simulate;
 pub mod step;
 pub mod store;
@@ -55,11 +62,96 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
                 .block_on(clean_up(&args))
                 .map(|()| ExitCode::SUCCESS)
         }
+        Command::Explain(args) => runtime()?.block_on(explained(&args)),
+        Command::Check(args) => runtime()?.block_on(checked(&args)),
         Command::Simulate(args) => simulated(&args),
         Command::Crds => {
             print!("{}", api::crds()?);
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+async fn explained(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let client = match client(args.kubeconfig.as_deref()).await {
+        Ok(client) => client,
+        Err(error) => return Ok(cannot_run_here(&error)),
+    };
+    let mut cluster = match store::list(&client).await {
+        Ok(cluster) => cluster,
+        Err(error) => return Ok(cannot_run_here(&error)),
+    };
+    cluster.limits = args.limits.limits();
+    let Some(node) = cluster.nodes.get(&args.node).cloned() else {
+        eprintln!("there is no Node {}", args.node);
+        return Ok(ExitCode::FAILURE);
+    };
+    match described(&cluster).await {
+        Ok(instances) => cluster.instances = instances,
+        Err(error) => eprintln!("AWS was not asked, so groups are not known: {error:#}"),
+    }
+    let now = clock::now();
+    let mut episodes = Episodes::default();
+    episodes.observe(&cluster, now);
+    let shown = show::node(&cluster, &episodes, &node, now);
+    print(&match args.output {
+        Output::Text => shown.text(),
+        Output::Json => serde_json::to_string_pretty(&shown)? + "\n",
+    })?;
+    Ok(exit_code(shown.is_well()))
+}
+
+async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let checked = match &args.policy {
+        Some(path) => check::file(&read(path)?),
+        None => {
+            let client = match client(args.kubeconfig.as_deref()).await {
+                Ok(client) => client,
+                Err(error) => return Ok(cannot_run_here(&error)),
+            };
+            let cluster = match store::list(&client).await {
+                Ok(cluster) => cluster,
+                Err(error) => return Ok(cannot_run_here(&error)),
+            };
+            let mut checked = check::cluster(&cluster);
+            check::rights(&client, &mut checked).await?;
+            match described(&cluster).await {
+                Ok(instances) => {
+                    let message = format!("describes {} instances", instances.len());
+                    checked.add("AWS", check::Word::Good, message);
+                }
+                Err(error) => checked.add("AWS", check::Word::Error, format!("{error:#}")),
+            }
+            checked
+        }
+    };
+    print(&match args.output {
+        Output::Text => checked.text(),
+        Output::Json => serde_json::to_string_pretty(&checked)? + "\n",
+    })?;
+    Ok(exit_code(checked.is_good()))
+}
+
+/// What AWS says of all instances of a cluster.
+async fn described(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, InstanceView>> {
+    let instances = cluster
+        .nodes
+        .values()
+        .filter_map(|node| node.instance().ok());
+    let ids = instances.map(|id| id.to_string()).collect();
+    Aws::connect().await?.describe(&ids).await
+}
+
+fn cannot_run_here(error: &anyhow::Error) -> ExitCode {
+    eprintln!("cannot run here: {error:#}");
+    ExitCode::from(CANNOT_RUN_HERE)
+}
+
+fn exit_code(good: bool) -> ExitCode {
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 
@@ -76,11 +168,7 @@ fn simulated(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
         Output::Text => report.text(),
         Output::Json => serde_json::to_string_pretty(&report)? + "\n",
     })?;
-    Ok(if report.is_as_expected() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(exit_code(report.is_as_expected()))
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

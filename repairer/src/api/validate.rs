@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use super::policy::{GroupKind, Mode, OnTimeout, RepairAction, RepairPolicySpec, RepairRule};
 use crate::reasons;
 use crate::window::Window;
@@ -37,6 +39,44 @@ impl fmt::Display for Finding {
             Severity::Warning => "warning",
         };
         write!(f, "{word}: {}: {}", self.path, self.message)
+    }
+}
+
+/// A policy's spec as somebody wrote it. A field that it does not have is an error: the API server
+/// would drop it without a word.
+pub fn read(spec: &Value) -> Result<(RepairPolicySpec, Vec<Finding>), String> {
+    let parsed: RepairPolicySpec =
+        serde_json::from_value(spec.clone()).map_err(|error| error.to_string())?;
+    let known = serde_json::to_value(&parsed).map_err(|error| error.to_string())?;
+    let mut found = Vec::new();
+    unknown(spec, &known, "spec", &mut found);
+    found.extend(policy(&parsed));
+    Ok((parsed, found))
+}
+
+fn unknown(written: &Value, known: &Value, path: &str, found: &mut Vec<Finding>) {
+    match (written, known) {
+        (Value::Object(written), Value::Object(known)) => {
+            for (key, value) in written {
+                let path = format!("{path}.{key}");
+                match known.get(key) {
+                    Some(known) => unknown(value, known, &path, found),
+                    // What is empty is not kept.
+                    None if value.is_null() || value.as_array().is_some_and(Vec::is_empty) => {}
+                    None => found.push(Finding {
+                        severity: Severity::Error,
+                        path,
+                        message: "unknown field".to_owned(),
+                    }),
+                }
+            }
+        }
+        (Value::Array(written), Value::Array(known)) => {
+            for (index, (written, known)) in written.iter().zip(known).enumerate() {
+                unknown(written, known, &format!("{path}[{index}]"), found);
+            }
+        }
+        _ => {}
     }
 }
 

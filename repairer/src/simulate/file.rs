@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -64,7 +64,24 @@ pub struct LimitsFile {
 pub struct PolicyFile {
     pub name: String,
     /// As in a RepairPolicy.
-    pub spec: RepairPolicySpec,
+    pub spec: Spec,
+}
+
+/// A policy's spec without a mistake.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub struct Spec(pub RepairPolicySpec);
+
+impl TryFrom<Value> for Spec {
+    type Error = String;
+
+    fn try_from(written: Value) -> Result<Self, String> {
+        let (spec, findings) = validate::read(&written)?;
+        match findings.iter().find(|f| f.severity == Severity::Error) {
+            Some(error) => Err(error.to_string()),
+            None => Ok(Self(spec)),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -466,12 +483,6 @@ impl File {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        for policy in &self.policies {
-            let found = validate::policy(&policy.spec);
-            if let Some(error) = found.iter().find(|f| f.severity == Severity::Error) {
-                bail!("policy {}: {error}", policy.name);
-            }
-        }
         let nodes = self.node_names().len();
         ensure!(nodes <= MOST_NODES, "{nodes} nodes; at most {MOST_NODES}");
         let events = self.timeline.len();

@@ -19,6 +19,7 @@ use crate::api::repair::{
     AttemptResult, Blocked, NodeRef, NodeRepair, NodeRepairSpec, NodeRepairStatus, PolicyRef,
     Trigger,
 };
+use crate::api::validate::{self, Severity};
 use crate::cluster::{
     Asked, Cluster, ConditionView, DETECTOR, InstanceState, InstanceView, Launches, NodeView,
 };
@@ -105,7 +106,7 @@ impl World {
         world.set_limits(&file.limits);
         world.set_cloud();
         for policy in &file.policies {
-            let mut object = RepairPolicy::new(&policy.name, policy.spec.clone());
+            let mut object = RepairPolicy::new(&policy.name, policy.spec.0.clone());
             object.metadata.uid = Some(format!("uid-{}", policy.name));
             object.metadata.generation = Some(1);
             world.cluster.policies.push(object);
@@ -542,8 +543,14 @@ impl World {
             .with_context(|| format!("there is no policy {name} then"))?;
         let mut spec = serde_json::to_value(&policy.spec).context("write the policy")?;
         overlay(&mut spec, merge);
-        policy.spec = serde_json::from_value(spec)
-            .with_context(|| format!("what is laid over policy {name}"))?;
+        let laid = || format!("what is laid over policy {name}");
+        let (spec, findings) = validate::read(&spec)
+            .map_err(anyhow::Error::msg)
+            .with_context(laid)?;
+        if let Some(error) = findings.iter().find(|f| f.severity == Severity::Error) {
+            anyhow::bail!("{}: {error}", laid());
+        }
+        policy.spec = spec;
         let generation = policy.metadata.generation.get_or_insert(0);
         *generation += 1;
         Ok(())
