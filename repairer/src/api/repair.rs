@@ -154,6 +154,37 @@ impl Overridable {
 }
 
 impl Gate {
+    /// Whether its numbers change with every change of other nodes.
+    pub fn counts_others(self) -> bool {
+        match self {
+            Self::Partition
+            | Self::Correlated
+            | Self::UnhealthyThreshold
+            | Self::ZoneShare
+            | Self::LastNode
+            | Self::AttemptsSpent
+            | Self::Capacity
+            | Self::RepairBudget
+            | Self::ParallelLimit => true,
+            Self::Unreadable
+            | Self::PolicyConflict
+            | Self::Disabled
+            | Self::Paused
+            | Self::Excluded
+            | Self::ControlPlane
+            | Self::NotOurs
+            | Self::OtherRepairer
+            | Self::Unsupported
+            | Self::SignalStale
+            | Self::SignalLatched
+            | Self::ZonalShift
+            | Self::WaitTime
+            | Self::OutsideWindow
+            | Self::Shadow
+            | Self::Drain => false,
+        }
+    }
+
     pub fn overridable(self) -> bool {
         match self {
             Self::SignalStale
@@ -326,6 +357,9 @@ pub struct Hold {
     pub since: MicroTime,
     /// Its numbers, as a sentence.
     pub message: String,
+    /// When the numbers were taken. Those that depend on other nodes are not written at every change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<MicroTime>,
     /// Its numbers, one by one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, String>,

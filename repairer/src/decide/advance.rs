@@ -25,6 +25,8 @@ const CLOUD_POLL: Duration = Duration::from_secs(2);
 /// An instance that shows no sign of a call after this did not get it: longer than the call's
 /// own deadline and than AWS's descriptions lag behind.
 const SETTLE: Duration = Duration::from_secs(20);
+/// How often the numbers of a hold are told anew that depend on other nodes.
+const RETELL: Duration = Duration::from_secs(300);
 /// From a refused call to the next attempt.
 const RETRY: Duration = Duration::from_secs(30);
 /// AWS has said no so often: the rest is for a person.
@@ -697,13 +699,22 @@ impl Planner<'_> {
 
     /// A hold keeps its age while its gate is the same.
     fn hold(&self, status: &mut NodeRepairStatus, held: Held) {
-        let since = match &status.hold {
-            Some(hold) if hold.gate == held.gate => hold.since.clone(),
-            Some(_) | None => MicroTime(self.now),
-        };
+        let known = status.hold.as_ref().filter(|hold| hold.gate == held.gate);
+        if let Some(known) = known
+            && known.behind == held.behind
+        {
+            let same = known.message == held.message && known.opens == held.opens;
+            let told = known.told.as_ref().unwrap_or(&known.since).0;
+            // Or every change of one node would be a write for each that is held with it.
+            if same || (held.gate.counts_others() && told + RETELL > self.now) {
+                return;
+            }
+        }
+        let now = MicroTime(self.now);
         status.hold = Some(Hold {
             gate: held.gate,
-            since,
+            since: known.map_or(now.clone(), |known| known.since.clone()),
+            told: Some(now),
             message: held.message,
             values: held.values,
             opens: held.opens,

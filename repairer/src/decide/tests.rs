@@ -7,6 +7,8 @@ use crate::api::repair::{AttemptResult, Gate};
 
 mod gates;
 mod limits;
+mod oracle;
+mod scale;
 mod world;
 
 /// When the repair of `node-0` in [`sick_cluster`] is ripe.
