@@ -1,6 +1,6 @@
 //! PURE. What the repairer knows at one moment: a snapshot that decisions are made on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -414,7 +414,7 @@ impl Cluster {
     }
 
     /// UIDs of the nodes with a repair that has not finished.
-    pub fn in_repair(&self) -> BTreeSet<&str> {
+    pub fn in_repair(&self) -> HashSet<&str> {
         let unfinished = self.repairs.values().filter(|repair| {
             !repair
                 .status

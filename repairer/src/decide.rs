@@ -1,7 +1,7 @@
 //! PURE. The decision: a snapshot, the episodes and `now` in; what to do next and when to look
 //! again out. The limits are global, so there is one decision for the whole cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use jiff::Timestamp;
 use kube::api::ObjectMeta;
@@ -106,6 +106,7 @@ pub fn explain(
 ) -> Vec<Verdict> {
     let assigned = Assigned::of(cluster);
     let mut planner = Planner::new(cluster, &assigned, episodes, now);
+    planner.telling = true;
     let open = cluster.open_repair(&node.uid);
     let stage = match open.map(|(_, repair)| phase(repair)) {
         None | Some(Phase::Watching | Phase::Cordoning | Phase::Waiting) => Stage::Start,
@@ -172,13 +173,15 @@ struct Planner<'a> {
     /// Which repair counts a new node as its replacement, by the node's UID.
     claims: BTreeMap<String, String>,
     /// UIDs of the nodes with a repair that has not finished.
-    in_repair: BTreeSet<&'a str>,
+    in_repair: HashSet<&'a str>,
     /// The policies whose nodes look cut off, by name.
     partitions: BTreeMap<String, Partition>,
     /// Nodes of each policy whose kubelets are silent.
     silent: BTreeMap<String, usize>,
     correlations: BTreeMap<String, Vec<Correlated>>,
     breakers: BTreeMap<String, Vec<Pace>>,
+    /// Whether somebody wants to know what open gates say.
+    telling: bool,
     plan: Plan,
 }
 
@@ -205,15 +208,23 @@ impl<'a> Planner<'a> {
             silent: BTreeMap::new(),
             correlations: BTreeMap::new(),
             breakers: BTreeMap::new(),
+            telling: false,
             plan: Plan::default(),
         };
         for (name, repair) in &cluster.repairs {
-            let policy = planner.policy_name(repair);
-            planner.tally.add_repair(cluster, &policy, repair);
-            let Some(status) = &repair.status else {
+            let status = repair.status.as_ref();
+            let counts = !is_finished(repair)
+                || status.is_some_and(|s| s.outcome == Some(Outcome::NeedsHuman));
+            if counts {
+                let policy = planner.policy_name(repair);
+                planner.tally.add_repair(cluster, &policy, repair);
+                if let Some(status) = status {
+                    planner.place(name, &policy, status);
+                }
+            }
+            let Some(status) = status else {
                 continue;
             };
-            planner.place(name, &policy, status);
             if let Some(replacement) = &status.replacement {
                 let claims = &mut planner.claims;
                 claims
@@ -395,7 +406,9 @@ impl<'a> Planner<'a> {
         let Some(first) = unhealthy.first() else {
             return;
         };
-        let joined = tally::joins_until(node, policy);
+        // That a node which has just been created is not Ready yet is no fault of it.
+        let only_ready = unhealthy.iter().all(|episode| episode.condition == "Ready");
+        let joined = tally::joins_until(node, policy).filter(|_| only_ready);
         let due = (first.since + record_after(policy)).max(joined.unwrap_or(Timestamp::MIN));
         if due > self.now {
             self.wake(due);

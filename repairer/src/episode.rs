@@ -1,7 +1,7 @@
 //! PURE. Since when a condition has been unhealthy, by our own clock: transition times of
 //! conditions are reset by restarts of their writers and by flapping reasons.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -115,9 +115,9 @@ impl Episode {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Episodes {
     /// By UID of the node and type of the condition.
-    open: BTreeMap<String, BTreeMap<String, Episode>>,
+    open: HashMap<String, BTreeMap<String, Episode>>,
     /// UIDs of the nodes that this process has seen: what is stored of others is older.
-    known: BTreeSet<String>,
+    known: HashSet<String>,
     /// Since when each policy's nodes look cut off, while they do.
     partitions: BTreeMap<String, Timestamp>,
 }
@@ -146,7 +146,7 @@ impl Episodes {
     /// that another one began says since when it is unhealthy.
     pub fn observe(&mut self, cluster: &Cluster, now: Timestamp) {
         let assigned = Assigned::of(cluster);
-        let mut uids = BTreeSet::new();
+        let mut uids = HashSet::new();
         for node in cluster.nodes.values() {
             uids.insert(node.uid.as_str());
             // Nobody to ask what is unhealthy: what was known stays.

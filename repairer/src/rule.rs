@@ -1,6 +1,6 @@
 //! PURE. Which policy is for a node, and which of its rules is for a condition.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use kube::core::{Selector, SelectorExt};
 
@@ -115,7 +115,7 @@ pub fn certainty(rule: &RepairRule) -> Certainty {
 }
 
 /// Which policy each node falls under: asked often, so found once.
-pub struct Assigned<'a>(BTreeMap<&'a str, Choice<'a>>);
+pub struct Assigned<'a>(HashMap<&'a str, Choice<'a>>);
 
 impl<'a> Assigned<'a> {
     pub fn of(cluster: &'a Cluster) -> Self {

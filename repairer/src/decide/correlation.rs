@@ -79,8 +79,8 @@ pub(super) fn find(
     }
     // A node that is being replaced, or was in vain, still is one of those that failed together.
     let lost = cluster.repairs.values().filter(|repair| {
-        let of_policy = repair.policy() == name && cluster.node_of(repair).is_none();
-        of_policy && (!is_finished(repair) || history::failed_after(repair, now - limits.window.0))
+        let counts = !is_finished(repair) || history::failed_after(repair, now - limits.window.0);
+        counts && repair.policy() == name && cluster.node_of(repair).is_none()
     });
     let lost: Vec<_> = lost.collect();
     for repair in &lost {

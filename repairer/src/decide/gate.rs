@@ -1,7 +1,7 @@
 //! PURE. The gates as data: each is a reason not to go on, with its numbers and with what would
 //! open it. All are asked; the first closed one is what holds a repair.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -243,6 +243,9 @@ fn not_asked(what: &str) -> Answer {
 
 impl Answer {
     fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
+        if self.message.is_empty() {
+            return self;
+        }
         self.values.insert(name.to_owned(), value.to_string());
         self
     }
@@ -257,6 +260,26 @@ impl Answer {
 }
 
 impl<'a> Planner<'a> {
+    /// What an open gate says is put into words only for somebody who wants to know.
+    fn tell(&self, message: fmt::Arguments<'_>) -> Answer {
+        self.answer(false, message, "")
+    }
+
+    fn answer(
+        &self,
+        is_closed: bool,
+        message: fmt::Arguments<'_>,
+        opens: impl Into<String>,
+    ) -> Answer {
+        let telling = is_closed || self.telling;
+        let answer = open(if telling {
+            message.to_string()
+        } else {
+            String::new()
+        });
+        answer.close_if(is_closed, opens)
+    }
+
     pub(super) fn gates(&mut self, stage: Stage, subject: &Subject<'_>) -> Result<(), Held> {
         match Held::from_verdicts(self.verdicts(stage, subject)) {
             Some(held) => Err(held),
@@ -392,7 +415,7 @@ impl<'a> Planner<'a> {
         match self.assigned.choice(node) {
             Choice::One(policy) => {
                 let name = policy.metadata.name.as_deref().unwrap_or_default();
-                open(format!("RepairPolicy {name} is for the node"))
+                self.tell(format_args!("RepairPolicy {name} is for the node"))
             }
             Choice::None => closed(
                 "no RepairPolicy selects the node",
@@ -416,12 +439,13 @@ impl<'a> Planner<'a> {
                 "start it without --paused (NODEMEND_PAUSED)",
             );
         }
-        open(format!("RepairPolicy {name} is not paused")).or(policy.spec.paused.then(|| {
-            closed(
-                format!("RepairPolicy {name} is paused (spec.paused)"),
-                "spec.paused: false",
-            )
-        }))
+        self.tell(format_args!("RepairPolicy {name} is not paused"))
+            .or(policy.spec.paused.then(|| {
+                closed(
+                    format!("RepairPolicy {name} is paused (spec.paused)"),
+                    "spec.paused: false",
+                )
+            }))
     }
 
     /// The instance and its group, or why it is not ours to touch.
@@ -475,7 +499,7 @@ impl<'a> Planner<'a> {
 
     fn not_ours(&self, node: &NodeView) -> Answer {
         match self.ownership(node) {
-            Ok((instance, group)) => open(format!("{instance} is InService in {group}")),
+            Ok((instance, group)) => self.tell(format_args!("{instance} is InService in {group}")),
             Err(message) => closed(message, "only whoever owns the node can repair it"),
         }
     }
@@ -535,15 +559,17 @@ impl<'a> Planner<'a> {
             Stage::Cordon => false,
             Stage::Start | Stage::Continue | Stage::Destroy => due.at <= self.now,
         };
-        open(format!("{kind} is confirmed within {}", Wait(SIGNAL_LIFE))).or((asked && !confirmed)
-            .then(|| {
-                let due = second(due.at);
-                let message =
-                    format!("{kind} has not been confirmed since its wait ended at {due}");
-                closed(message, opens)
-                    .with("lastHeartbeat", second(heartbeat))
-                    .with("waitEnded", due)
-            }))
+        self.tell(format_args!(
+            "{kind} is confirmed within {}",
+            Wait(SIGNAL_LIFE)
+        ))
+        .or((asked && !confirmed).then(|| {
+            let due = second(due.at);
+            let message = format!("{kind} has not been confirmed since its wait ended at {due}");
+            closed(message, opens)
+                .with("lastHeartbeat", second(heartbeat))
+                .with("waitEnded", due)
+        }))
     }
 
     /// What else is known of a kubelet that is said to be silent.
@@ -583,7 +609,7 @@ impl<'a> Planner<'a> {
                 }
             },
         };
-        open(format!(
+        self.tell(format_args!(
             "kubelet is silent; {lease}; the cloud's checks of the machine: {checks}; silent nodes of the policy: {silent}"
         ))
         .with("silentNodes", silent)
@@ -599,13 +625,15 @@ impl<'a> Planner<'a> {
         let kind = due.episode.condition.as_str();
         let condition = subject.node.condition(kind);
         let Some(writer) = condition.and_then(|c| c.foreign_writer()) else {
-            return open(format!("{kind} is not known to be another agent's word"));
+            return self.tell(format_args!(
+                "{kind} is not known to be another agent's word"
+            ));
         };
         let age = condition
             .and_then(|c| c.transition)
             .map(|at| self.now.duration_since(at).unsigned_abs());
         if age.is_none_or(|age| age < LATCH_AGE) {
-            return open(format!(
+            return self.tell(format_args!(
                 "{writer} changed {kind} less than {} ago",
                 Wait(LATCH_AGE)
             ));
@@ -618,7 +646,7 @@ impl<'a> Planner<'a> {
                 .then(|| "kubelet says that the node is Ready".to_owned()),
         };
         match evidence {
-            None => open(format!("nothing speaks against what {writer} says of {kind}")),
+            None => self.tell(format_args!("nothing speaks against what {writer} says of {kind}")),
             Some(evidence) => closed(
                 format!(
                     "{writer} has said so of {kind} for more than {} without a change, and {evidence}: has it forgotten to take it back?",
@@ -634,14 +662,16 @@ impl<'a> Planner<'a> {
     fn partitioned(&self, policy: &RepairPolicy) -> Answer {
         let name = policy.metadata.name.as_deref().unwrap_or_default();
         let limits = &policy.spec.partition;
-        let limit = format!(
+        let limit = format_args!(
             "limit: at least {} nodes and {} % within {} of each other",
             limits.min_nodes, limits.percentage, limits.window
         );
         let nodes = self.tally.counts(name).nodes;
         let Some(partition) = self.partitions.get(name) else {
             let silent = self.silent.get(name).copied().unwrap_or_default();
-            return open(format!("{silent} of {nodes} nodes are silent, {limit}"));
+            return self.tell(format_args!(
+                "{silent} of {nodes} nodes are silent, {limit}"
+            ));
         };
         let (silent, nodes) = (partition.silent, partition.nodes);
         closed(
@@ -663,13 +693,13 @@ impl<'a> Planner<'a> {
         let uid = &subject.node.uid;
         let started = subject.repair.is_some_and(super::has_started);
         let limits = &policy.spec.correlation;
-        let limit = format!(
+        let limit = format_args!(
             "limit: at least {} nodes and {} % within {}",
             limits.min_nodes, limits.percentage, limits.window
         );
         let found = self.correlations.get(name).map_or(&[][..], Vec::as_slice);
         let of_node = found.iter().filter(|c| c.concerns(uid));
-        let mut verdict = open(format!("its reason is not that of many, {limit}"));
+        let mut verdict = self.tell(format_args!("its reason is not that of many, {limit}"));
         for correlated in of_node {
             let (count, nodes) = (correlated.count, correlated.nodes);
             let shared = match correlated.shared.join(", ") {
@@ -684,7 +714,7 @@ impl<'a> Planner<'a> {
             );
             let width = correlated.width;
             let answer = if correlated.lets_through(uid, started, self.now) {
-                open(format!(
+                self.tell(format_args!(
                     "{what}: it is among the first {width}, to find out"
                 ))
             } else {
@@ -757,19 +787,24 @@ impl<'a> Planner<'a> {
                 strictest.min_nodes
             )
         };
-        let message = format!(
-            "{unhealthy} of {nodes} nodes of {name} are unhealthy = {}, limit: {limit}{floor}",
-            percent(unhealthy, nodes)
-        );
-        open(message)
-            .with("group", name)
-            .with("unhealthy", unhealthy)
-            .with("nodes", nodes)
-            .with("limit", limit)
-            .close_if(
-                over,
-                format!("fewer unhealthy nodes of {name}; then they are repaired one at a time"),
-            )
+        let opens =
+            format_args!("fewer unhealthy nodes of {name}; then they are repaired one at a time");
+        self.answer(
+            over,
+            format_args!(
+                "{unhealthy} of {nodes} nodes of {name} are unhealthy = {}, limit: {limit}{floor}",
+                percent(unhealthy, nodes)
+            ),
+            if over {
+                opens.to_string()
+            } else {
+                String::new()
+            },
+        )
+        .with("group", name)
+        .with("unhealthy", unhealthy)
+        .with("nodes", nodes)
+        .with("limit", limit)
     }
 
     fn shifted(&self, policy: &RepairPolicy, node: &NodeView) -> Answer {
@@ -812,20 +847,20 @@ impl<'a> Planner<'a> {
         let share = self.tally.zone(name, zone);
         let limits = &policy.spec.zones;
         let Share { nodes, unhealthy } = share;
-        let limit = format!("at least {} %", limits.max_unhealthy_percentage);
-        open(format!(
-            "{unhealthy} of {nodes} nodes of zone {zone} are unhealthy = {}, limit: {limit} (of {} nodes or more)",
-            percent(unhealthy, nodes),
-            limits.min_nodes
-        ))
+        let limit = format_args!("at least {} %", limits.max_unhealthy_percentage);
+        self.answer(
+            super::count::zone_exceeded(limits, share),
+            format_args!(
+                "{unhealthy} of {nodes} nodes of zone {zone} are unhealthy = {}, limit: {limit} (of {} nodes or more)",
+                percent(unhealthy, nodes),
+                limits.min_nodes
+            ),
+            "fewer unhealthy nodes in the zone",
+        )
         .with("zone", zone)
         .with("unhealthy", unhealthy)
         .with("nodes", nodes)
         .with("limit", limit)
-        .close_if(
-            super::count::zone_exceeded(limits, share),
-            format!("fewer unhealthy nodes in zone {zone}"),
-        )
     }
 
     fn too_early(&mut self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
@@ -839,6 +874,12 @@ impl<'a> Planner<'a> {
             ),
             Ripeness::Due(due) => {
                 let condition = &due.episode.condition;
+                let early = due.at > self.now;
+                if early {
+                    self.wake(due.at);
+                } else if !self.telling {
+                    return open(String::new());
+                }
                 let flaps = match due.episode.flaps {
                     0 => String::new(),
                     flaps => format!("; it has come back {flaps} times"),
@@ -849,16 +890,13 @@ impl<'a> Planner<'a> {
                     second(due.episode.since),
                     due.wait,
                 );
-                if due.at > self.now {
-                    self.wake(due.at);
-                }
                 open(message)
                     .with("since", second(due.episode.since))
                     .with("wait", due.wait)
                     .with("until", &until)
                     .with("reason", due.reason)
                     .with("action", format!("{:?}", due.action))
-                    .close_if(due.at > self.now, format!("it is {until}"))
+                    .close_if(early, format!("it is {until}"))
             }
             Ripeness::Nothing => closed(
                 "no condition of the node is unhealthy by the policy's rules",
@@ -877,7 +915,7 @@ impl<'a> Planner<'a> {
                 Err(error) => return closed(error, "mend the policy's maintenanceWindows"),
                 Ok(window) => {
                     if let Some(until) = window.open_until(self.now) {
-                        return open(format!(
+                        return self.tell(format_args!(
                             "a maintenance window is open until {}",
                             second(until)
                         ));
@@ -930,7 +968,7 @@ impl<'a> Planner<'a> {
         } else {
             "does not serve"
         };
-        open(format!(
+        self.tell(format_args!(
             "{others} other nodes of {name} serve; this one {how}"
         ))
     }
@@ -951,16 +989,17 @@ impl<'a> Planner<'a> {
             })
             .count();
         let count = limits.count as usize;
-        let message = format!(
-            "{line} nodes in a row were replaced for this one to be here, and {failed} repairs of {group} have failed, within {}; limit: {count}",
-            limits.window
-        );
-        let opens = "a person finds out why replacing does not help";
-        open(message)
-            .with("line", line)
-            .with("failed", failed)
-            .with("limit", count)
-            .close_if(line >= count || failed >= count, opens)
+        self.answer(
+            line >= count || failed >= count,
+            format_args!(
+                "{line} nodes in a row were replaced for this one to be here, and {failed} repairs of {group} have failed, within {}; limit: {count}",
+                limits.window
+            ),
+            "a person finds out why replacing does not help",
+        )
+        .with("line", line)
+        .with("failed", failed)
+        .with("limit", count)
     }
 
     /// Whether the line of replacements alone has used up what is allowed.
@@ -998,7 +1037,7 @@ impl<'a> Planner<'a> {
         }
         let failed = launches.failed;
         let why = launches.failure.as_deref().unwrap_or("no reason was given");
-        open(format!(
+        self.tell(format_args!(
             "the last {failed} launches of {group} failed, limit: {FAILED_LAUNCHES}"
         ))
         .with("failedLaunches", failed)
@@ -1020,7 +1059,7 @@ impl<'a> Planner<'a> {
             .history
             .destroyed(name, group, subject.name, self.now - budget.window.0);
         let coming = self.coming.get(&(name.to_owned(), group.to_owned()));
-        let others = |names: Option<&std::collections::BTreeSet<String>>| {
+        let others = |names: Option<&BTreeSet<String>>| {
             names.map_or(0, |names| {
                 names.iter().filter(|n| *n != subject.name).count()
             })
@@ -1045,73 +1084,85 @@ impl<'a> Planner<'a> {
                 self.wake(*oldest + window);
                 format!("it is {}", second(*oldest + window))
             }
-            _ => "a repair that is under way ends without a call".to_owned(),
+            _ if over => "a repair that is under way ends without a call".to_owned(),
+            _ => String::new(),
         };
-        open(format!(
-            "{used} nodes of {group} were or are being destroyed within {}, limit: {count}; {all_used} in all within 1h, limit: {most}",
-            budget.window
-        ))
+        self.answer(
+            over,
+            format_args!(
+                "{used} nodes of {group} were or are being destroyed within {}, limit: {count}; {all_used} in all within 1h, limit: {most}",
+                budget.window
+            ),
+            opens,
+        )
         .with("used", used)
         .with("limit", count)
         .with("usedInAll", all_used)
         .with("limitInAll", most)
-        .close_if(over, opens)
     }
 
     fn no_place(&mut self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
         let name = policy.metadata.name.as_deref().unwrap_or_default();
-        let others = |names: &std::collections::BTreeSet<String>| -> Vec<String> {
-            names
-                .iter()
-                .filter(|n| *n != subject.name)
-                .cloned()
-                .collect()
+        let others = |names: &BTreeSet<String>| {
+            let own = usize::from(names.contains(subject.name));
+            names.len() - own
         };
-        let own = self.in_progress.get(name).map(others).unwrap_or_default();
+        let taken = self.in_progress.get(name).map_or(0, others);
         let count = self.parallel_of(policy);
-        let all = self
-            .in_progress
-            .values()
-            .map(|n| others(n).len())
-            .sum::<usize>();
+        let all = self.in_progress.values().map(others).sum::<usize>();
         let most = self.cluster.limits.max_parallel as usize;
-        let mut answer = open(format!("{} of {count} places are taken", own.len()))
-            .with("taken", own.len())
+        let answer = if taken >= count {
+            let own = self.in_progress.get(name).into_iter().flatten();
+            let own: Vec<_> = own.filter(|n| *n != subject.name).cloned().collect();
+            closed(
+                format!("{taken} of {count} places are taken: {}", some(&own)),
+                "one of them ends, or its drain is held",
+            )
+        } else if all >= most {
+            closed(
+                format!("{all} of {most} places of all policies are taken (--max-parallel)"),
+                "any repair ends",
+            )
+        } else if let Some(answer) = self.half_way(policy, name, subject) {
+            answer
+        } else {
+            self.tell(format_args!("{taken} of {count} places are taken"))
+        };
+        answer
+            .with("taken", taken)
             .with("limit", count)
             .with("takenInAll", all)
-            .with("limitInAll", most);
-        if own.len() >= count {
-            answer.message = format!("{} of {count} places are taken: {}", own.len(), some(&own));
-            return answer.close_if(true, "one of them ends, or its drain is held");
-        }
-        if all >= most {
-            answer.message =
-                format!("{all} of {most} places of all policies are taken (--max-parallel)");
-            return answer.close_if(true, "any repair ends");
-        }
+            .with("limitInAll", most)
+    }
+
+    /// What a breaker says that has opened again.
+    fn half_way(
+        &mut self,
+        policy: &RepairPolicy,
+        name: &str,
+        subject: &Subject<'_>,
+    ) -> Option<Answer> {
         let started = subject.repair.is_some_and(super::has_started);
         for breaker in self.breakers_of(policy, subject.node) {
-            let busy = self.busy_in(&breaker, name, subject.name);
+            let (gate, scope, width) = (breaker.gate, &breaker.scope, breaker.width);
             if let Some(at) = breaker.not_before.filter(|at| *at > self.now && !started) {
                 self.wake(at);
-                answer.message = format!(
-                    "the first repair of {} after {:?} opened again has failed; another one is tried at {}",
-                    breaker.scope,
-                    breaker.gate,
-                    second(at)
+                let at = second(at);
+                let message = format!(
+                    "the first repair of {scope} after {gate:?} opened again has failed; another one is tried at {at}"
                 );
-                return answer.close_if(true, format!("it is {}", second(at)));
+                return Some(closed(message, format!("it is {at}")));
             }
-            if busy >= breaker.width as usize {
-                answer.message = format!(
-                    "{:?} of {} has opened again, half way: {busy} of {} places are taken until that has proven well",
-                    breaker.gate, breaker.scope, breaker.width
+            let busy = self.busy_in(&breaker, name, subject.name);
+            if busy >= width as usize {
+                let message = format!(
+                    "{gate:?} of {scope} has opened again, half way: {busy} of {width} places are taken until that has proven well"
                 );
-                let opens = "the repair that is under way succeeds";
-                return answer.with("width", breaker.width).close_if(true, opens);
+                let answer = closed(message, "the repair that is under way succeeds");
+                return Some(answer.with("width", width));
             }
         }
-        answer
+        None
     }
 }
 

@@ -1,7 +1,7 @@
 //! PURE. What earlier repairs say about the next one: all of it is read from the records, so that
 //! it survives every restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,9 +18,9 @@ const LONGEST_LINE: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct History<'a> {
     /// Repairs by the UID of their node.
-    of_node: BTreeMap<&'a str, Vec<&'a NodeRepair>>,
+    of_node: HashMap<&'a str, Vec<&'a NodeRepair>>,
     /// Repairs by the UID of the node that came in place of theirs.
-    before: BTreeMap<&'a str, &'a NodeRepair>,
+    before: HashMap<&'a str, &'a NodeRepair>,
     /// By policy and group: each destruction, with the repair's name.
     destroyed: BTreeMap<(&'a str, &'a str), Vec<(Timestamp, &'a str)>>,
     /// By policy: the repairs that proved something.

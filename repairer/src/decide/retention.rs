@@ -8,8 +8,8 @@ use super::{Planner, Step, is_finished};
 use crate::api::repair::NodeRepair;
 
 /// Of one pass: old records are no reason to hurry.
-const MOST_AT_ONCE: usize = 20;
-/// What no retention goes below.
+const MOST_AT_ONCE: usize = 50;
+/// What no retention of a repair that has destroyed something goes below.
 const AT_LEAST: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,11 @@ impl Planner<'_> {
             .filter(|(index, (at, _))| *index < too_many || old(*at, retention.age))
             .filter(|(_, (at, name))| {
                 let repair = &self.cluster.repairs[*name];
-                old(*at, needed) && !self.is_a_final_word(repair)
+                let counted = repair
+                    .status
+                    .as_ref()
+                    .is_some_and(|s| !s.attempts.is_empty());
+                (!counted || old(*at, needed)) && !self.is_a_final_word(repair)
             })
             .take(MOST_AT_ONCE)
             .map(|(_, (_, name))| Step::Forget {
@@ -74,4 +78,73 @@ impl Planner<'_> {
 
 fn ended(repair: &NodeRepair) -> Option<Timestamp> {
     Some(repair.status.as_ref()?.timeline.last()?.at.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::repair::{Outcome, Phase};
+    use crate::cluster::Cluster;
+    use crate::decide::fixture::{self, at};
+    use crate::episode::Episodes;
+
+    const DAY: i64 = 24 * 3600;
+
+    /// Finished repairs of nodes that are gone: an outcome, and whether something was destroyed.
+    fn finished(ends: &[(Outcome, bool, i64)]) -> Cluster {
+        let mut cluster = fixture::cluster(ends.len());
+        for (index, (outcome, destroyed, end)) in ends.iter().enumerate() {
+            let node = format!("node-{index}");
+            let phase = if *destroyed {
+                Phase::Verifying
+            } else {
+                Phase::Waiting
+            };
+            let name = fixture::add_repair(&mut cluster, &node, phase, *end);
+            let status = cluster.repairs.get_mut(&name).unwrap().status.as_mut();
+            let status = status.unwrap();
+            (status.phase, status.outcome) = (Phase::Finished, Some(*outcome));
+            cluster.nodes.remove(&node);
+        }
+        cluster
+    }
+
+    fn forgotten(cluster: &Cluster, count: usize, now: i64) -> Vec<String> {
+        let retention = Retention {
+            count,
+            ..Retention::default()
+        };
+        let plan = super::super::decide(cluster, &Episodes::default(), retention, at(now));
+        let step = |step: &Step| match step {
+            Step::Forget { repair } => Some(repair.clone()),
+            Step::Open(_) | Step::Record { .. } | Step::Act { .. } => None,
+        };
+        plan.steps.iter().filter_map(step).collect()
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many_or_their_time_is_over() {
+        let recovered = |end| (Outcome::Recovered, false, end);
+        let cluster = finished(&[recovered(20), recovered(10), recovered(30)]);
+        assert_eq!(forgotten(&cluster, 10, 100), Vec::<String>::new());
+        assert_eq!(forgotten(&cluster, 2, 100), ["node-1-repair"]);
+        assert_eq!(forgotten(&cluster, 10, 31 * DAY).len(), 3);
+    }
+
+    #[test]
+    fn what_a_budget_still_counts_is_kept() {
+        let cluster = finished(&[(Outcome::Succeeded, true, 10)]);
+        assert_eq!(forgotten(&cluster, 0, DAY), Vec::<String>::new());
+        assert_eq!(forgotten(&cluster, 0, DAY + 60).len(), 1);
+    }
+
+    #[test]
+    fn the_last_word_about_a_node_is_kept_while_it_is_there() {
+        let mut cluster = finished(&[(Outcome::Failed, true, 10)]);
+        let node = fixture::node("node-0", 0);
+        cluster.nodes.insert(node.name.clone(), node);
+        assert_eq!(forgotten(&cluster, 0, 40 * DAY), Vec::<String>::new());
+        cluster.nodes.clear();
+        assert_eq!(forgotten(&cluster, 0, 40 * DAY).len(), 1);
+    }
 }

@@ -1,6 +1,6 @@
 //! PURE. How many nodes of a group there are, and how many of them are not well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use jiff::Timestamp;
 
@@ -47,7 +47,7 @@ impl Tally {
     pub(super) fn count(
         cluster: &Cluster,
         assigned: &Assigned<'_>,
-        in_repair: &BTreeSet<&str>,
+        in_repair: &HashSet<&str>,
         episodes: &Episodes,
         now: Timestamp,
     ) -> Self {
