@@ -2,36 +2,41 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nodemend_repairer::simulate::{self, file::File};
 
-fn main() {
+fn main() -> anyhow::Result<()> {
     let arguments = Arguments::from_args();
-    let trials = files().into_iter().map(|path| {
+    let trials = files()?.into_iter().map(|path| {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         Trial::test(name.into_owned(), move || check(&path))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
-fn files() -> Vec<PathBuf> {
+fn files() -> anyhow::Result<Vec<PathBuf>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios");
-    let entries = std::fs::read_dir(&folder).expect("tests/scenarios is there");
-    let mut files: Vec<_> = entries
-        .map(|entry| entry.expect("it can be listed").path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "yaml")
-        })
-        .collect();
+    let entries =
+        std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            files.push(path);
+        }
+    }
     files.sort();
-    assert!(
+    ensure!(
         files.len() >= 20,
         "only {} scenarios in {}",
         files.len(),
         folder.display()
     );
-    files
+    Ok(files)
 }
 
 fn check(path: &Path) -> Result<(), Failed> {
