@@ -5,7 +5,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
@@ -62,12 +62,31 @@ pub async fn record(
     .with_context(|| format!("store the status of NodeRepair {name}"))
 }
 
+/// Deletes a finished repair, exactly as it was seen.
+pub async fn forget(client: &Client, name: &str, seen: &NodeRepair) -> anyhow::Result<()> {
+    let api: Api<NodeRepair> = Api::all(client.clone());
+    let params = DeleteParams::default().preconditions(Preconditions {
+        resource_version: seen.metadata.resource_version.clone(),
+        uid: seen.metadata.uid.clone(),
+    });
+    let gone = guarded(api.delete(name, &params).await);
+    gone.with_context(|| format!("delete the old NodeRepair {name}"))?;
+    Ok(())
+}
+
 pub async fn record_policy(
     client: &Client,
     name: &str,
     status: &RepairPolicyStatus,
 ) -> anyhow::Result<()> {
     let api: Api<RepairPolicy> = Api::all(client.clone());
+    let mut status = serde_json::to_value(status).context("write the status")?;
+    // A merge leaves what it does not name.
+    for list in ["conditions", "groups", "breakers", "shadow"] {
+        if let Some(object) = status.as_object_mut() {
+            object.entry(list).or_insert(Value::Null);
+        }
+    }
     let patch = Patch::Merge(json!({"status": status}));
     guarded(
         api.patch_status(name, &PatchParams::default(), &patch)

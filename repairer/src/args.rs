@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::api::duration::Wait;
+use crate::cluster::Limits;
+use crate::decide::Retention;
+
 /// Repairs sick Kubernetes nodes without making an outage worse.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cannot run here.
@@ -20,8 +24,56 @@ pub enum Command {
     Run(RunArgs),
     /// Take our cordons off every Node, when no repairer runs any more (after an uninstall)
     Cleanup(CleanupArgs),
+    /// Say why a node is or is not being repaired: every gate with its numbers, now
+    ///
+    /// Exit codes: 0 well, 1 unhealthy or held, 3 cannot run here.
+    Explain(ExplainArgs),
+    /// Look for mistakes: in the policies of a file, or in a cluster's policies, our rights and AWS
+    Check(CheckArgs),
+    /// Try a policy against a described cluster and timeline, on a virtual clock: no cluster, no cloud
+    /// (docs/simulate.md)
+    Simulate(SimulateArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Name of the Node
+    pub node: String,
+    /// Kubeconfig file; without it the pod's service account is used
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// YAML with RepairPolicies, looked at alone, without a cluster; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Kubeconfig file; without it the pod's service account is used
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// The YAML file; `-` is standard input
+    pub file: PathBuf,
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -36,8 +88,56 @@ pub struct RunArgs {
     /// [default: made up anew at each start]
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    #[command(flatten)]
+    pub retention: RetentionArgs,
     #[arg(long, env = "NODEMEND_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Above all policies.
+#[derive(Debug, Args)]
+pub struct LimitArgs {
+    /// Start nothing and make no destructive call under any policy; what is under way is verified
+    #[arg(long, env = "NODEMEND_PAUSED")]
+    pub paused: bool,
+    /// Repairs of all policies at a time
+    #[arg(long, env = "NODEMEND_MAX_PARALLEL", default_value_t = Limits::MAX_PARALLEL)]
+    pub max_parallel: u32,
+    /// Nodes of all policies that may be destroyed within an hour
+    #[arg(long, env = "NODEMEND_MAX_REPAIRS_PER_HOUR", default_value_t = Limits::MAX_REPAIRS_PER_HOUR)]
+    pub max_repairs_per_hour: u32,
+}
+
+impl LimitArgs {
+    pub fn limits(&self) -> Limits {
+        Limits {
+            paused: self.paused,
+            max_parallel: self.max_parallel,
+            max_repairs_per_hour: self.max_repairs_per_hour,
+        }
+    }
+}
+
+/// How long finished NodeRepairs are kept; what a policy still counts is kept in any case.
+#[derive(Debug, Args)]
+pub struct RetentionArgs {
+    /// Finished NodeRepairs that are kept
+    #[arg(long, env = "NODEMEND_KEEP_REPAIRS", default_value_t = 1000)]
+    pub keep_repairs: usize,
+    /// How long finished NodeRepairs are kept
+    #[arg(long, env = "NODEMEND_KEEP_FOR", default_value = "720h")]
+    pub keep_for: Wait,
+}
+
+impl RetentionArgs {
+    pub fn retention(&self) -> Retention {
+        Retention {
+            count: self.keep_repairs,
+            age: self.keep_for.0,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

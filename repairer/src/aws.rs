@@ -97,6 +97,7 @@ impl Aws {
                         group: None,
                         lifecycle: None,
                         state: InstanceState::Gone,
+                        checks_pass: None,
                     },
                 );
             }

@@ -1,6 +1,6 @@
 //! PURE. What the repairer knows at one moment: a snapshot that decisions are made on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -13,6 +13,8 @@ use crate::drain::PodView;
 
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
+    /// Above all policies.
+    pub limits: Limits,
     pub nodes: BTreeMap<String, NodeView>,
     pub policies: Vec<RepairPolicy>,
     pub repairs: BTreeMap<String, NodeRepair>,
@@ -22,6 +24,54 @@ pub struct Cluster {
     pub pods: BTreeMap<String, Vec<PodView>>,
     /// Objects of ours that are there but cannot be read, with the error.
     pub unreadable: Vec<String>,
+    /// When kubelets last renewed their Leases, by the node's name.
+    pub leases: Asked<BTreeMap<String, Timestamp>>,
+    /// Whether groups can launch what replaces an instance, by their name; what is not here is unknown.
+    pub launches: Asked<BTreeMap<String, Launches>>,
+    /// Zones (by id) that traffic has been shifted away from.
+    pub shifted: Asked<Result<BTreeSet<String>, String>>,
+}
+
+/// Whether the shell looks at something at all. What it does not look at closes no gate, and every
+/// gate that would need it says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Asked<T> {
+    #[default]
+    No,
+    Yes(T),
+}
+
+/// The process-wide limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub paused: bool,
+    pub max_parallel: u32,
+    pub max_repairs_per_hour: u32,
+}
+
+impl Limits {
+    pub const MAX_PARALLEL: u32 = 10;
+    pub const MAX_REPAIRS_PER_HOUR: u32 = 30;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            paused: false,
+            max_parallel: Self::MAX_PARALLEL,
+            max_repairs_per_hour: Self::MAX_REPAIRS_PER_HOUR,
+        }
+    }
+}
+
+/// What stands against new instances of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Launches {
+    /// Suspended processes, as Auto Scaling names them.
+    pub suspended: Vec<String>,
+    /// How many of the last launches in a row have failed, and why the last one did.
+    pub failed: u32,
+    pub failure: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +87,12 @@ pub struct NodeView {
     pub created: Timestamp,
     /// Somebody has asked for its deletion.
     pub deleting: bool,
+    /// What other programs have marked it with that repair, drain or remove nodes.
+    pub others: Vec<String>,
+    /// Resources of device plugins: what the kubelet may give out, and what is there.
+    pub devices: BTreeMap<String, (String, String)>,
+    /// What nodes share that fail together: instance type, image, versions.
+    pub traits: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +103,35 @@ pub struct ConditionView {
     pub reason: String,
     pub heartbeat: Option<Timestamp>,
     pub transition: Option<Timestamp>,
+    /// Who wrote it, where the API server tells.
+    pub writer: Option<String>,
 }
+
+/// The field manager of nodemend's own detector.
+pub const DETECTOR: &str = "nodemend-detector";
+/// By taint or annotation, exactly or up to a `/` at the end.
+const OTHERS: [(&str, &str); 11] = [
+    ("karpenter.sh/disrupted", "Karpenter removes it"),
+    ("karpenter.sh/disruption", "Karpenter removes it"),
+    (
+        "ToBeDeletedByClusterAutoscaler",
+        "the cluster autoscaler removes it",
+    ),
+    (
+        "aws-node-termination-handler/",
+        "the node termination handler drains it",
+    ),
+    ("medik8s.io/remediation", "medik8s repairs it"),
+    ("remediation.medik8s.io/", "medik8s repairs it"),
+    ("weave.works/kured-reboot-in-progress", "kured reboots it"),
+    ("kured.dev/reboot-in-progress", "kured reboots it"),
+    ("nvsentinel.nvidia.com/", "NVSentinel repairs it"),
+    (
+        "node.gardener.cloud/critical-components-not-ready",
+        "Gardener prepares it",
+    ),
+    ("cluster.x-k8s.io/delete-machine", "Cluster API removes it"),
+];
 
 impl NodeView {
     /// `None`: an object without a name or UID did not come from an API server.
@@ -57,6 +141,11 @@ impl NodeView {
         let conditions = status
             .and_then(|status| status.conditions.as_deref())
             .unwrap_or_default();
+        let writers = writers(node);
+        let condition = |condition: &core::NodeCondition| ConditionView {
+            writer: writers.get(&condition.type_).cloned(),
+            ..ConditionView::read(condition)
+        };
         Some(Self {
             name: node.metadata.name.clone()?,
             uid: node.metadata.uid.clone()?,
@@ -69,10 +158,30 @@ impl NodeView {
             taints: spec
                 .and_then(|spec| spec.taints.clone())
                 .unwrap_or_default(),
-            conditions: conditions.iter().map(ConditionView::read).collect(),
+            conditions: conditions.iter().map(condition).collect(),
             created: node.metadata.creation_timestamp.as_ref()?.0,
             deleting: node.metadata.deletion_timestamp.is_some(),
+            others: others(node),
+            devices: devices(node),
+            traits: traits(node),
         })
+    }
+
+    /// The availability zone, by its label or as the providerID says.
+    pub fn zone(&self) -> Option<&str> {
+        let label = self.labels.get("topology.kubernetes.io/zone");
+        let of_instance = || {
+            let (zone, _) = self.provider_id.strip_prefix("aws:///")?.split_once('/')?;
+            (!zone.is_empty()).then_some(zone)
+        };
+        label.map(String::as_str).or_else(of_instance)
+    }
+
+    /// Zonal shifts name zones by id: the names differ from account to account.
+    pub fn zone_id(&self) -> Option<&str> {
+        self.labels
+            .get("topology.k8s.aws/zone-id")
+            .map(String::as_str)
     }
 
     pub fn condition(&self, kind: &str) -> Option<&ConditionView> {
@@ -108,8 +217,102 @@ impl ConditionView {
             reason: condition.reason.clone().unwrap_or_default(),
             heartbeat: condition.last_heartbeat_time.as_ref().map(|time| time.0),
             transition: condition.last_transition_time.as_ref().map(|time| time.0),
+            writer: None,
         }
     }
+
+    /// Another agent's word: not nodemend's, not that of Kubernetes itself.
+    pub fn foreign_writer(&self) -> Option<&str> {
+        let writer = self.writer.as_deref()?;
+        let known = [DETECTOR, "kubelet", "kube-controller-manager"];
+        (!known.contains(&writer)).then_some(writer)
+    }
+}
+
+fn others(node: &core::Node) -> Vec<String> {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+    let taints = taints.unwrap_or_default().iter().map(|taint| &taint.key);
+    let annotations = node.metadata.annotations.iter().flat_map(BTreeMap::keys);
+    let said = |key: &String| {
+        let matches = |known: &str| match known.strip_suffix('/') {
+            Some(_) => key.starts_with(known),
+            None => key == known,
+        };
+        let (_, what) = OTHERS.iter().find(|(known, _)| matches(known))?;
+        Some(format!(
+            "{what} ({})",
+            key.chars().take(80).collect::<String>()
+        ))
+    };
+    taints.chain(annotations).filter_map(said).collect()
+}
+
+/// Names with a domain belong to device plugins; `hugepages-2Mi` and the like have none.
+fn devices(node: &core::Node) -> BTreeMap<String, (String, String)> {
+    let Some(status) = &node.status else {
+        return BTreeMap::new();
+    };
+    let allocatable = status.allocatable.as_ref();
+    let count = |(name, capacity): (
+        &String,
+        &k8s_openapi::apimachinery::pkg::api::resource::Quantity,
+    )| {
+        let given = allocatable.and_then(|map| map.get(name));
+        let given = given.map(|quantity| quantity.0.clone()).unwrap_or_default();
+        name.contains('/')
+            .then(|| (name.clone(), (given, capacity.0.clone())))
+    };
+    status.capacity.iter().flatten().filter_map(count).collect()
+}
+
+fn traits(node: &core::Node) -> BTreeMap<String, String> {
+    let labels = [
+        ("instance type", "node.kubernetes.io/instance-type"),
+        ("image", "eks.amazonaws.com/nodegroup-image"),
+    ];
+    let labelled = labels.iter().filter_map(|(name, label)| {
+        let value = node.metadata.labels.as_ref()?.get(*label)?;
+        Some(((*name).to_owned(), value.clone()))
+    });
+    let info = node.status.as_ref().and_then(|s| s.node_info.as_ref());
+    let told = info.into_iter().flat_map(|info| {
+        [
+            ("operating system", &info.os_image),
+            ("kernel", &info.kernel_version),
+            ("kubelet", &info.kubelet_version),
+        ]
+    });
+    let told = told
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.clone()));
+    labelled.chain(told).collect()
+}
+
+/// Who wrote which condition last, by type, as `managedFields` has it.
+fn writers(node: &core::Node) -> BTreeMap<String, String> {
+    let mut entries: Vec<_> = node.metadata.managed_fields.iter().flatten().collect();
+    entries.sort_by_key(|entry| entry.time.as_ref().map(|time| time.0));
+    let mut writers = BTreeMap::new();
+    for entry in entries {
+        let (Some(manager), Some(fields)) = (&entry.manager, &entry.fields_v1) else {
+            continue;
+        };
+        let conditions = fields.0.pointer("/f:status/f:conditions");
+        for key in conditions
+            .and_then(|c| c.as_object())
+            .into_iter()
+            .flat_map(|c| c.keys())
+        {
+            let kind = key
+                .strip_prefix("k:")
+                .and_then(|json| serde_json::from_str::<serde_json::Value>(json).ok())
+                .and_then(|json| Some(json.get("type")?.as_str()?.to_owned()));
+            if let Some(kind) = kind {
+                writers.insert(kind, manager.clone());
+            }
+        }
+    }
+    writers
 }
 
 /// The id of an EC2 instance, known to be one.
@@ -169,6 +372,8 @@ pub struct InstanceView {
     /// As Auto Scaling says: `InService`, `Terminating:Wait`, ...
     pub lifecycle: Option<String>,
     pub state: InstanceState,
+    /// Whether the cloud's own checks of the machine pass, where they were asked for.
+    pub checks_pass: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +414,7 @@ impl Cluster {
     }
 
     /// UIDs of the nodes with a repair that has not finished.
-    pub fn in_repair(&self) -> BTreeSet<&str> {
+    pub fn in_repair(&self) -> HashSet<&str> {
         let unfinished = self.repairs.values().filter(|repair| {
             !repair
                 .status

@@ -10,8 +10,8 @@ use tracing::{info, warn};
 
 use crate::api::repair::Phase;
 use crate::aws::Aws;
-use crate::cluster::{Cluster, InstanceView};
-use crate::decide::{self, Plan};
+use crate::cluster::{Cluster, InstanceView, Limits};
+use crate::decide::{self, Plan, Retention};
 use crate::episode::Episodes;
 use crate::lease::Leadership;
 use crate::step::Pass;
@@ -31,7 +31,14 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
 /// Which group a node that is well belongs to changes rarely.
 const MEMBERSHIP_AGE: Duration = Duration::from_secs(60);
 
+/// What the command line says.
+pub struct Rules {
+    pub limits: Limits,
+    pub retention: Retention,
+}
+
 pub struct Controller {
+    rules: Rules,
     client: Client,
     aws: Aws,
     stores: Stores,
@@ -44,8 +51,15 @@ pub struct Controller {
 }
 
 impl Controller {
-    pub fn new(client: Client, aws: Aws, stores: Stores, leadership: Leadership) -> Self {
+    pub fn new(
+        client: Client,
+        aws: Aws,
+        stores: Stores,
+        leadership: Leadership,
+        rules: Rules,
+    ) -> Self {
         Self {
+            rules,
             client,
             aws,
             stores,
@@ -63,11 +77,12 @@ impl Controller {
         info!("watching the nodes");
         loop {
             let mut cluster = self.stores.cluster();
+            cluster.limits = self.rules.limits.clone();
             let all_asked = self.look_at_aws(&mut cluster).await;
             self.look_at_pods(&mut cluster).await;
             let now = clock::now();
             self.episodes.observe(&cluster, now);
-            let plan = decide::decide(&cluster, &self.episodes, now);
+            let plan = decide::decide(&cluster, &self.episodes, self.rules.retention, now);
 
             let wake_at = plan.wake_at;
             let soon = (!plan.steps.is_empty()).then_some(AFTER_A_STEP);

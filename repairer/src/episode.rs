@@ -1,137 +1,263 @@
 //! PURE. Since when a condition has been unhealthy, by our own clock: transition times of
 //! conditions are reset by restarts of their writers and by flapping reasons.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 
-use crate::api::policy::RepairPolicySpec;
+use crate::api::policy::{RepairPolicy, RepairPolicySpec};
 use crate::api::repair::EpisodeReason;
-use crate::cluster::{Cluster, NodeView};
-use crate::rule::{self, Choice};
+use crate::cluster::{Cluster, ConditionView, NodeView};
+use crate::rule::{self, Assigned};
+
+/// Reasons that are remembered of one episode. Whoever makes up more has them forgotten.
+const MOST_REASONS: usize = 16;
 
 /// Of one condition of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Episode {
     pub condition: String,
-    /// The reason seen last while it was unhealthy.
-    pub reason: String,
+    /// Every reason that it had while it was unhealthy, in the order of their first sight.
+    pub reasons: Vec<Seen>,
+    /// From when its wait is counted.
     pub since: Timestamp,
     /// Since when it has been healthy again, if it is.
     pub recovered: Option<Timestamp>,
+    /// How often it has recovered and come back.
+    pub flaps: u32,
+    /// False: the policy says to leave all of it alone.
+    pub acts: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub reason: String,
+    pub at: Timestamp,
+}
+
+impl Episode {
+    fn begin(condition: &ConditionView, acts: bool, now: Timestamp) -> Self {
+        Self {
+            condition: condition.kind.clone(),
+            reasons: vec![Seen {
+                reason: condition.reason.clone(),
+                at: now,
+            }],
+            since: now,
+            recovered: None,
+            flaps: 0,
+            acts,
+        }
+    }
+
+    /// As another process has left it.
+    fn resume(
+        condition: &ConditionView,
+        stored: &[&EpisodeReason],
+        now: Timestamp,
+    ) -> Option<Self> {
+        let first = stored.first()?;
+        let mut reasons: Vec<_> = stored
+            .iter()
+            .map(|stored| Seen {
+                reason: stored.reason.clone(),
+                at: stored.seen.as_ref().unwrap_or(&stored.since).0,
+            })
+            .collect();
+        reasons.sort_by_key(|seen| seen.at);
+        Some(Self {
+            condition: condition.kind.clone(),
+            reasons,
+            // A time from the future is no time: the wait begins now.
+            since: first.since.0.min(now),
+            recovered: None,
+            flaps: first.flaps,
+            acts: true,
+        })
+    }
+
+    /// Remembers the present reason.
+    fn see(&mut self, condition: &ConditionView, policy: &RepairPolicySpec, now: Timestamp) {
+        if self
+            .reasons
+            .iter()
+            .any(|seen| seen.reason == condition.reason)
+        {
+            return;
+        }
+        if self.reasons.len() >= MOST_REASONS {
+            let acts = |reason: &str| {
+                let rule =
+                    rule::matching_reason(policy, &condition.kind, &condition.status, reason);
+                rule.is_some_and(rule::acts)
+            };
+            let Some(spare) = self.reasons.iter().position(|seen| !acts(&seen.reason)) else {
+                return;
+            };
+            self.reasons.remove(spare);
+        }
+        self.reasons.push(Seen {
+            reason: condition.reason.clone(),
+            at: now,
+        });
+    }
+
+    /// Whether any reason of it, past or present, asks for something to be done.
+    fn acts_now(&self, condition: &ConditionView, policy: &RepairPolicySpec) -> bool {
+        let acts = |reason: &str| {
+            rule::matching_reason(policy, &condition.kind, &condition.status, reason)
+                .is_some_and(rule::acts)
+        };
+        acts(&condition.reason) || self.reasons.iter().any(|seen| acts(&seen.reason))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Episodes {
     /// By UID of the node and type of the condition.
-    open: BTreeMap<(String, String), Episode>,
+    open: HashMap<String, BTreeMap<String, Episode>>,
     /// UIDs of the nodes that this process has seen: what is stored of others is older.
-    known: BTreeSet<String>,
+    known: HashSet<String>,
     /// Since when each policy's nodes look cut off, while they do.
     partitions: BTreeMap<String, Timestamp>,
 }
 
 impl Episodes {
-    /// The open episodes of a node, oldest first.
+    /// The open episodes of a node that ask for something to be done, oldest first.
     pub fn of(&self, node_uid: &str) -> Vec<&Episode> {
-        let from = (node_uid.to_owned(), String::new());
-        let mut episodes: Vec<_> = self
-            .open
-            .range(from..)
-            .take_while(|((uid, _), _)| uid == node_uid)
-            .map(|(_, episode)| episode)
-            .collect();
+        let mut episodes: Vec<_> = self.all_of(node_uid).filter(|e| e.acts).collect();
         episodes.sort_by_key(|episode| episode.since);
         episodes
+    }
+
+    /// Those that the policy leaves alone, too.
+    pub fn all_of(&self, node_uid: &str) -> impl Iterator<Item = &Episode> {
+        self.open
+            .get(node_uid)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    pub fn is_well(&self, node_uid: &str) -> bool {
+        !self.all_of(node_uid).any(|episode| episode.acts)
     }
 
     /// Takes in the present state. Of a node that this process has not seen before, the repair
     /// that another one began says since when it is unhealthy.
     pub fn observe(&mut self, cluster: &Cluster, now: Timestamp) {
-        let mut there = BTreeSet::new();
+        let assigned = Assigned::of(cluster);
+        let mut uids = HashSet::new();
         for node in cluster.nodes.values() {
-            let Choice::One(policy) = rule::policy_for(node, &cluster.policies) else {
-                // Nobody to ask what is unhealthy: what was known stays.
-                there.extend(
-                    self.of(&node.uid)
-                        .iter()
-                        .map(|e| (node.uid.clone(), e.condition.clone())),
-                );
-                continue;
-            };
-            let stored = if self.known.insert(node.uid.clone()) {
-                stored_reasons(cluster, &node.uid)
-            } else {
-                &[]
-            };
-            for condition in &node.conditions {
-                let key = (node.uid.clone(), condition.kind.clone());
-                let stored = stored
-                    .iter()
-                    .find(|reason| reason.condition == condition.kind);
-                let stored = stored.map(|reason| reason.since.0);
-                let unhealthy = rule::matching(&policy.spec, condition).is_some_and(rule::acts);
-                match (self.open.get_mut(&key), unhealthy) {
-                    (None, false) if stored.is_none() => continue,
-                    (None, _) => {
-                        let episode = Episode {
-                            condition: condition.kind.clone(),
-                            reason: condition.reason.clone(),
-                            since: stored.unwrap_or(now),
-                            recovered: (!unhealthy).then_some(now),
-                        };
-                        self.open.insert(key.clone(), episode);
-                    }
-                    (Some(episode), true) => {
-                        if episode.recovered.take().is_some() {
-                            // A short recovery restarts the wait, but it is the same episode.
-                            episode.since = now;
-                        }
-                        episode.reason.clone_from(&condition.reason);
-                    }
-                    (Some(episode), false) => {
-                        let since = *episode.recovered.get_or_insert(now);
-                        if now.duration_since(since).unsigned_abs()
-                            >= policy.spec.cordon.recovery_soak.0
-                        {
-                            self.open.remove(&key);
-                            continue;
-                        }
-                    }
-                }
-                there.insert(key);
+            uids.insert(node.uid.as_str());
+            // Nobody to ask what is unhealthy: what was known stays.
+            if let Some(policy) = assigned.policy(node) {
+                self.observe_node(cluster, node, policy, now);
             }
         }
-        self.open.retain(|key, _| there.contains(key));
-        let uids: BTreeSet<_> = cluster
-            .nodes
-            .values()
-            .map(|node| node.uid.as_str())
-            .collect();
+        self.open.retain(|uid, _| uids.contains(uid.as_str()));
         self.known.retain(|uid| uids.contains(uid.as_str()));
-        self.restart_after_partitions(cluster, now);
+        self.restart_after_partitions(cluster, &assigned, now);
+    }
+
+    fn observe_node(
+        &mut self,
+        cluster: &Cluster,
+        node: &NodeView,
+        policy: &RepairPolicy,
+        now: Timestamp,
+    ) {
+        let stored = if self.known.contains(&node.uid) {
+            &[]
+        } else {
+            self.known.insert(node.uid.clone());
+            stored_reasons(cluster, &node.uid)
+        };
+        let mut open = self.open.remove(&node.uid).unwrap_or_default();
+        // A condition that has gone says nothing any more.
+        open.retain(|kind, _| node.condition(kind).is_some());
+        for condition in &node.conditions {
+            let stored: Vec<_> = stored
+                .iter()
+                .filter(|reason| reason.condition == condition.kind)
+                .collect();
+            let before = open
+                .remove(&condition.kind)
+                .or_else(|| Episode::resume(condition, &stored, now));
+            if let Some(episode) = next(before, condition, &policy.spec, now) {
+                open.insert(condition.kind.clone(), episode);
+            }
+        }
+        if !open.is_empty() {
+            self.open.insert(node.uid.clone(), open);
+        }
     }
 
     /// What a cut-off control plane saw does not count towards any wait.
-    fn restart_after_partitions(&mut self, cluster: &Cluster, now: Timestamp) {
-        for policy in &cluster.policies {
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            if let Some(partition) = partition(cluster, &name, &policy.spec) {
-                self.partitions.entry(name).or_insert(partition.since);
+    fn restart_after_partitions(
+        &mut self,
+        cluster: &Cluster,
+        assigned: &Assigned<'_>,
+        now: Timestamp,
+    ) {
+        for (name, policy) in named(&cluster.policies) {
+            if let Some(partition) = partition(cluster, assigned, name, &policy.spec) {
+                self.partitions
+                    .entry(name.to_owned())
+                    .or_insert(partition.since);
                 continue;
             }
-            let Some(began) = self.partitions.remove(&name) else {
+            let Some(began) = self.partitions.remove(name) else {
                 continue;
             };
-            for node in selected(cluster, &name) {
-                for ((uid, _), episode) in &mut self.open {
-                    if *uid == node.uid && episode.since >= began {
+            for node in selected(cluster, assigned, name) {
+                let episodes = self.open.get_mut(&node.uid);
+                for episode in episodes.into_iter().flat_map(BTreeMap::values_mut) {
+                    if episode.since >= began {
                         episode.since = now;
                     }
                 }
             }
         }
     }
+}
+
+/// What becomes of an episode with the present word of its condition.
+fn next(
+    before: Option<Episode>,
+    condition: &ConditionView,
+    policy: &RepairPolicySpec,
+    now: Timestamp,
+) -> Option<Episode> {
+    let Some(mut episode) = before else {
+        let rule = rule::matching(policy, condition)?;
+        return Some(Episode::begin(condition, rule::acts(rule), now));
+    };
+    let acts = episode.acts_now(condition, policy);
+    let unhealthy = acts || rule::matching(policy, condition).is_some();
+    // What was to be acted on and no longer is has recovered from that.
+    if !unhealthy || (episode.acts && !acts) {
+        let since = *episode.recovered.get_or_insert(now);
+        let over = now.duration_since(since).unsigned_abs() >= policy.cordon.recovery_soak.0;
+        return (!over).then_some(episode);
+    }
+    if episode.recovered.take().is_some() {
+        // A short recovery restarts the wait, but it is the same episode.
+        episode.since = now;
+        episode.flaps = episode.flaps.saturating_add(1);
+    }
+    if acts && !episode.acts {
+        // The first reason to do something: its wait begins with it.
+        episode.acts = true;
+        episode.since = now;
+    }
+    episode.see(condition, policy, now);
+    Some(episode)
+}
+
+fn named(policies: &[RepairPolicy]) -> impl Iterator<Item = (&str, &RepairPolicy)> {
+    policies
+        .iter()
+        .map(|policy| (policy.metadata.name.as_deref().unwrap_or_default(), policy))
 }
 
 /// What a repair that is under way says about its node.
@@ -154,10 +280,11 @@ pub struct Partition {
 /// node controller of the control plane writes that status, so its transition time can be trusted.
 pub fn partition(
     cluster: &Cluster,
+    assigned: &Assigned<'_>,
     policy_name: &str,
     policy: &RepairPolicySpec,
 ) -> Option<Partition> {
-    let nodes: Vec<_> = selected(cluster, policy_name).collect();
+    let nodes: Vec<_> = selected(cluster, assigned, policy_name).collect();
     let mut silent: Vec<_> = nodes
         .iter()
         .filter_map(|node| node.condition("Ready"))
@@ -186,14 +313,14 @@ pub fn partition(
 /// The nodes that fall under a policy.
 pub fn selected<'a>(
     cluster: &'a Cluster,
+    assigned: &'a Assigned<'_>,
     policy_name: &'a str,
 ) -> impl Iterator<Item = &'a NodeView> {
-    cluster.nodes.values().filter(
-        move |node| match rule::policy_for(node, &cluster.policies) {
-            Choice::One(policy) => policy.metadata.name.as_deref() == Some(policy_name),
-            Choice::None | Choice::Tie(_) => false,
-        },
-    )
+    cluster.nodes.values().filter(move |node| {
+        assigned
+            .policy(node)
+            .is_some_and(|policy| policy.metadata.name.as_deref() == Some(policy_name))
+    })
 }
 
 #[cfg(test)]
@@ -205,6 +332,7 @@ mod tests {
         episodes
             .open
             .values()
+            .flat_map(BTreeMap::values)
             .map(|e| (e.condition.clone(), e.since, e.recovered))
             .collect()
     }
@@ -282,7 +410,8 @@ mod tests {
             fixture::set_condition(&mut cluster, name, "Ready", "Unknown");
         }
         episodes.observe(&cluster, at(1000));
-        assert!(partition(&cluster, "workers", &cluster.policies[0].spec).is_some());
+        let assigned = Assigned::of(&cluster);
+        assert!(partition(&cluster, &assigned, "workers", &cluster.policies[0].spec).is_some());
         for name in ["node-1", "node-2", "node-3"] {
             fixture::set_condition(&mut cluster, name, "Ready", "True");
         }

@@ -1,5 +1,7 @@
 //! The repairer: `run` is the picture of its data flow.
 
+use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,9 +12,13 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::args::{CleanupArgs, Cli, Command, RunArgs};
+use crate::args::{
+    CheckArgs, CleanupArgs, Cli, Command, ExplainArgs, Output, RunArgs, SimulateArgs,
+};
 use crate::aws::Aws;
-use crate::controller::Controller;
+use crate::cluster::{Cluster, InstanceView};
+use crate::controller::{Controller, Rules};
+use crate::episode::Episodes;
 use crate::lease::Lease;
 use crate::store::Stores;
 
@@ -20,6 +26,7 @@ pub mod act;
 pub mod api;
 pub mod args;
 pub mod aws;
+pub mod check;
 pub mod cleanup;
 mod clock;
 pub mod cluster;
@@ -30,10 +37,16 @@ pub mod episode;
 pub mod explain;
 pub mod lease;
 mod logging;
+pub mod reasons;
 pub mod rule;
+pub mod show;
+pub mod simulate;
 pub mod step;
 pub mod store;
+pub mod window;
 
+/// The file cannot be meant.
+const WRONG_USAGE: u8 = 2;
 /// No API server or no AWS can be spoken to, whatever one waits for.
 const CANNOT_RUN_HERE: u8 = 3;
 
@@ -49,10 +62,127 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
                 .block_on(clean_up(&args))
                 .map(|()| ExitCode::SUCCESS)
         }
+        Command::Explain(args) => runtime()?.block_on(explained(&args)),
+        Command::Check(args) => runtime()?.block_on(checked(&args)),
+        Command::Simulate(args) => simulated(&args),
         Command::Crds => {
             print!("{}", api::crds()?);
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+async fn explained(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let client = match client(args.kubeconfig.as_deref()).await {
+        Ok(client) => client,
+        Err(error) => return Ok(cannot_run_here(&error)),
+    };
+    let mut cluster = match store::list(&client).await {
+        Ok(cluster) => cluster,
+        Err(error) => return Ok(cannot_run_here(&error)),
+    };
+    cluster.limits = args.limits.limits();
+    let Some(node) = cluster.nodes.get(&args.node).cloned() else {
+        eprintln!("there is no Node {}", args.node);
+        return Ok(ExitCode::FAILURE);
+    };
+    match described(&cluster).await {
+        Ok(instances) => cluster.instances = instances,
+        Err(error) => eprintln!("AWS was not asked, so groups are not known: {error:#}"),
+    }
+    let now = clock::now();
+    let mut episodes = Episodes::default();
+    episodes.observe(&cluster, now);
+    let shown = show::node(&cluster, &episodes, &node, now);
+    print(&match args.output {
+        Output::Text => shown.text(),
+        Output::Json => serde_json::to_string_pretty(&shown)? + "\n",
+    })?;
+    Ok(exit_code(shown.is_well()))
+}
+
+async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let checked = match &args.policy {
+        Some(path) => check::file(&read(path)?),
+        None => {
+            let client = match client(args.kubeconfig.as_deref()).await {
+                Ok(client) => client,
+                Err(error) => return Ok(cannot_run_here(&error)),
+            };
+            let cluster = match store::list(&client).await {
+                Ok(cluster) => cluster,
+                Err(error) => return Ok(cannot_run_here(&error)),
+            };
+            let mut checked = check::cluster(&cluster);
+            check::rights(&client, &mut checked).await?;
+            match described(&cluster).await {
+                Ok(instances) => {
+                    let message = format!("describes {} instances", instances.len());
+                    checked.add("AWS", check::Word::Good, message);
+                }
+                Err(error) => checked.add("AWS", check::Word::Error, format!("{error:#}")),
+            }
+            checked
+        }
+    };
+    print(&match args.output {
+        Output::Text => checked.text(),
+        Output::Json => serde_json::to_string_pretty(&checked)? + "\n",
+    })?;
+    Ok(exit_code(checked.is_good()))
+}
+
+/// What AWS says of all instances of a cluster.
+async fn described(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, InstanceView>> {
+    let instances = cluster
+        .nodes
+        .values()
+        .filter_map(|node| node.instance().ok());
+    let ids = instances.map(|id| id.to_string()).collect();
+    Aws::connect().await?.describe(&ids).await
+}
+
+fn cannot_run_here(error: &anyhow::Error) -> ExitCode {
+    eprintln!("cannot run here: {error:#}");
+    ExitCode::from(CANNOT_RUN_HERE)
+}
+
+fn exit_code(good: bool) -> ExitCode {
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn simulated(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
+    let text = read(&args.file)?;
+    let report = match simulate::simulate(&text) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("{}: {error:#}", args.file.display());
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
+    print(&match args.output {
+        Output::Text => report.text(),
+        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+    })?;
+    Ok(exit_code(report.is_as_expected()))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    if path == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin()).context("read standard input");
+    }
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+/// A reader who has seen enough is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
     }
 }
 
@@ -65,13 +195,18 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(CANNOT_RUN_HERE));
         }
     };
-    let identity = args.identity.unwrap_or_else(made_up_identity);
+    let identity = args.identity.clone().unwrap_or_else(made_up_identity);
     let (mut lease, leadership) = Lease::new(client.clone(), &args.lease_namespace, identity);
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let lead = async {
         lease.acquire().await;
-        let controller = Controller::new(client.clone(), aws, Stores::watch(&client), leadership);
+        let stores = Stores::watch(&client);
+        let rules = Rules {
+            limits: args.limits.limits(),
+            retention: args.retention.retention(),
+        };
+        let controller = Controller::new(client.clone(), aws, stores, leadership, rules);
         tokio::select! {
             lost = lease.keep() => Err(lost),
             ended = controller.run() => ended,

@@ -1,12 +1,13 @@
 //! PURE. Which policy is for a node, and which of its rules is for a condition.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use std::collections::HashMap;
+
 use kube::core::{Selector, SelectorExt};
 
 use crate::api::policy::{
     ConditionStatus, Mode, RepairAction, RepairPolicy, RepairPolicySpec, RepairRule,
 };
-use crate::cluster::{ConditionView, NodeView};
+use crate::cluster::{Cluster, ConditionView, NodeView};
 
 /// The policy that a node falls under.
 pub enum Choice<'a> {
@@ -17,11 +18,7 @@ pub enum Choice<'a> {
 }
 
 /// The highest priority wins; a Disabled policy counts only where no enabled one selects the node.
-pub fn policy_for<'a>(node: &NodeView, policies: &'a [RepairPolicy]) -> Choice<'a> {
-    let selecting: Vec<_> = policies
-        .iter()
-        .filter(|policy| selects(&policy.spec.selector, node))
-        .collect();
+fn choose(selecting: Vec<&RepairPolicy>) -> Choice<'_> {
     let enabled: Vec<_> = selecting
         .iter()
         .copied()
@@ -35,28 +32,18 @@ pub fn policy_for<'a>(node: &NodeView, policies: &'a [RepairPolicy]) -> Choice<'
     let Some(highest) = candidates.iter().map(|policy| policy.spec.priority).max() else {
         return Choice::None;
     };
-    let mut best = candidates
+    let mut best: Vec<_> = candidates
         .into_iter()
-        .filter(|policy| policy.spec.priority == highest);
-    let (first, rest) = (best.next(), best);
-    let mut names: Vec<_> = first.into_iter().chain(rest).collect();
-    match names.as_slice() {
+        .filter(|policy| policy.spec.priority == highest)
+        .collect();
+    match best.as_slice() {
         [one] => Choice::One(one),
         _ => {
-            names.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-            Choice::Tie(
-                names
-                    .iter()
-                    .filter_map(|policy| policy.metadata.name.clone())
-                    .collect(),
-            )
+            best.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+            let name = |policy: &&RepairPolicy| policy.metadata.name.clone();
+            Choice::Tie(best.iter().filter_map(name).collect())
         }
     }
-}
-
-/// A selector that cannot be read selects nothing; the schema keeps such ones out.
-fn selects(selector: &LabelSelector, node: &NodeView) -> bool {
-    Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(&node.labels))
 }
 
 /// The rule for a condition as it is now; `None` when it is healthy or nobody's business.
@@ -64,25 +51,105 @@ pub fn matching<'a>(
     policy: &'a RepairPolicySpec,
     condition: &ConditionView,
 ) -> Option<&'a RepairRule> {
+    matching_reason(
+        policy,
+        &condition.kind,
+        &condition.status,
+        &condition.reason,
+    )
+}
+
+/// The same for a reason that the condition had.
+pub fn matching_reason<'a>(
+    policy: &'a RepairPolicySpec,
+    kind: &str,
+    status: &str,
+    reason: &str,
+) -> Option<&'a RepairRule> {
     policy
         .rules
         .iter()
-        .filter(|rule| {
-            rule.node_monitoring_condition == condition.kind
-                && is_unhealthy(rule, &condition.status)
-        })
-        .filter_map(|rule| Some((specificity(rule, &condition.reason)?, rule)))
+        .filter(|rule| rule.node_monitoring_condition == kind && is_unhealthy(rule, status))
+        .filter_map(|rule| Some((specificity(rule, reason)?, rule)))
         // Of equally specific ones the one that does less.
-        .max_by_key(|(specificity, rule)| (*specificity, !acts(rule), rule.min_repair_wait_time))
+        .max_by_key(|(specificity, rule)| {
+            (
+                *specificity,
+                std::cmp::Reverse(first_action(rule)),
+                rule.min_repair_wait_time,
+            )
+        })
         .map(|(_, rule)| rule)
 }
 
 /// Whether a rule asks for more than to be left alone.
 pub fn acts(rule: &RepairRule) -> bool {
-    rule.repair_actions.iter().any(|action| match action {
-        RepairAction::Replace => true,
+    match first_action(rule) {
+        RepairAction::Replace | RepairAction::Reboot => true,
         RepairAction::NoAction => false,
-    })
+    }
+}
+
+/// What is done first.
+pub fn first_action(rule: &RepairRule) -> RepairAction {
+    rule.repair_actions
+        .first()
+        .copied()
+        .unwrap_or(RepairAction::NoAction)
+}
+
+/// How sure a rule is of what it is about, for the order of repairs and among an episode's reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Certainty {
+    Condition,
+    Beginning,
+    Reason,
+}
+
+pub fn certainty(rule: &RepairRule) -> Certainty {
+    match &rule.node_unhealthy_reason {
+        None => Certainty::Condition,
+        Some(pattern) if pattern.ends_with('*') => Certainty::Beginning,
+        Some(_) => Certainty::Reason,
+    }
+}
+
+/// Which policy each node falls under: asked often, so found once.
+pub struct Assigned<'a>(HashMap<&'a str, Choice<'a>>);
+
+impl<'a> Assigned<'a> {
+    pub fn of(cluster: &'a Cluster) -> Self {
+        let policies: Vec<_> = cluster
+            .policies
+            .iter()
+            // A selector that cannot be read selects nothing; the schema keeps such ones out.
+            .filter_map(|policy| {
+                let selector = Selector::try_from(policy.spec.selector.clone()).ok()?;
+                Some((selector, policy))
+            })
+            .collect();
+        let choice = |node: &'a NodeView| {
+            let selecting = policies
+                .iter()
+                .filter(|(selector, _)| selector.matches(&node.labels));
+            (
+                node.name.as_str(),
+                choose(selecting.map(|(_, policy)| *policy).collect()),
+            )
+        };
+        Self(cluster.nodes.values().map(choice).collect())
+    }
+
+    pub fn choice(&self, node: &NodeView) -> &Choice<'a> {
+        self.0.get(node.name.as_str()).unwrap_or(&Choice::None)
+    }
+
+    pub fn policy(&self, node: &NodeView) -> Option<&'a RepairPolicy> {
+        match self.choice(node) {
+            Choice::One(policy) => Some(policy),
+            Choice::None | Choice::Tie(_) => None,
+        }
+    }
 }
 
 fn is_unhealthy(rule: &RepairRule, status: &str) -> bool {
@@ -177,19 +244,23 @@ mod tests {
 
     #[test]
     fn the_higher_priority_wins_and_a_tie_is_told() {
-        let node = fixture::node("n", 0);
         let (mut low, mut high) = (fixture::policy("low"), fixture::policy("high"));
         high.spec.priority = 1;
-        let name = |policies: &[RepairPolicy]| match policy_for(&node, policies) {
-            Choice::One(policy) => policy.metadata.name.clone().unwrap(),
-            Choice::Tie(names) => names.join("+"),
-            Choice::None => "none".to_owned(),
+        let name = |policies: &[&RepairPolicy]| {
+            let mut cluster = fixture::cluster(1);
+            cluster.policies = policies.iter().map(|policy| (*policy).clone()).collect();
+            let assigned = Assigned::of(&cluster);
+            match assigned.choice(&cluster.nodes["node-0"]) {
+                Choice::One(policy) => policy.metadata.name.clone().unwrap(),
+                Choice::Tie(names) => names.join("+"),
+                Choice::None => "none".to_owned(),
+            }
         };
-        assert_eq!(name(&[low.clone(), high.clone()]), "high");
+        assert_eq!(name(&[&low, &high]), "high");
         low.spec.priority = 1;
-        assert_eq!(name(&[low.clone(), high.clone()]), "high+low");
+        assert_eq!(name(&[&low, &high]), "high+low");
         high.spec.mode = Mode::Disabled;
-        assert_eq!(name(&[low, high]), "low");
+        assert_eq!(name(&[&low, &high]), "low");
         assert_eq!(name(&[]), "none");
     }
 }

@@ -35,7 +35,9 @@ impl Pass<'_> {
     pub async fn carry_out(&self, step: Step) -> bool {
         let name = match &step {
             Step::Open(repair) => repair.metadata.name.clone().unwrap_or_default(),
-            Step::Record { repair, .. } | Step::Act { repair, .. } => repair.clone(),
+            Step::Record { repair, .. } | Step::Act { repair, .. } | Step::Forget { repair } => {
+                repair.clone()
+            }
         };
         match timeout(TIMEOUT, self.step(step)).await {
             Ok(Ok(())) => return true,
@@ -61,6 +63,9 @@ impl Pass<'_> {
             }
             Step::Record { repair, status } => self.record(&repair, *status).await,
             Step::Act { repair, act } => self.act(&repair, act).await,
+            Step::Forget { repair } => {
+                act::forget(self.client, &repair, self.repair(&repair)?).await
+            }
         }
     }
 
@@ -196,6 +201,10 @@ impl Pass<'_> {
             act::pods_on(self.client, &node.name).await?,
         );
         cluster.instances.clone_from(&self.cluster.instances);
+        cluster.limits.clone_from(&self.cluster.limits);
+        cluster.leases.clone_from(&self.cluster.leases);
+        cluster.launches.clone_from(&self.cluster.launches);
+        cluster.shifted.clone_from(&self.cluster.shifted);
         let instance = node.instance()?.to_string();
         cluster
             .instances
@@ -223,21 +232,52 @@ impl Pass<'_> {
     }
 }
 
-/// A line for what a person would want to follow: phases, holds and the end.
+/// One line for each change of what is decided about a node.
 fn log(name: &str, seen: &NodeRepair, status: &NodeRepairStatus) {
     let before = seen.status.clone().unwrap_or_default();
     let node = &seen.spec.node_ref.name;
-    if before.phase != status.phase {
-        let last = status
-            .timeline
-            .last()
-            .map(|entry| entry.event.as_str())
-            .unwrap_or_default();
-        info!(repair = name, node, phase = ?status.phase, outcome = ?status.outcome, last, "phase");
+    let policy = seen.policy();
+    let gate = |status: &NodeRepairStatus| status.hold.as_ref().map(|hold| hold.gate);
+    let same = before.phase == status.phase
+        && gate(&before) == gate(status)
+        && before.action == status.action
+        && before.shadow == status.shadow;
+    if same {
+        return;
     }
-    if let Some(hold) = &status.hold
-        && before.hold.as_ref().map(|hold| hold.gate) != Some(hold.gate)
-    {
-        info!(repair = name, node, gate = ?hold.gate, why = hold.message, "held");
+    let (phase, outcome, action) = (status.phase, status.outcome, status.action);
+    match &status.hold {
+        Some(hold) => info!(
+            repair = name,
+            node,
+            policy,
+            ?phase,
+            ?action,
+            gate = ?hold.gate,
+            behind = ?hold.behind,
+            values = ?hold.values,
+            why = hold.message,
+            "held"
+        ),
+        None => {
+            let last = status.timeline.last();
+            let last = last.map(|entry| entry.event.as_str()).unwrap_or_default();
+            info!(
+                repair = name,
+                node,
+                policy,
+                ?phase,
+                ?action,
+                ?outcome,
+                last,
+                "phase"
+            );
+        }
+    }
+    if outcome == Some(crate::api::repair::Outcome::NeedsHuman) {
+        warn!(
+            repair = name,
+            node, policy, "a person must look at the node"
+        );
     }
 }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
@@ -36,9 +38,9 @@ impl Stores {
     pub fn watch(client: &Client) -> Self {
         let changed = Arc::new(Notify::new());
         Self {
-            nodes: watch(Api::all(client.clone()), "nodes", &changed),
-            repairs: watch(Api::all(client.clone()), "noderepairs", &changed),
-            policies: watch(Api::all(client.clone()), "repairpolicies", &changed),
+            nodes: watch(Api::all(client.clone()), "nodes", trim, &changed),
+            repairs: watch(Api::all(client.clone()), "noderepairs", forget, &changed),
+            policies: watch(Api::all(client.clone()), "repairpolicies", forget, &changed),
             changed,
         }
     }
@@ -130,7 +132,7 @@ fn read<K: Clone>(kind: &str, object: &Guarded<K>, unreadable: &mut Vec<String>)
     }
 }
 
-fn watch<K>(api: Api<K>, what: &'static str, changed: &Arc<Notify>) -> Store<K>
+fn watch<K>(api: Api<K>, what: &'static str, shorten: fn(&mut K), changed: &Arc<Notify>) -> Store<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
@@ -138,7 +140,7 @@ where
     let (store, writer) = reflector::store();
     let changed = Arc::clone(changed);
     let stream = watcher(api, watcher::Config::default())
-        .modify(|object| object.managed_fields_mut().clear())
+        .modify(shorten)
         .reflect(writer)
         .default_backoff();
     tokio::spawn(async move {
@@ -152,6 +154,28 @@ where
         error!(what, "the watch ended");
     });
     store
+}
+
+/// An object that is written back must not say who manages it.
+fn forget<K: Resource>(object: &mut K) {
+    object.managed_fields_mut().clear();
+}
+
+/// Who wrote which condition is all that is needed of the managed fields, which are long.
+fn trim(node: &mut Node) {
+    let fields = node.managed_fields_mut();
+    for entry in fields.iter_mut() {
+        let conditions = entry
+            .fields_v1
+            .as_ref()
+            .and_then(|fields| fields.0.pointer("/f:status/f:conditions")?.as_object());
+        let types = conditions.map(|conditions| {
+            let types = conditions.keys().map(|key| (key.clone(), json!({})));
+            types.collect::<serde_json::Map<_, _>>()
+        });
+        entry.fields_v1 = types.map(|types| FieldsV1(json!({"f:status": {"f:conditions": types}})));
+    }
+    fields.retain(|entry| entry.fields_v1.is_some());
 }
 
 fn log(what: &str, failure: &watcher::Error) {

@@ -15,6 +15,8 @@ use crate::{bpf, build, control_plane};
 pub(crate) enum Suite {
     /// Pure code, no set-up
     Unit,
+    /// What the repairer decides in the simulations of tests/scenarios, no set-up
+    Scenarios,
     /// BPF and kernel log in the running kernel (root)
     Kernel,
     /// GPUs: NVML with the real ABI and a script, no GPU needed (root)
@@ -28,7 +30,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    /// An integration test of `tests/` is named for its suite; everything else is a unit test.
+    /// An integration test is named for its suite; everything else is a unit test.
     fn of(executable: &Executable) -> Self {
         match (executable.package.as_str(), executable.target.as_str()) {
             ("tests", "kernel") => Self::Kernel,
@@ -36,20 +38,23 @@ impl Suite {
             ("tests", "cluster") => Self::Cluster,
             ("tests", "deploy") => Self::Deploy,
             ("tests", "e2e") => Self::E2e,
+            ("repairer", "scenarios") => Self::Scenarios,
             _ => Self::Unit,
         }
     }
 
     fn needs_cluster(self) -> bool {
         match self {
-            Self::Unit | Self::Kernel | Self::Gpu => false,
+            Self::Unit | Self::Scenarios | Self::Kernel | Self::Gpu => false,
             Self::Cluster | Self::Deploy | Self::E2e => true,
         }
     }
 
     fn needs_helm(self) -> bool {
         match self {
-            Self::Unit | Self::Kernel | Self::Gpu | Self::Cluster | Self::E2e => false,
+            Self::Unit | Self::Scenarios | Self::Kernel | Self::Gpu | Self::Cluster | Self::E2e => {
+                false
+            }
             Self::Deploy => true,
         }
     }

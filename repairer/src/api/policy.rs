@@ -5,13 +5,15 @@
     reason = "the keys of one printcolumn are not those of another"
 )]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime};
 use kube::core::Rule as Cel;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Wait;
+use super::repair::Gate;
+use super::validate::{GROUP_BY, NO_ACTION_ALONE, ONE_PARALLEL, ONE_THRESHOLD, STATUS_REQUIRED};
 
 /// Which nodes may be repaired, for which conditions, after which wait and within which limits.
 /// The rules are named as in EKS `nodeRepairConfig`. Nothing is repaired until `mode: Enforce`.
@@ -32,6 +34,11 @@ use super::duration::Wait;
     printcolumn(name = "Unhealthy", type_ = "integer", json_path = ".status.unhealthy"),
     printcolumn(name = "InRepair", type_ = "integer", json_path = ".status.inRepair"),
     printcolumn(
+        name = "Allowed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"RepairAllowed\")].reason"
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
@@ -39,7 +46,8 @@ use super::duration::Wait;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RepairPolicySpec {
-    /// `Disabled` (the default) watches and records what it would have to wait for; `Enforce` repairs.
+    /// `Disabled` (the default) watches and records what it would have to wait for; `Shadow` decides
+    /// everything and records what it would have done; `Enforce` repairs.
     #[serde(default)]
     pub mode: Mode,
     /// Starts nothing and makes no further destructive call; verifying and un-cordoning go on.
@@ -52,20 +60,41 @@ pub struct RepairPolicySpec {
     #[serde(default)]
     pub priority: i32,
     #[serde(default)]
+    pub group_by: GroupBy,
+    #[serde(default)]
     pub cordon: Cordon,
     #[serde(default)]
     pub unhealthy_threshold: UnhealthyThreshold,
     #[serde(default)]
     pub parallel: Parallel,
+    #[serde(default)]
+    pub repair_budget: RepairBudget,
+    #[serde(default)]
+    pub attempts: Attempts,
     /// What to do with the last node of a group that still serves: `Hold` or `Allow`.
     #[serde(default)]
     pub last_node: LastNode,
     #[serde(default)]
     pub partition: Partition,
     #[serde(default)]
+    pub correlation: Correlation,
+    #[serde(default)]
+    pub zones: Zones,
+    /// What a zonal shift of the cluster (AWS ARC) stops: `PauseAll` (as EKS), `PauseZone` (elsewhere
+    /// one repair at a time goes on) or `Ignore`.
+    #[serde(default)]
+    pub zonal_shift: ZonalShift,
+    #[serde(default)]
     pub drain: Drain,
     #[serde(default)]
     pub verify: Verify,
+    /// A node that is not Ready for so long after its creation is no longer "still joining", and counts.
+    #[serde(default = "twenty_minutes")]
+    pub startup_timeout: Wait,
+    /// Repairs start only within these; without any, always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub maintenance_windows: Vec<MaintenanceWindow>,
     /// The most specific rule for a condition wins; their order does not matter. A condition
     /// without a rule is left alone.
     #[schemars(length(min = 1, max = 64))]
@@ -76,7 +105,28 @@ pub struct RepairPolicySpec {
 pub enum Mode {
     #[default]
     Disabled,
+    Shadow,
     Enforce,
+}
+
+/// What percentages are of, and which nodes are each other's reserve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = Cel::new("(self.type == 'Label') == has(self.label)").message(GROUP_BY))]
+#[serde(rename_all = "camelCase")]
+pub struct GroupBy {
+    /// `Auto`: the Auto Scaling group. `Label`: the value of the node's label `label`.
+    #[serde(default, rename = "type")]
+    pub kind: GroupKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 317))]
+    pub label: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum GroupKind {
+    #[default]
+    Auto,
+    Label,
 }
 
 /// New pods are kept off a sick node long before it is repaired.
@@ -104,8 +154,7 @@ pub enum CordonWhen {
 /// Stops all repair in a group of which too much is unhealthy: then it is not the nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(
-    validation = Cel::new("!(has(self.percentage) && has(self.count))")
-        .message("set percentage or count, not both")
+    validation = Cel::new("!(has(self.percentage) && has(self.count))").message(ONE_THRESHOLD)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct UnhealthyThreshold {
@@ -134,12 +183,96 @@ pub enum Comparison {
 }
 
 /// How many nodes of the policy may be drained, replaced or verified at a time.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(
+    validation = Cel::new("!(has(self.count) && has(self.percentageOfUnhealthy))").message(ONE_PARALLEL)
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Parallel {
-    #[serde(default = "one")]
+    /// 1 when neither this nor `percentageOfUnhealthy` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub count: Option<u32>,
+    /// Of the policy's nodes that are unhealthy or in repair; rounded down, and never below one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub percentage_of_unhealthy: Option<u32>,
+}
+
+/// How many nodes of a group may be destroyed within a rolling window, by whatever repairs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RepairBudget {
+    #[serde(default = "four")]
     #[schemars(range(min = 1, max = 1000))]
     pub count: u32,
+    #[serde(default = "one_hour")]
+    pub window: Wait,
+}
+
+/// How often a node may be replaced by one that fails again: then a person must look.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempts {
+    /// Of a node, the node that it replaced and so on; and failed repairs of its group.
+    #[serde(default = "three")]
+    #[schemars(range(min = 1, max = 100))]
+    pub count: u32,
+    #[serde(default = "one_day")]
+    pub window: Wait,
+}
+
+/// Many nodes that fail for one reason are broken by what they share. One of them is repaired to
+/// find out; the others wait for how that ends.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Correlation {
+    #[serde(default = "three")]
+    #[schemars(range(min = 2, max = 10000))]
+    pub min_nodes: u32,
+    /// Of the policy's nodes.
+    #[serde(default = "five")]
+    #[schemars(range(min = 1, max = 100))]
+    pub percentage: u32,
+    /// They failed within this time of each other.
+    #[serde(default = "thirty_minutes")]
+    pub window: Wait,
+}
+
+/// Stops repair in an availability zone of which too much is unhealthy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Zones {
+    /// Repair stops at this.
+    #[serde(default = "fifty_five")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_unhealthy_percentage: u32,
+    /// Zones with fewer nodes of the policy have no limit.
+    #[serde(default = "three")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub min_nodes: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ZonalShift {
+    #[default]
+    PauseAll,
+    PauseZone,
+    Ignore,
+}
+
+/// A time in which repairs may start. One that has started goes on after its end.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MaintenanceWindow {
+    /// When it begins, as cron has it: minute, hour, day of month, month, day of week.
+    #[schemars(length(min = 9, max = 128), pattern(r"^[0-9*,/-]+( [0-9*,/-]+){4}$"))]
+    pub schedule: String,
+    pub duration: Wait,
+    /// `UTC` or an offset from it, for example `+02:00`.
+    #[serde(default = "utc")]
+    #[schemars(length(max = 6), pattern(r"^(UTC|[+-][0-9]{2}:[0-9]{2})$"))]
+    pub time_zone: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -173,9 +306,21 @@ pub struct Drain {
     /// of the `parallel` places.
     #[serde(default = "fifteen_minutes")]
     pub timeout: Wait,
+    /// What to do after the timeout: `Hold` waits for a person.
+    #[serde(default)]
+    pub on_timeout: OnTimeout,
     /// What to do with pods whose emptyDir volumes on disk would be lost: `Hold` waits for a person.
     #[serde(default)]
     pub local_volumes: LocalVolumes,
+}
+
+/// `Release` and `Force` are read and taken for `Hold` by this version; `nodemend-repairer check` says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum OnTimeout {
+    #[default]
+    Hold,
+    Release,
+    Force,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -188,6 +333,9 @@ pub enum LocalVolumes {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
+    /// From the reboot to a Ready node with another boot id; later than this the reboot has failed.
+    #[serde(default = "ten_minutes")]
+    pub reboot_deadline: Wait,
     /// From the terminate call to a Ready replacement; later than this the repair has failed.
     #[serde(default = "twenty_minutes")]
     pub replace_deadline: Wait,
@@ -198,8 +346,10 @@ pub struct Verify {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(
+    validation = Cel::new("!('NoAction' in self.repairActions) || size(self.repairActions) == 1")
+        .message(NO_ACTION_ALONE),
     validation = Cel::new("self.nodeMonitoringCondition.endsWith('Ready') || has(self.status)")
-        .message("status is required for a condition whose type does not end in Ready: is True good or bad?")
+        .message(STATUS_REQUIRED)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RepairRule {
@@ -219,7 +369,8 @@ pub struct RepairRule {
     pub status: Option<Vec<ConditionStatus>>,
     /// From first seen to repair.
     pub min_repair_wait_time: Wait,
-    #[schemars(length(min = 1, max = 1))]
+    /// Tried in this order.
+    #[schemars(length(min = 1, max = 2))]
     pub repair_actions: Vec<RepairAction>,
 }
 
@@ -230,36 +381,87 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+/// From the one that does least to the one that does most.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 pub enum RepairAction {
-    /// Drain, terminate the instance through its Auto Scaling group, wait for the new node.
-    Replace,
     /// Leave the node alone.
     NoAction,
+    /// Restart the instance in place. This version holds such a repair: it does not reboot yet.
+    Reboot,
+    /// Drain, terminate the instance through its Auto Scaling group, wait for the new node.
+    Replace,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RepairPolicyStatus {
     #[serde(default)]
     pub observed_generation: i64,
+    /// `Accepted`, and `RepairAllowed` whose reason is the gate that holds a whole group, or all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
     /// Nodes that this policy is for.
     #[serde(default)]
     pub nodes: u32,
     /// Those with an open episode of a rule that acts.
     #[serde(default)]
     pub unhealthy: u32,
-    /// Repairs from the cordon to the verified replacement.
+    /// Repairs from the first sight to the verified replacement.
     #[serde(default)]
     pub in_repair: u32,
+    /// Repairs that ended with the need for a person, of nodes that still are there.
+    #[serde(default)]
+    pub needs_human: u32,
+    /// The worst groups; the rest is in the numbers above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupStatus>,
+    /// Breakers that are closed, or that re-open one repair at a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakers: Vec<Breaker>,
+    /// In mode `Shadow`: what would have been done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowSummary>,
 }
 
-const fn one() -> u32 {
-    1
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupStatus {
+    pub name: String,
+    pub nodes: u32,
+    pub unhealthy: u32,
+}
+
+/// A gate that has stopped a group, and how far it has opened since.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Breaker {
+    pub group: String,
+    pub gate: Gate,
+    pub closed_since: MicroTime,
+    /// Absent while it is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reopened: Option<MicroTime>,
+    /// Repairs of the group that may be under way: one, doubled by each success, one again after a failure.
+    pub width: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShadowSummary {
+    /// Nodes that would have been cordoned, as far as their records are kept.
+    pub cordoned: u32,
+    /// Nodes that would have been drained and replaced.
+    pub replaced: u32,
 }
 
 const fn three() -> u32 {
     3
+}
+
+const fn four() -> u32 {
+    4
 }
 
 const fn five() -> u32 {
@@ -268,6 +470,10 @@ const fn five() -> u32 {
 
 const fn thirty_three() -> u32 {
     33
+}
+
+const fn fifty_five() -> u32 {
+    55
 }
 
 const fn thirty_seconds() -> Wait {
@@ -282,12 +488,32 @@ const fn five_minutes() -> Wait {
     Wait::minutes(5)
 }
 
+const fn ten_minutes() -> Wait {
+    Wait::minutes(10)
+}
+
 const fn fifteen_minutes() -> Wait {
     Wait::minutes(15)
 }
 
 const fn twenty_minutes() -> Wait {
     Wait::minutes(20)
+}
+
+const fn thirty_minutes() -> Wait {
+    Wait::minutes(30)
+}
+
+const fn one_hour() -> Wait {
+    Wait::minutes(60)
+}
+
+const fn one_day() -> Wait {
+    Wait::minutes(24 * 60)
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
 }
 
 impl Default for Cordon {
@@ -313,7 +539,47 @@ impl Default for UnhealthyThreshold {
 
 impl Default for Parallel {
     fn default() -> Self {
-        Self { count: one() }
+        Self {
+            count: Some(1),
+            percentage_of_unhealthy: None,
+        }
+    }
+}
+
+impl Default for RepairBudget {
+    fn default() -> Self {
+        Self {
+            count: four(),
+            window: one_hour(),
+        }
+    }
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self {
+            count: three(),
+            window: one_day(),
+        }
+    }
+}
+
+impl Default for Correlation {
+    fn default() -> Self {
+        Self {
+            min_nodes: three(),
+            percentage: five(),
+            window: thirty_minutes(),
+        }
+    }
+}
+
+impl Default for Zones {
+    fn default() -> Self {
+        Self {
+            max_unhealthy_percentage: fifty_five(),
+            min_nodes: three(),
+        }
     }
 }
 
@@ -331,6 +597,7 @@ impl Default for Drain {
     fn default() -> Self {
         Self {
             timeout: fifteen_minutes(),
+            on_timeout: OnTimeout::default(),
             local_volumes: LocalVolumes::default(),
         }
     }
@@ -339,6 +606,7 @@ impl Default for Drain {
 impl Default for Verify {
     fn default() -> Self {
         Self {
+            reboot_deadline: ten_minutes(),
             replace_deadline: twenty_minutes(),
             soak: five_minutes(),
         }

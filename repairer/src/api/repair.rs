@@ -6,6 +6,8 @@
     reason = "the keys of one printcolumn are not those of another"
 )]
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::core::Rule as Cel;
@@ -13,7 +15,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::policy::RepairAction;
+use super::policy::{Drain, LastNode, RepairAction, UnhealthyThreshold, Verify};
 
 /// Label with the UID of the Node, for `kubectl get noderepairs -l`.
 pub const NODE_UID_LABEL: &str = "nodemend.dev/node-uid";
@@ -40,7 +42,7 @@ const MESSAGE_LIMIT: usize = 1024;
         type_ = "string",
         json_path = ".status.reasons[0].reason"
     ),
-    printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
+    printcolumn(name = "Action", type_ = "string", json_path = ".status.action"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Gate", type_ = "string", json_path = ".status.hold.gate"),
     printcolumn(name = "Outcome", type_ = "string", json_path = ".status.outcome"),
@@ -68,22 +70,150 @@ const MESSAGE_LIMIT: usize = 1024;
         priority = 1
     ),
     printcolumn(
+        name = "Trigger",
+        type_ = "string",
+        json_path = ".spec.trigger",
+        priority = 1
+    ),
+    printcolumn(
         name = "Replacement",
         type_ = "string",
         json_path = ".status.replacement.nodeName",
         priority = 1
     )
 )]
-#[x_kube(validation = Cel::new("self == oldSelf").message("the spec of a NodeRepair cannot be changed"))]
+#[x_kube(
+    validation = Cel::new("self == oldSelf").message("the spec of a NodeRepair cannot be changed"),
+    validation = Cel::new("self.trigger == 'Manual' || !has(self.overrideGates) || size(self.overrideGates) == 0")
+        .message("only a repair that a person asks for (trigger: Manual) may override gates"),
+    validation = Cel::new("self.trigger == 'Auto' || has(self.requestedBy)")
+        .message("say who asks for it (requestedBy)"),
+    validation = Cel::new("self.action != 'NoAction'").message("a repair needs an action: Replace")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeRepairSpec {
     pub node_ref: NodeRef,
     /// Of the Node when the repair began; its instance is the only one that is ever touched.
     #[serde(rename = "providerID")]
+    #[serde(default)]
     #[schemars(length(max = 512))]
     pub provider_id: String,
+    #[serde(default)]
     pub policy_ref: PolicyRef,
+    #[serde(default)]
+    pub trigger: Trigger,
     pub action: RepairAction,
+    /// Gates that do not hold this repair. Only a person may say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub override_gates: Vec<Overridable>,
+    /// Who asks for it, in their own words; the API server's audit log knows for sure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub requested_by: Option<String>,
+}
+
+/// `Manual`: a person created it. It does not wait for a condition, and a recovery does not end it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Trigger {
+    #[default]
+    Auto,
+    Manual,
+}
+
+/// The gates that a person may override: those that guess. None that says that a node is not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Overridable {
+    SignalStale,
+    SignalLatched,
+    Correlated,
+    UnhealthyThreshold,
+    ZonalShift,
+    ZoneShare,
+    OutsideWindow,
+    LastNode,
+    AttemptsSpent,
+    RepairBudget,
+}
+
+impl Overridable {
+    pub fn gate(self) -> Gate {
+        match self {
+            Self::SignalStale => Gate::SignalStale,
+            Self::SignalLatched => Gate::SignalLatched,
+            Self::Correlated => Gate::Correlated,
+            Self::UnhealthyThreshold => Gate::UnhealthyThreshold,
+            Self::ZonalShift => Gate::ZonalShift,
+            Self::ZoneShare => Gate::ZoneShare,
+            Self::OutsideWindow => Gate::OutsideWindow,
+            Self::LastNode => Gate::LastNode,
+            Self::AttemptsSpent => Gate::AttemptsSpent,
+            Self::RepairBudget => Gate::RepairBudget,
+        }
+    }
+}
+
+impl Gate {
+    /// Whether its numbers change with every change of other nodes.
+    pub fn counts_others(self) -> bool {
+        match self {
+            Self::Partition
+            | Self::Correlated
+            | Self::UnhealthyThreshold
+            | Self::ZoneShare
+            | Self::LastNode
+            | Self::AttemptsSpent
+            | Self::Capacity
+            | Self::RepairBudget
+            | Self::ParallelLimit => true,
+            Self::Unreadable
+            | Self::PolicyConflict
+            | Self::Disabled
+            | Self::Paused
+            | Self::Excluded
+            | Self::ControlPlane
+            | Self::NotOurs
+            | Self::OtherRepairer
+            | Self::Unsupported
+            | Self::SignalStale
+            | Self::SignalLatched
+            | Self::ZonalShift
+            | Self::WaitTime
+            | Self::OutsideWindow
+            | Self::Shadow
+            | Self::Drain => false,
+        }
+    }
+
+    pub fn overridable(self) -> bool {
+        match self {
+            Self::SignalStale
+            | Self::SignalLatched
+            | Self::Correlated
+            | Self::UnhealthyThreshold
+            | Self::ZonalShift
+            | Self::ZoneShare
+            | Self::OutsideWindow
+            | Self::LastNode
+            | Self::AttemptsSpent
+            | Self::RepairBudget => true,
+            Self::Unreadable
+            | Self::PolicyConflict
+            | Self::Disabled
+            | Self::Paused
+            | Self::Excluded
+            | Self::ControlPlane
+            | Self::NotOurs
+            | Self::OtherRepairer
+            | Self::Unsupported
+            | Self::Partition
+            | Self::WaitTime
+            | Self::Capacity
+            | Self::ParallelLimit
+            | Self::Shadow
+            | Self::Drain => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -95,12 +225,15 @@ pub struct NodeRef {
     pub uid: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct PolicyRef {
     #[schemars(length(max = 253))]
     pub name: String,
+    #[serde(default)]
     #[schemars(length(max = 64))]
     pub uid: String,
+    #[serde(default)]
+    pub generation: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -115,12 +248,20 @@ pub struct NodeRepairStatus {
     /// Why it does not go on, with the numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
-    /// The conditions that are or were unhealthy in this episode, oldest first.
+    /// What is due, by the strongest reason of the episode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<RepairAction>,
+    /// What is and was unhealthy in this episode, the reason that decides first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<EpisodeReason>,
     /// The Auto Scaling group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// What the node counts in, where that is not its Auto Scaling group (`groupBy`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count_group: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
     /// The node was unschedulable before we came, and stays so after us.
@@ -133,8 +274,35 @@ pub struct NodeRepairStatus {
     pub attempts: Vec<Attempt>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
+    /// What the policy said when the drain started. What was loosened since is for the next repair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicySnapshot>,
+    /// In mode `Shadow`: what would have been done, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicySnapshot {
+    pub name: String,
+    pub generation: i64,
+    pub unhealthy_threshold: UnhealthyThreshold,
+    pub last_node: LastNode,
+    pub drain: Drain,
+    pub verify: Verify,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shadow {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordoned: Option<MicroTime>,
+    /// Drained, and then replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<MicroTime>,
 }
 
 /// Where the repair is. Each phase is an intent: it is stored before what it names is done.
@@ -176,6 +344,10 @@ pub enum Outcome {
     Cancelled,
     /// It could not be repaired; the node stays cordoned and a person must look.
     Failed,
+    /// Another repair of the node has taken its place.
+    Superseded,
+    /// Repairing it again would bring the same; the node stays cordoned and a person must look.
+    NeedsHuman,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -183,16 +355,25 @@ pub struct Hold {
     /// The first unmet gate.
     pub gate: Gate,
     pub since: MicroTime,
-    /// Its numbers.
+    /// Its numbers, as a sentence.
     pub message: String,
+    /// When the numbers were taken. Those that depend on other nodes are not written at every change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<MicroTime>,
+    /// Its numbers, one by one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
+    /// What would open it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub opens: String,
     /// Further unmet gates behind it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<Gate>,
 }
 
-/// In the order in which they are asked.
+/// In the order in which they are reported.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema,
 )]
 pub enum Gate {
     /// An object of ours cannot be read, so what it says is unknown.
@@ -200,16 +381,38 @@ pub enum Gate {
     /// Two policies of one priority select the node, or none does any more.
     PolicyConflict,
     Disabled,
+    /// The policy is paused, or the repairer as a whole.
     Paused,
     Excluded,
     ControlPlane,
     NotOurs,
+    /// Somebody else is repairing, draining or removing the node.
+    OtherRepairer,
+    /// The action that is due is not one that this version carries out.
+    Unsupported,
+    /// Nobody has confirmed the condition for too long, or what is known contradicts it.
     SignalStale,
+    /// Another agent wrote the condition and may have forgotten to take it back.
+    SignalLatched,
+    /// Many nodes fell silent together.
     Partition,
+    /// Many nodes fail for one reason; one of them is repaired first.
+    Correlated,
     UnhealthyThreshold,
+    ZonalShift,
+    /// Too much of the zone is unhealthy.
+    ZoneShare,
     WaitTime,
+    OutsideWindow,
     LastNode,
+    /// Replacing it has not helped before.
+    AttemptsSpent,
+    /// What is destroyed could not be replaced.
+    Capacity,
+    RepairBudget,
     ParallelLimit,
+    /// All gates are open, and the policy only watches.
+    Shadow,
     /// The drain has passed its timeout, or holds for a pod that a person must decide about.
     Drain,
 }
@@ -219,8 +422,23 @@ pub struct EpisodeReason {
     /// Type of the NodeCondition.
     pub condition: String,
     pub reason: String,
-    /// When nodemend first saw it; transition times of conditions are not to be trusted.
+    /// From when the condition's wait is counted: nodemend's first sight of it, or of its return
+    /// after a short recovery. Transition times of conditions are not to be trusted.
     pub since: MicroTime,
+    /// When nodemend first saw this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<MicroTime>,
+    /// How often the condition has recovered and come back.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub flaps: u32,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -282,9 +500,22 @@ pub struct Entry {
     pub event: String,
 }
 
+impl NodeRepair {
+    /// The name of the policy that it started under, or was opened by.
+    pub fn policy(&self) -> &str {
+        let started = self.status.as_ref().and_then(|s| s.policy.as_ref());
+        started.map_or(&self.spec.policy_ref.name, |policy| &policy.name)
+    }
+}
+
 impl NodeRepairStatus {
     pub fn is_finished(&self) -> bool {
         self.phase == Phase::Finished
+    }
+
+    /// The group that the repair counts in.
+    pub fn counted_in(&self) -> Option<&str> {
+        self.count_group.as_deref().or(self.group.as_deref())
     }
 
     pub fn note(&mut self, now: Timestamp, event: impl Into<String>) {

@@ -6,16 +6,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::gate::{Held, Stage, Subject};
-use super::{Act, Planner, Step, reasons, takes_a_place};
-use crate::api::policy::{CordonWhen, RepairPolicySpec, Verify};
+use super::due::Due;
+use super::gate::{self, Held, Stage, Subject};
+use super::tally::group_of;
+use super::{Act, Planner, Step, is_finished, reasons};
+use crate::api::policy::{CordonWhen, GroupKind, RepairPolicy, Verify};
 use crate::api::repair::{
     Attempt, AttemptResult, Blocked, DrainStatus, Gate, Hold, NodeRepair, NodeRepairStatus,
-    Outcome, Phase, Replacement,
+    Outcome, Phase, PolicySnapshot, Replacement, Shadow, Trigger,
 };
 use crate::cluster::{InstanceView, NodeView};
 use crate::drain::{PodView, Treatment};
-use crate::rule::{self, Choice};
 
 /// How often the pods of a node in its drain are listed and evicted again.
 const DRAIN_POLL: Duration = Duration::from_secs(3);
@@ -24,6 +25,8 @@ const CLOUD_POLL: Duration = Duration::from_secs(2);
 /// An instance that shows no sign of a call after this did not get it: longer than the call's
 /// own deadline and than AWS's descriptions lag behind.
 const SETTLE: Duration = Duration::from_secs(20);
+/// How often the numbers of a hold are told anew that depend on other nodes.
+const RETELL: Duration = Duration::from_secs(300);
 /// From a refused call to the next attempt.
 const RETRY: Duration = Duration::from_secs(30);
 /// AWS has said no so often: the rest is for a person.
@@ -38,7 +41,7 @@ struct Case<'a> {
     name: &'a str,
     repair: &'a NodeRepair,
     node: Option<&'a NodeView>,
-    policy: Option<&'a RepairPolicySpec>,
+    policy: Option<&'a RepairPolicy>,
     /// No condition of the node is unhealthy, nor was within the soak.
     is_over: bool,
 }
@@ -47,11 +50,10 @@ impl Planner<'_> {
     pub(super) fn advance(&mut self, name: &str, repair: &NodeRepair) {
         let cluster = self.cluster;
         let node = cluster.node_of(repair);
-        let policy = node.and_then(|node| match rule::policy_for(node, &cluster.policies) {
-            Choice::One(policy) => Some(&policy.spec),
-            Choice::None | Choice::Tie(_) => None,
-        });
-        let is_over = node.is_some_and(|node| self.episodes.of(&node.uid).is_empty());
+        let policy = node.and_then(|node| self.assigned.policy(node));
+        // Nobody but that person takes a person's request back.
+        let is_over = repair.spec.trigger == Trigger::Auto
+            && node.is_some_and(|node| self.episodes.is_well(&node.uid));
         let case = Case {
             name,
             repair,
@@ -63,17 +65,14 @@ impl Planner<'_> {
 
         let stored = repair.status.clone().unwrap_or_default();
         let mut status = self.refreshed(&case, &stored);
-        let act = match stored.phase {
-            Phase::Watching => self.watching(&case, &mut status),
-            Phase::Cordoning => self.cordoning(&case, &mut status),
-            Phase::Waiting => self.waiting(&case, &mut status),
-            Phase::Draining => self.draining(&case, &mut status),
-            Phase::Replacing => self.replacing(&case, &mut status),
-            Phase::Verifying => self.verifying(&case, &mut status),
-            Phase::Uncordoning => self.uncordoning(&case, &mut status),
-            Phase::Finished => None,
+        let act = if let Some(other) = self.superseded_by(&case, &stored) {
+            let message = format!("NodeRepair {other} of the node goes on in its place");
+            finish(&mut status, Outcome::Superseded, &message, self.now)
+        } else {
+            self.step(&case, &stored, &mut status)
         };
-        self.keep_place(&case, &status);
+        let policy = self.policy_name(repair);
+        self.place(name, &policy, &status);
         let repair = name.to_owned();
         if repair_is_new(&case) || status != stored {
             self.plan.steps.push(Step::Record {
@@ -83,6 +82,50 @@ impl Planner<'_> {
         } else if let Some(act) = act {
             self.plan.steps.push(Step::Act { repair, act });
         }
+    }
+
+    fn step(
+        &mut self,
+        case: &Case<'_>,
+        stored: &NodeRepairStatus,
+        status: &mut NodeRepairStatus,
+    ) -> Option<Act> {
+        match stored.phase {
+            Phase::Watching => self.watching(case, status),
+            Phase::Cordoning => self.cordoning(case, status),
+            Phase::Waiting => self.waiting(case, status),
+            Phase::Draining => self.draining(case, status),
+            Phase::Replacing => self.replacing(case, status),
+            Phase::Verifying => self.verifying(case, status),
+            Phase::Uncordoning => self.uncordoning(case, status),
+            Phase::Finished => None,
+        }
+    }
+
+    /// Of several repairs of one node one goes on: the one that has called for its destruction, then
+    /// a person's, then the oldest.
+    fn superseded_by(&self, case: &Case<'_>, stored: &NodeRepairStatus) -> Option<String> {
+        let uid = case.repair.spec.node_ref.uid.as_str();
+        let all = self.history.of_node(uid);
+        if all.len() < 2 {
+            return None;
+        }
+        let rank = |repair: &NodeRepair| {
+            let called = repair
+                .status
+                .as_ref()
+                .is_some_and(|s| !s.attempts.is_empty());
+            (
+                !called,
+                repair.spec.trigger != Trigger::Manual,
+                repair.metadata.creation_timestamp.as_ref().map(|at| at.0),
+                repair.metadata.name.clone().unwrap_or_default(),
+            )
+        };
+        let open = all.iter().filter(|repair| !is_finished(repair));
+        let first = open.min_by_key(|repair| rank(repair))?;
+        let name = first.metadata.name.as_deref().unwrap_or_default();
+        (name != case.name && !stored.is_finished()).then(|| name.to_owned())
     }
 
     /// A recovery is over, or not, at the end of its soak.
@@ -96,7 +139,7 @@ impl Planner<'_> {
             .iter()
             .filter_map(|episode| episode.recovered)
         {
-            self.wake(recovered + policy.cordon.recovery_soak.0);
+            self.wake(recovered + policy.spec.cordon.recovery_soak.0);
         }
     }
 
@@ -105,36 +148,48 @@ impl Planner<'_> {
         let mut status = stored.clone();
         let Some(node) = case.node else { return status };
         let episodes = self.episodes.of(&node.uid);
+        let due = case
+            .policy
+            .and_then(|policy| Due::of(&policy.spec, node, &episodes, self.now));
         if !episodes.is_empty() {
-            status.reasons = reasons(&episodes);
+            status.reasons = reasons(&episodes, due.as_ref());
         }
-        if let Ok(instance) = node.instance() {
+        status.action = match case.repair.spec.trigger {
+            Trigger::Manual => Some(case.repair.spec.action),
+            Trigger::Auto => due.map(|due| due.action).or(status.action),
+        };
+        if let (None, Ok(instance)) = (&status.instance_id, node.instance()) {
             status.instance_id = Some(instance.to_string());
         }
         if let Some(group) = self.cluster.group_of(node) {
             status.group = Some(group.to_owned());
         }
+        if let Some(zone) = node.zone() {
+            status.zone = Some(zone.to_owned());
+        }
+        if let Some(policy) = case.policy
+            && policy.spec.group_by.kind == GroupKind::Label
+        {
+            status.count_group = group_of(self.cluster, node, policy).map(str::to_owned);
+        }
         if repair_is_new(case) {
             let seen: Vec<_> = episodes
                 .iter()
-                .map(|e| format!("{} ({})", e.condition, e.reason))
+                .flat_map(|e| e.reasons.iter().map(|seen| (&e.condition, &seen.reason)))
+                .map(|(condition, reason)| format!("{condition} ({reason})"))
                 .collect();
-            status.note(self.now, format!("unhealthy: {}", seen.join(", ")));
+            let spec = &case.repair.spec;
+            match spec.trigger {
+                Trigger::Auto => status.note(self.now, format!("unhealthy: {}", seen.join(", "))),
+                Trigger::Manual => {
+                    let who = spec.requested_by.as_deref().unwrap_or("nobody");
+                    let gates: Vec<_> = spec.override_gates.iter().map(|o| o.gate()).collect();
+                    let event = format!("{who} asks for {:?} and overrides {gates:?}", spec.action);
+                    status.note(self.now, event);
+                }
+            }
         }
         status
-    }
-
-    /// The places of a policy are given within one pass, too.
-    fn keep_place(&mut self, case: &Case<'_>, status: &NodeRepairStatus) {
-        let places = self
-            .in_progress
-            .entry(super::policy_name(self.cluster, case.repair))
-            .or_default();
-        if takes_a_place(status) {
-            places.insert(case.name.to_owned());
-        } else {
-            places.remove(case.name);
-        }
     }
 
     fn watching(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
@@ -150,7 +205,9 @@ impl Planner<'_> {
             );
         }
         let early = self.early_cordon(case, node);
-        let stage = if early.is_some_and(|due| due <= self.now) {
+        let thought_of = |shadow: &Shadow| shadow.cordoned.is_some();
+        let cordoned = status.shadow.as_ref().is_some_and(thought_of);
+        let stage = if early.is_some_and(|due| due <= self.now) && !cordoned {
             Stage::Cordon
         } else {
             Stage::Start
@@ -159,17 +216,51 @@ impl Planner<'_> {
             self.wake(due);
         }
         if self.is_held(stage, case, node, status) {
+            self.think(stage, status);
             return None;
         }
         status.phase = Phase::Cordoning;
-        status.found_cordoned = node.unschedulable && !node.has_our_taint();
+        status.shadow = None;
+        status.found_cordoned = node.unschedulable
+            && (!node.has_our_taint() || self.was_found_cordoned(case, &node.uid));
         None
+    }
+
+    /// In mode `Shadow`: what would be done now, and is not.
+    fn think(&self, stage: Stage, status: &mut NodeRepairStatus) {
+        let only_shadow = |hold: &Hold| hold.gate == Gate::Shadow && hold.behind.is_empty();
+        if !status.hold.as_ref().is_some_and(only_shadow) {
+            return;
+        }
+        let now = MicroTime(self.now);
+        let mut shadow = status.shadow.clone().unwrap_or_default();
+        let event = match stage {
+            Stage::Cordon => {
+                shadow.cordoned = Some(now);
+                "would be cordoned now (mode Shadow)"
+            }
+            Stage::Start if shadow.started.is_none() => {
+                shadow.cordoned.get_or_insert_with(|| now.clone());
+                shadow.started = Some(now);
+                "would be drained and replaced now (mode Shadow)"
+            }
+            Stage::Start | Stage::Continue | Stage::Destroy => return,
+        };
+        status.shadow = Some(shadow);
+        status.note(self.now, event);
+    }
+
+    /// By somebody else, before the repair that this one goes on for.
+    fn was_found_cordoned(&self, case: &Case<'_>, uid: &str) -> bool {
+        let others = self.history.of_node(uid).iter();
+        let mut others = others.filter(|other| other.metadata.name != case.repair.metadata.name);
+        others.any(|other| other.status.as_ref().is_some_and(|s| s.found_cordoned))
     }
 
     /// When the node is to be cordoned ahead of its repair. Not for `Ready`: the control plane
     /// has tainted such a node itself.
     fn early_cordon(&self, case: &Case<'_>, node: &NodeView) -> Option<Timestamp> {
-        let cordon = &case.policy?.cordon;
+        let cordon = &case.policy?.spec.cordon;
         match cordon.when {
             CordonWhen::AtRepair => return None,
             CordonWhen::Immediately => {}
@@ -210,8 +301,23 @@ impl Planner<'_> {
     fn waiting(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
         let node = self.still_ours(case, status)?;
         if self.is_held(Stage::Start, case, node, status) {
+            let spent = |hold: &Hold| hold.gate == Gate::AttemptsSpent;
+            let spent = status.hold.as_ref().is_some_and(spent);
+            if spent && case.policy.is_some_and(|p| self.line_is_spent(p, node)) {
+                let said = status.hold.take().map(|hold| hold.message);
+                let message = said.unwrap_or_default();
+                return finish(status, Outcome::NeedsHuman, &message, self.now);
+            }
             return None;
         }
+        status.policy = case.policy.map(|policy| PolicySnapshot {
+            name: policy.metadata.name.clone().unwrap_or_default(),
+            generation: policy.metadata.generation.unwrap_or_default(),
+            unhealthy_threshold: policy.spec.unhealthy_threshold.clone(),
+            last_node: policy.spec.last_node,
+            drain: policy.spec.drain.clone(),
+            verify: policy.spec.verify.clone(),
+        });
         status.phase = Phase::Draining;
         status.drain = Some(DrainStatus::begin(self.now));
         status.note(self.now, "drain started");
@@ -224,8 +330,8 @@ impl Planner<'_> {
             return None;
         }
         self.wake(self.now + DRAIN_POLL);
-        let local_volumes = case.policy?.drain.local_volumes;
-        let timeout = case.policy?.drain.timeout;
+        let local_volumes = gate::local_volumes(case.policy?, case.repair);
+        let timeout = case.policy?.spec.drain.timeout;
         // Not listed in this pass: nothing is known, so nothing is done.
         let pods = self.cluster.pods.get(&node.name)?;
         let treated: Vec<_> = pods
@@ -291,14 +397,7 @@ impl Planner<'_> {
                 drain.remaining,
                 blocked.join("; ")
             );
-            self.hold(
-                status,
-                Held {
-                    gate: Gate::Drain,
-                    message,
-                    behind: Vec::new(),
-                },
-            );
+            self.hold(status, Held::by(Gate::Drain, message));
         } else {
             release(status);
             self.wake(late);
@@ -354,7 +453,9 @@ impl Planner<'_> {
             None => {}
         }
         let node = self.still_ours(case, status)?;
-        let local_volumes = case.policy.map(|policy| policy.drain.local_volumes);
+        let local_volumes = case
+            .policy
+            .map(|policy| gate::local_volumes(policy, case.repair));
         let pods = self.cluster.pods.get(&node.name)?;
         if let Some(local_volumes) = local_volumes
             && pods
@@ -456,11 +557,14 @@ impl Planner<'_> {
                 .policies
                 .iter()
                 .find(|policy| policy.metadata.name.as_ref() == Some(wanted))
-                .map(|p| &p.spec)
         };
+        let started = case.repair.status.as_ref().and_then(|s| s.policy.as_ref());
+        if let Some(started) = started {
+            return started.verify.clone();
+        }
         case.policy
             .or_else(by_name)
-            .map(|policy| policy.verify.clone())
+            .map(|policy| policy.spec.verify.clone())
             .unwrap_or_default()
     }
 
@@ -477,9 +581,8 @@ impl Planner<'_> {
                 .get(uid)
                 .is_some_and(|repair| repair != case.name)
         };
-        let healthy = |node: &NodeView| {
-            node.is_ready() && !node.deleting && self.episodes.of(&node.uid).is_empty()
-        };
+        let healthy =
+            |node: &NodeView| node.is_ready() && !node.deleting && self.episodes.is_well(&node.uid);
         let mut nodes: Vec<_> = self
             .cluster
             .nodes
@@ -571,7 +674,8 @@ impl Planner<'_> {
     ) -> bool {
         let subject = Subject {
             node,
-            repair: case.name,
+            name: case.name,
+            repair: Some(case.repair),
             episodes: self.episodes.of(&node.uid),
         };
         match self.gates(stage, &subject) {
@@ -595,14 +699,25 @@ impl Planner<'_> {
 
     /// A hold keeps its age while its gate is the same.
     fn hold(&self, status: &mut NodeRepairStatus, held: Held) {
-        let since = match &status.hold {
-            Some(hold) if hold.gate == held.gate => hold.since.clone(),
-            Some(_) | None => MicroTime(self.now),
-        };
+        let known = status.hold.as_ref().filter(|hold| hold.gate == held.gate);
+        if let Some(known) = known
+            && known.behind == held.behind
+        {
+            let same = known.message == held.message && known.opens == held.opens;
+            let told = known.told.as_ref().unwrap_or(&known.since).0;
+            // Or every change of one node would be a write for each that is held with it.
+            if same || (held.gate.counts_others() && told + RETELL > self.now) {
+                return;
+            }
+        }
+        let now = MicroTime(self.now);
         status.hold = Some(Hold {
             gate: held.gate,
-            since,
+            since: known.map_or(now.clone(), |known| known.since.clone()),
+            told: Some(now),
             message: held.message,
+            values: held.values,
+            opens: held.opens,
             behind: held.behind,
         });
     }

@@ -13,7 +13,7 @@ use crate::api::policy::{
 };
 use crate::api::repair::{
     Attempt, AttemptResult, DrainStatus, EpisodeReason, NodeRef, NodeRepair, NodeRepairSpec,
-    NodeRepairStatus, Phase, PolicyRef,
+    NodeRepairStatus, Phase, PolicyRef, Trigger,
 };
 use crate::cluster::{Cluster, ConditionView, InstanceState, InstanceView, NodeView};
 use crate::drain::{Owner, PodView};
@@ -34,6 +34,7 @@ pub fn condition(kind: &str, status: &str, second: i64) -> ConditionView {
         reason: "SomeReason".to_owned(),
         heartbeat: Some(at(second)),
         transition: Some(at(second)),
+        writer: None,
     }
 }
 
@@ -54,6 +55,9 @@ pub fn node(name: &str, index: usize) -> NodeView {
         conditions: vec![condition("Ready", "True", -3600)],
         created: at(-3600),
         deleting: false,
+        others: Vec::new(),
+        devices: BTreeMap::new(),
+        traits: BTreeMap::new(),
     }
 }
 
@@ -122,6 +126,7 @@ pub fn in_service() -> InstanceView {
         group: Some(GROUP.to_owned()),
         lifecycle: Some("InService".to_owned()),
         state: InstanceState::There,
+        checks_pass: None,
     }
 }
 
@@ -159,6 +164,26 @@ pub fn episodes_since(cluster: &Cluster, second: i64) -> Episodes {
     episodes
 }
 
+/// Of a repair of a node by the policy `workers`.
+pub fn spec(node: &str) -> NodeRepairSpec {
+    NodeRepairSpec {
+        node_ref: NodeRef {
+            name: node.to_owned(),
+            uid: format!("uid-{node}"),
+        },
+        provider_id: String::new(),
+        policy_ref: PolicyRef {
+            name: "workers".to_owned(),
+            uid: "uid-workers".to_owned(),
+            generation: 1,
+        },
+        trigger: Trigger::Auto,
+        action: RepairAction::Replace,
+        override_gates: Vec::new(),
+        requested_by: None,
+    }
+}
+
 /// A repair in a phase, with the node and the record as that phase leaves them.
 pub fn add_repair(cluster: &mut Cluster, node: &str, phase: Phase, since: i64) -> String {
     let view = cluster.nodes.get_mut(node).unwrap();
@@ -169,16 +194,8 @@ pub fn add_repair(cluster: &mut Cluster, node: &str, phase: Phase, since: i64) -
         cordon(view);
     }
     let spec = NodeRepairSpec {
-        node_ref: NodeRef {
-            name: node.to_owned(),
-            uid: view.uid.clone(),
-        },
         provider_id: view.provider_id.clone(),
-        policy_ref: PolicyRef {
-            name: "workers".to_owned(),
-            uid: "uid-workers".to_owned(),
-        },
-        action: RepairAction::Replace,
+        ..spec(node)
     };
     let mut status = NodeRepairStatus {
         phase,
@@ -186,7 +203,11 @@ pub fn add_repair(cluster: &mut Cluster, node: &str, phase: Phase, since: i64) -
             condition: "StorageReady".to_owned(),
             reason: "FilesystemReadOnly".to_owned(),
             since: MicroTime(at(since)),
+            seen: Some(MicroTime(at(since))),
+            flaps: 0,
         }],
+        action: Some(RepairAction::Replace),
+        zone: Some("us-west-2a".to_owned()),
         group: Some(GROUP.to_owned()),
         instance_id: Some(view.instance().unwrap().to_string()),
         ..NodeRepairStatus::default()
@@ -221,4 +242,9 @@ pub fn cordon(node: &mut NodeView) {
         effect: "NoSchedule".to_owned(),
         ..Default::default()
     });
+}
+
+pub fn uncordon(node: &mut NodeView) {
+    node.unschedulable = false;
+    node.taints.clear();
 }

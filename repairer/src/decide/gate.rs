@@ -1,22 +1,65 @@
-//! PURE. The gates: each is a reason not to go on, with its numbers.
+//! PURE. The gates as data: each is a reason not to go on, with its numbers and with what would
+//! open it. All are asked; the first closed one is what holds a repair.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::Planner;
-use crate::api::policy::{Comparison, LastNode, Mode, RepairPolicy, UnhealthyThreshold};
-use crate::api::repair::Gate;
+use super::count::{exceeded, percent};
+use super::due::{Due, Ripeness};
+use super::tally::{Share, group_of};
+use crate::api::policy::{
+    Comparison, GroupKind, LastNode, LocalVolumes, Mode, RepairAction, RepairPolicy, ZonalShift,
+};
+use crate::api::repair::{Gate, NodeRepair, Trigger};
 use crate::api::{EXCLUDE_LABEL, duration::Wait};
-use crate::cluster::{InstanceId, NodeView};
+use crate::cluster::{Asked, InstanceId, NodeView};
 use crate::drain::Treatment;
 use crate::episode::Episode;
-use crate::rule::{self, Choice};
+use crate::rule::Choice;
+use crate::window::Window;
 
 /// EKS's agent and ours confirm every condition at least every 5 minutes, with jitter.
 const SIGNAL_LIFE: Duration = Duration::from_secs(360);
-const DEFAULT_PERCENTAGE: u32 = 20;
+/// A kubelet renews its Lease every 10 s; the node controller waits for 40 s of silence.
+const LEASE_LIFE: Duration = Duration::from_secs(40);
+/// Older than this, the word of another agent may be one that it forgot to take back.
+const LATCH_AGE: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_secs(3600);
+/// Launches in a row that have failed: the next one will, too.
+const FAILED_LAUNCHES: u32 = 3;
+
+/// In the order in which they are reported.
+pub const GATES: [Gate; 24] = [
+    Gate::Unreadable,
+    Gate::PolicyConflict,
+    Gate::Disabled,
+    Gate::Paused,
+    Gate::Excluded,
+    Gate::ControlPlane,
+    Gate::NotOurs,
+    Gate::OtherRepairer,
+    Gate::Unsupported,
+    Gate::SignalStale,
+    Gate::SignalLatched,
+    Gate::Partition,
+    Gate::Correlated,
+    Gate::UnhealthyThreshold,
+    Gate::ZonalShift,
+    Gate::ZoneShare,
+    Gate::WaitTime,
+    Gate::OutsideWindow,
+    Gate::LastNode,
+    Gate::AttemptsSpent,
+    Gate::Capacity,
+    Gate::RepairBudget,
+    Gate::ParallelLimit,
+    Gate::Shadow,
+];
 
 /// What is about to be done. A cordon destroys nothing, so it need not wait for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +71,63 @@ pub enum Stage {
     Destroy,
 }
 
-/// The first unmet gate, and those behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum State {
+    Open,
+    Closed,
+    /// Closed, and a person has said to go on all the same.
+    Overridden,
+    /// What it needs to know is not asked for by this version: it closes nothing.
+    NotAsked,
+}
+
+/// One gate's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    pub gate: Gate,
+    pub state: State,
+    pub message: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
+    /// What would open it; empty where it is open.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub opens: String,
+}
+
+/// The first closed gate, and those behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub gate: Gate,
     pub message: String,
+    pub values: BTreeMap<String, String>,
+    pub opens: String,
     pub behind: Vec<Gate>,
+}
+
+impl Held {
+    pub(super) fn by(gate: Gate, message: impl Into<String>) -> Self {
+        Self {
+            gate,
+            message: message.into(),
+            values: BTreeMap::new(),
+            opens: String::new(),
+            behind: Vec::new(),
+        }
+    }
+
+    /// What the verdicts of one moment come to.
+    pub fn from_verdicts(verdicts: Vec<Verdict>) -> Option<Self> {
+        let closed = |verdict: &Verdict| verdict.state == State::Closed;
+        let mut closed = verdicts.into_iter().filter(closed);
+        let first = closed.next()?;
+        Some(Self {
+            gate: first.gate,
+            message: first.message,
+            values: first.values,
+            opens: first.opens,
+            behind: closed.map(|verdict| verdict.gate).collect(),
+        })
+    }
 }
 
 impl fmt::Display for Held {
@@ -61,127 +155,297 @@ impl Clearance {
 }
 
 /// The node of a repair, or one that may get one.
-pub(super) struct Subject<'a> {
-    pub(super) node: &'a NodeView,
-    /// Its repair's name, for the parallel places.
-    pub(super) repair: &'a str,
-    pub(super) episodes: Vec<&'a Episode>,
+pub struct Subject<'a> {
+    pub node: &'a NodeView,
+    /// Its repair's name, for the parallel places; empty where there is none.
+    pub name: &'a str,
+    pub repair: Option<&'a NodeRepair>,
+    pub episodes: Vec<&'a Episode>,
 }
 
-type Unmet = Option<String>;
+impl Subject<'_> {
+    fn trigger(&self) -> Trigger {
+        self.repair
+            .map_or(Trigger::Auto, |repair| repair.spec.trigger)
+    }
 
-impl Planner<'_> {
-    pub(super) fn gates(&mut self, stage: Stage, subject: &Subject<'_>) -> Result<(), Held> {
-        let unmet = self.unmet(stage, subject);
-        let mut unmet = unmet.into_iter();
-        match unmet.next() {
-            None => Ok(()),
-            Some((gate, message)) => Err(Held {
-                gate,
-                message,
-                behind: unmet.map(|(gate, _)| gate).collect(),
-            }),
+    fn overrides(&self, gate: Gate) -> bool {
+        let overridden = self.repair.iter().flat_map(|r| &r.spec.override_gates);
+        self.trigger() == Trigger::Manual && overridden.into_iter().any(|o| o.gate() == gate)
+    }
+}
+
+/// Whether a gate has a say at a stage.
+fn is_asked(gate: Gate, stage: Stage, trigger: Trigger) -> bool {
+    match gate {
+        // The request of a person is the trigger.
+        Gate::WaitTime => stage != Stage::Cordon && trigger == Trigger::Auto,
+        // What has started is not stopped half way by the end of its window.
+        Gate::OutsideWindow => matches!(stage, Stage::Cordon | Stage::Start),
+        Gate::AttemptsSpent | Gate::RepairBudget | Gate::ParallelLimit => {
+            matches!(stage, Stage::Start | Stage::Destroy)
         }
+        Gate::Unreadable
+        | Gate::PolicyConflict
+        | Gate::Disabled
+        | Gate::Paused
+        | Gate::Excluded
+        | Gate::ControlPlane
+        | Gate::NotOurs
+        | Gate::OtherRepairer
+        | Gate::Unsupported
+        | Gate::SignalStale
+        | Gate::SignalLatched
+        | Gate::Partition
+        | Gate::Correlated
+        | Gate::UnhealthyThreshold
+        | Gate::ZonalShift
+        | Gate::ZoneShare
+        | Gate::LastNode
+        | Gate::Capacity
+        | Gate::Shadow => true,
+        // Asked by the drain itself.
+        Gate::Drain => false,
+    }
+}
+
+/// An answer before it is known whose it is.
+struct Answer {
+    state: State,
+    message: String,
+    values: BTreeMap<String, String>,
+    opens: String,
+}
+
+fn open(message: impl Into<String>) -> Answer {
+    Answer {
+        state: State::Open,
+        message: message.into(),
+        values: BTreeMap::new(),
+        opens: String::new(),
+    }
+}
+
+fn closed(message: impl Into<String>, opens: impl Into<String>) -> Answer {
+    Answer {
+        state: State::Closed,
+        opens: opens.into(),
+        ..open(message)
+    }
+}
+
+fn not_asked(what: &str) -> Answer {
+    Answer {
+        state: State::NotAsked,
+        ..open(format!("not checked: this version does not ask {what}"))
+    }
+}
+
+impl Answer {
+    fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
+        if self.message.is_empty() {
+            return self;
+        }
+        self.values.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    fn close_if(mut self, closed: bool, opens: impl Into<String>) -> Self {
+        if closed {
+            self.state = State::Closed;
+            self.opens = opens.into();
+        }
+        self
+    }
+}
+
+impl<'a> Planner<'a> {
+    /// What an open gate says is put into words only for somebody who wants to know.
+    fn tell(&self, message: fmt::Arguments<'_>) -> Answer {
+        self.answer(false, message, "")
+    }
+
+    fn answer(
+        &self,
+        is_closed: bool,
+        message: fmt::Arguments<'_>,
+        opens: impl Into<String>,
+    ) -> Answer {
+        let telling = is_closed || self.telling;
+        let answer = open(if telling {
+            message.to_string()
+        } else {
+            String::new()
+        });
+        answer.close_if(is_closed, opens)
+    }
+
+    pub(super) fn gates(&mut self, stage: Stage, subject: &Subject<'_>) -> Result<(), Held> {
+        match Held::from_verdicts(self.verdicts(stage, subject)) {
+            Some(held) => Err(held),
+            None => Ok(()),
+        }
+    }
+
+    /// Every gate that has a say, in the order in which they are reported.
+    pub fn verdicts(&mut self, stage: Stage, subject: &Subject<'_>) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(GATES.len());
+        for gate in GATES {
+            if !is_asked(gate, stage, subject.trigger()) {
+                continue;
+            }
+            let Some(mut answer) = self.ask(gate, stage, subject) else {
+                continue;
+            };
+            if answer.state == State::Closed {
+                if subject.overrides(gate) {
+                    answer.state = State::Overridden;
+                } else if gate.overridable() {
+                    answer.opens = format!(
+                        "{}; or a person creates a NodeRepair of the node with trigger: Manual and overrideGates: [{gate:?}]",
+                        answer.opens
+                    );
+                }
+            }
+            verdicts.push(Verdict {
+                gate,
+                state: answer.state,
+                message: answer.message,
+                values: answer.values,
+                opens: answer.opens,
+            });
+        }
+        verdicts
     }
 
     /// Mints the proof, for a repair whose node still is the one that it began with, and has nobody
     /// left to hurt.
-    pub(super) fn clearance(&mut self, repair: &str) -> Result<Clearance, Held> {
-        let held = |gate: Gate, message: &str| Held {
-            gate,
-            message: message.to_owned(),
-            behind: Vec::new(),
-        };
+    pub(super) fn clearance(&mut self, name: &str) -> Result<Clearance, Held> {
         let cluster = self.cluster;
-        let Some(object) = cluster.repairs.get(repair) else {
-            return Err(held(Gate::NotOurs, "its NodeRepair is gone"));
+        let Some(object) = cluster.repairs.get(name) else {
+            return Err(Held::by(Gate::NotOurs, "its NodeRepair is gone"));
         };
         let Some(node) = cluster.node_of(object) else {
-            return Err(held(Gate::NotOurs, "its Node is gone or another one"));
+            let message = "its Node is gone or another one";
+            return Err(Held::by(Gate::NotOurs, message));
         };
         let subject = Subject {
             node,
-            repair,
+            name,
+            repair: Some(object),
             episodes: self.episodes.of(&node.uid),
         };
         self.gates(Stage::Destroy, &subject)?;
         let (instance, group) = self
             .ownership(node)
-            .map_err(|message| held(Gate::NotOurs, &message))?;
-        if InstanceId::parse(&object.spec.provider_id).ok().as_ref() != Some(&instance) {
+            .map_err(|message| Held::by(Gate::NotOurs, message))?;
+        let status = object.status.as_ref();
+        let recorded = status.and_then(|status| status.instance_id.as_deref());
+        let begun_with = match InstanceId::parse(&object.spec.provider_id) {
+            Ok(begun) => begun == instance,
+            // Who creates a repair by hand need not know it: what was seen first counts.
+            Err(_) => object.spec.trigger == Trigger::Manual && recorded == Some(instance.as_str()),
+        };
+        if !begun_with {
             let message = "the Node's spec.providerID is not the one that the repair began with";
-            return Err(held(Gate::NotOurs, message));
+            return Err(Held::by(Gate::NotOurs, message));
         }
-        if !self.is_drained(node) {
+        if !self.is_drained(node, object) {
             let message = "there are pods on the node that have to leave, or they are not known";
-            return Err(held(Gate::Drain, message));
+            return Err(Held::by(Gate::Drain, message));
         }
         Ok(Clearance { instance, group })
     }
 
-    fn is_drained(&self, node: &NodeView) -> bool {
-        let Choice::One(policy) = rule::policy_for(node, &self.cluster.policies) else {
+    fn is_drained(&self, node: &NodeView, repair: &NodeRepair) -> bool {
+        let Some(policy) = self.assigned.policy(node) else {
             return false;
         };
-        let local_volumes = policy.spec.drain.local_volumes;
+        let local_volumes = local_volumes(policy, repair);
         self.cluster.pods.get(&node.name).is_some_and(|pods| {
             pods.iter()
                 .all(|pod| pod.treatment(local_volumes) == Treatment::Leave)
         })
     }
 
-    /// All are asked, in the order in which they are reported.
-    fn unmet(&mut self, stage: Stage, subject: &Subject<'_>) -> Vec<(Gate, String)> {
-        let mut found = Vec::new();
-        let mut ask = |gate: Gate, unmet: Unmet| found.extend(unmet.map(|message| (gate, message)));
-        ask(Gate::Unreadable, self.cluster.unreadable.first().cloned());
-        ask(Gate::Excluded, excluded(subject.node));
-        ask(Gate::ControlPlane, control_plane(subject.node));
-        ask(Gate::NotOurs, self.ownership(subject.node).err());
-        let policy = match rule::policy_for(subject.node, &self.cluster.policies) {
-            Choice::One(policy) => Some(policy),
-            Choice::None => {
-                ask(
-                    Gate::PolicyConflict,
-                    Some("no RepairPolicy selects the node any more".to_owned()),
-                );
-                None
+    /// `None`: without a policy it cannot be asked.
+    fn ask(&mut self, gate: Gate, stage: Stage, subject: &Subject<'_>) -> Option<Answer> {
+        let node = subject.node;
+        let policy = self.assigned.policy(node);
+        let answer = match gate {
+            Gate::Unreadable => self.unreadable(),
+            Gate::PolicyConflict => self.policy_conflict(node),
+            Gate::Disabled => disabled(policy?),
+            Gate::Paused => self.paused(policy?),
+            Gate::Excluded => excluded(node),
+            Gate::ControlPlane => control_plane(node),
+            Gate::NotOurs => self.not_ours(node),
+            Gate::OtherRepairer => other_repairer(node),
+            Gate::Unsupported => self.unsupported(policy?, subject),
+            Gate::SignalStale => self.stale(policy?, stage, subject),
+            Gate::SignalLatched => self.latched(policy?, subject),
+            Gate::Partition => self.partitioned(policy?),
+            Gate::Correlated => self.correlated(policy?, subject),
+            Gate::UnhealthyThreshold => self.too_many_unhealthy(policy?, subject),
+            Gate::ZonalShift => self.shifted(policy?, node),
+            Gate::ZoneShare => self.zone_share(policy?, node),
+            Gate::WaitTime => self.too_early(policy?, subject),
+            Gate::OutsideWindow => self.outside_window(policy?),
+            Gate::LastNode => self.last_node(policy?, subject),
+            Gate::AttemptsSpent => self.attempts_spent(policy?, subject),
+            Gate::Capacity => self.capacity(node),
+            Gate::RepairBudget => self.over_budget(policy?, subject),
+            Gate::ParallelLimit => self.no_place(policy?, subject),
+            Gate::Shadow => shadow(policy?),
+            // Asked by the drain itself.
+            Gate::Drain => return None,
+        };
+        Some(answer)
+    }
+
+    fn unreadable(&self) -> Answer {
+        match self.cluster.unreadable.first() {
+            None => open("every NodeRepair and RepairPolicy can be read"),
+            Some(first) => closed(first, "mend or delete the object")
+                .with("objects", self.cluster.unreadable.len()),
+        }
+    }
+
+    fn policy_conflict(&self, node: &NodeView) -> Answer {
+        match self.assigned.choice(node) {
+            Choice::One(policy) => {
+                let name = policy.metadata.name.as_deref().unwrap_or_default();
+                self.tell(format_args!("RepairPolicy {name} is for the node"))
             }
+            Choice::None => closed(
+                "no RepairPolicy selects the node",
+                "a RepairPolicy whose selector matches the node's labels",
+            ),
             Choice::Tie(names) => {
                 let names = names.join(", ");
-                ask(
-                    Gate::PolicyConflict,
-                    Some(format!("{names} select the node with the same priority")),
-                );
-                None
-            }
-        };
-        if let Some(policy) = policy {
-            ask(Gate::Disabled, disabled(policy));
-            ask(Gate::Paused, paused(policy));
-            ask(Gate::Partition, self.partitioned(policy));
-            ask(
-                Gate::UnhealthyThreshold,
-                self.too_many_unhealthy(policy, subject.node),
-            );
-            ask(Gate::LastNode, self.last_node(policy, subject.node));
-            let ripeness = ripeness(policy, subject);
-            ask(Gate::SignalStale, self.stale(stage, subject, &ripeness));
-            match stage {
-                Stage::Cordon => {}
-                Stage::Start | Stage::Continue | Stage::Destroy => {
-                    ask(Gate::WaitTime, self.too_early(&ripeness))
-                }
-            }
-            match stage {
-                Stage::Cordon | Stage::Continue => {}
-                Stage::Start | Stage::Destroy => {
-                    ask(Gate::ParallelLimit, self.no_place(policy, subject.repair))
-                }
+                closed(
+                    format!("{names} select the node with the same priority"),
+                    "give one of them a higher priority",
+                )
             }
         }
-        found.sort_by_key(|(gate, _)| *gate);
-        found
+    }
+
+    fn paused(&self, policy: &RepairPolicy) -> Answer {
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        if self.cluster.limits.paused {
+            return closed(
+                "the repairer is paused as a whole (--paused)",
+                "start it without --paused (NODEMEND_PAUSED)",
+            );
+        }
+        self.tell(format_args!("RepairPolicy {name} is not paused"))
+            .or(policy.spec.paused.then(|| {
+                closed(
+                    format!("RepairPolicy {name} is paused (spec.paused)"),
+                    "spec.paused: false",
+                )
+            }))
     }
 
     /// The instance and its group, or why it is not ours to touch.
@@ -226,233 +490,790 @@ impl Planner<'_> {
         }
     }
 
-    fn partitioned(&self, policy: &RepairPolicy) -> Unmet {
-        let name = policy.metadata.name.as_deref().unwrap_or_default();
-        let partition = self.partitions.get(name)?;
-        Some(format!(
-            "{} of {} nodes became Unknown within {} of each other, from {}: more likely the network or the control plane",
-            partition.silent,
-            partition.nodes,
-            policy.spec.partition.window,
-            second(partition.since)
-        ))
+    /// Whether a node could ever be a canary.
+    pub(super) fn may_be_repaired(&self, node: &NodeView) -> bool {
+        excluded(node).state == State::Open
+            && control_plane(node).state == State::Open
+            && self.ownership(node).is_ok()
     }
 
-    fn too_many_unhealthy(&self, policy: &RepairPolicy, node: &NodeView) -> Unmet {
-        let name = self.cluster.group_of(node)?;
-        let group = self
-            .tally
-            .group(policy.metadata.name.as_deref().unwrap_or_default(), name)?;
-        let threshold = &policy.spec.unhealthy_threshold;
-        let limit = exceeded(threshold, group.unhealthy, group.nodes)?;
-        Some(format!(
-            "{} of {} nodes of {name} are unhealthy: {limit}",
-            group.unhealthy, group.nodes
-        ))
-    }
-
-    fn last_node(&self, policy: &RepairPolicy, node: &NodeView) -> Unmet {
-        match policy.spec.last_node {
-            LastNode::Allow => return None,
-            LastNode::Hold => {}
+    fn not_ours(&self, node: &NodeView) -> Answer {
+        match self.ownership(node) {
+            Ok((instance, group)) => self.tell(format_args!("{instance} is InService in {group}")),
+            Err(message) => closed(message, "only whoever owns the node can repair it"),
         }
-        let name = self.cluster.group_of(node)?;
-        let group = self
-            .tally
-            .group(policy.metadata.name.as_deref().unwrap_or_default(), name)?;
-        let others = group
-            .serving
-            .iter()
-            .filter(|&other| *other != node.name)
-            .count();
-        // A node that does not serve any more is no loss.
-        (node.is_ready() && others == 0).then(|| format!("no other node of {name} serves"))
     }
 
-    fn no_place(&self, policy: &RepairPolicy, repair: &str) -> Unmet {
-        let name = policy.metadata.name.as_deref().unwrap_or_default();
-        let others: Vec<_> = self
-            .in_progress
-            .get(name)?
-            .iter()
-            .filter(|&other| other != repair)
-            .cloned()
-            .collect();
-        let count = policy.spec.parallel.count as usize;
-        (others.len() >= count).then(|| {
-            format!(
-                "{} of {count} places are taken: {}",
-                others.len(),
-                others.join(", ")
+    fn unsupported(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let action = match (subject.trigger(), subject.repair) {
+            (Trigger::Manual, Some(repair)) => Some(repair.spec.action),
+            (Trigger::Manual, None) | (Trigger::Auto, _) => {
+                Due::of(&policy.spec, subject.node, &subject.episodes, self.now)
+                    .map(|due| due.action)
+            }
+        };
+        match action {
+            Some(RepairAction::Reboot) => closed(
+                "the action that is due is Reboot, and this version does not reboot",
+                "a rule with repairActions: [Replace], or a person reboots the node",
             )
-        })
-    }
-
-    fn too_early(&mut self, ripeness: &Ripeness<'_>) -> Unmet {
-        match ripeness {
-            Ripeness::Recovering { condition, since } => Some(format!(
-                "{condition} is healthy again since {}; waiting whether it stays so",
-                second(*since)
-            )),
-            Ripeness::At { episode, wait, at } if *at > self.now => {
-                self.wake(*at);
-                Some(format!(
-                    "{} is unhealthy since {}; after {wait}, at {}, it may be repaired",
-                    episode.condition,
-                    second(episode.since),
-                    second(*at)
-                ))
-            }
-            Ripeness::At { .. } => None,
-            Ripeness::Nothing => {
-                Some("no condition of the node is unhealthy by the policy's rules".to_owned())
-            }
+            .with("action", "Reboot"),
+            Some(RepairAction::Replace) => open("the action that is due is Replace"),
+            Some(RepairAction::NoAction) | None => open("no action is due"),
         }
     }
 
     /// A condition that its writer has stopped confirming says nothing about now.
-    fn stale(&self, stage: Stage, subject: &Subject<'_>, ripeness: &Ripeness<'_>) -> Unmet {
-        let Ripeness::At { episode, at, .. } = ripeness else {
-            return None;
-        };
-        // Written by kubelet or, when that is silent, by the control plane itself.
-        if episode.condition == "Ready" {
-            return None;
+    fn stale(&self, policy: &RepairPolicy, stage: Stage, subject: &Subject<'_>) -> Answer {
+        if subject.trigger() == Trigger::Manual {
+            return open("a person asks for the repair, not a condition");
         }
-        let heartbeat = subject
-            .node
-            .condition(&episode.condition)
-            .and_then(|condition| condition.heartbeat);
+        let ripeness = Ripeness::of(&policy.spec, subject.node, &subject.episodes, self.now);
+        let Ripeness::Due(due) = ripeness else {
+            return open("no condition is to be acted on");
+        };
+        let kind = &due.episode.condition;
+        // Written by kubelet or, when that is silent, by the control plane itself.
+        if kind == "Ready" {
+            return self.silence(policy, subject.node);
+        }
+        let heartbeat = subject.node.condition(kind).and_then(|c| c.heartbeat);
+        let opens = format!("a heartbeat of {kind}: does its agent run on the node?");
         let Some(heartbeat) = heartbeat else {
-            return Some(format!(
-                "{} has no lastHeartbeatTime: is it still true?",
-                episode.condition
-            ));
+            let message = format!("{kind} has no lastHeartbeatTime: is it still true?");
+            return closed(message, opens);
         };
         // Also where the writer's clock runs ahead: its word would never grow old.
         if self.now.duration_since(heartbeat).unsigned_abs() > SIGNAL_LIFE {
             let life = Wait(SIGNAL_LIFE);
-            return Some(format!(
-                "{} was last confirmed at {}, more than {life} from now",
-                episode.condition,
-                second(heartbeat)
-            ));
+            let heartbeat = second(heartbeat);
+            let message =
+                format!("{kind} was last confirmed at {heartbeat}, more than {life} from now");
+            return closed(message, opens)
+                .with("lastHeartbeat", heartbeat)
+                .with("limit", life);
         }
         // Times of conditions are whole seconds.
-        let confirmed = heartbeat.as_second() >= at.as_second();
+        let confirmed = heartbeat.as_second() >= due.at.as_second();
         let asked = match stage {
             Stage::Cordon => false,
-            Stage::Start | Stage::Continue | Stage::Destroy => *at <= self.now,
+            Stage::Start | Stage::Continue | Stage::Destroy => due.at <= self.now,
         };
-        (asked && !confirmed).then(|| {
-            format!(
-                "{} has not been confirmed since its wait ended at {}",
-                episode.condition,
-                second(*at)
+        self.tell(format_args!(
+            "{kind} is confirmed within {}",
+            Wait(SIGNAL_LIFE)
+        ))
+        .or((asked && !confirmed).then(|| {
+            let due = second(due.at);
+            let message = format!("{kind} has not been confirmed since its wait ended at {due}");
+            closed(message, opens)
+                .with("lastHeartbeat", second(heartbeat))
+                .with("waitEnded", due)
+        }))
+    }
+
+    /// What else is known of a kubelet that is said to be silent.
+    fn silence(&self, policy: &RepairPolicy, node: &NodeView) -> Answer {
+        let unknown = node
+            .condition("Ready")
+            .is_some_and(|ready| ready.status == "Unknown");
+        if !unknown {
+            return open("kubelet itself says that it is not ready");
+        }
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let silent = self.silent.get(name).copied().unwrap_or_default();
+        let instance = node
+            .instance()
+            .ok()
+            .and_then(|id| self.cluster.instances.get(id.as_str()));
+        let checks = match instance.and_then(|instance| instance.checks_pass) {
+            Some(true) => "pass",
+            Some(false) => "fail",
+            None => "not asked",
+        };
+        let lease = match &self.cluster.leases {
+            Asked::No => "its Lease is not asked for".to_owned(),
+            Asked::Yes(leases) => match leases.get(&node.name) {
+                None => "it has no Lease".to_owned(),
+                Some(renewed) => {
+                    let age = self.now.duration_since(*renewed).unsigned_abs();
+                    if age < LEASE_LIFE {
+                        return closed(
+                            "kubelet is said to be silent, and has just renewed its Lease",
+                            "the Lease grows old, or Ready becomes True",
+                        )
+                        .with("leaseRenewed", second(*renewed))
+                        .with("limit", Wait(LEASE_LIFE));
+                    }
+                    format!("its Lease was last renewed at {}", second(*renewed))
+                }
+            },
+        };
+        self.tell(format_args!(
+            "kubelet is silent; {lease}; the cloud's checks of the machine: {checks}; silent nodes of the policy: {silent}"
+        ))
+        .with("silentNodes", silent)
+        .with("cloudChecks", checks)
+    }
+
+    /// EKS's agent sets its conditions False and never back until it is started anew.
+    fn latched(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let ripeness = Ripeness::of(&policy.spec, subject.node, &subject.episodes, self.now);
+        let Ripeness::Due(due) = ripeness else {
+            return open("no condition is to be acted on");
+        };
+        let kind = due.episode.condition.as_str();
+        let condition = subject.node.condition(kind);
+        let Some(writer) = condition.and_then(|c| c.foreign_writer()) else {
+            return self.tell(format_args!(
+                "{kind} is not known to be another agent's word"
+            ));
+        };
+        let age = condition
+            .and_then(|c| c.transition)
+            .map(|at| self.now.duration_since(at).unsigned_abs());
+        if age.is_none_or(|age| age < LATCH_AGE) {
+            return self.tell(format_args!(
+                "{writer} changed {kind} less than {} ago",
+                Wait(LATCH_AGE)
+            ));
+        }
+        let evidence = match kind {
+            "AcceleratedHardwareReady" => whole_devices(subject.node),
+            _ => subject
+                .node
+                .is_ready()
+                .then(|| "kubelet says that the node is Ready".to_owned()),
+        };
+        match evidence {
+            None => self.tell(format_args!("nothing speaks against what {writer} says of {kind}")),
+            Some(evidence) => closed(
+                format!(
+                    "{writer} has said so of {kind} for more than {} without a change, and {evidence}: has it forgotten to take it back?",
+                    Wait(LATCH_AGE)
+                ),
+                format!("start the pod of {writer} on the node anew: a fault that lasts is found again"),
             )
-        })
+            .with("writer", writer)
+            .with("evidence", evidence),
+        }
     }
-}
 
-/// When the first of a node's episodes has been open for as long as its rule waits.
-enum Ripeness<'a> {
-    Nothing,
-    /// All are healthy again, for now.
-    Recovering {
-        condition: String,
-        since: Timestamp,
-    },
-    At {
-        episode: &'a Episode,
-        wait: Wait,
-        at: Timestamp,
-    },
-}
+    fn partitioned(&self, policy: &RepairPolicy) -> Answer {
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let limits = &policy.spec.partition;
+        let limit = format_args!(
+            "limit: at least {} nodes and {} % within {} of each other",
+            limits.min_nodes, limits.percentage, limits.window
+        );
+        let nodes = self.tally.counts(name).nodes;
+        let Some(partition) = self.partitions.get(name) else {
+            let silent = self.silent.get(name).copied().unwrap_or_default();
+            return self.tell(format_args!(
+                "{silent} of {nodes} nodes are silent, {limit}"
+            ));
+        };
+        let (silent, nodes) = (partition.silent, partition.nodes);
+        closed(
+            format!(
+                "{silent} of {nodes} nodes = {} became Unknown from {} on, {limit}: more likely the network or the control plane",
+                percent(silent, nodes),
+                second(partition.since)
+            ),
+            "the nodes report again; then the waits that began in it start anew",
+        )
+        .with("silent", silent)
+        .with("nodes", nodes)
+        .with("limitPercent", limits.percentage)
+        .with("limitNodes", limits.min_nodes)
+    }
 
-fn ripeness<'a>(policy: &RepairPolicy, subject: &Subject<'a>) -> Ripeness<'a> {
-    let open = subject
-        .episodes
-        .iter()
-        .filter(|episode| episode.recovered.is_none());
-    let first = open
-        .filter_map(|episode| {
-            let rule = rule::matching(&policy.spec, subject.node.condition(&episode.condition)?)?;
-            let wait = rule.min_repair_wait_time;
-            rule::acts(rule).then(|| (episode.since + wait.0, wait, *episode))
-        })
-        .min_by_key(|(at, ..)| *at);
-    match first {
-        Some((at, wait, episode)) => Ripeness::At { episode, wait, at },
-        None => subject
-            .episodes
-            .iter()
-            .find_map(|episode| {
-                Some(Ripeness::Recovering {
-                    condition: episode.condition.clone(),
-                    since: episode.recovered?,
-                })
+    fn correlated(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let uid = &subject.node.uid;
+        let started = subject.repair.is_some_and(super::has_started);
+        let limits = &policy.spec.correlation;
+        let limit = format_args!(
+            "limit: at least {} nodes and {} % within {}",
+            limits.min_nodes, limits.percentage, limits.window
+        );
+        let found = self.correlations.get(name).map_or(&[][..], Vec::as_slice);
+        let of_node = found.iter().filter(|c| c.concerns(uid));
+        let mut verdict = self.tell(format_args!("its reason is not that of many, {limit}"));
+        for correlated in of_node {
+            let (count, nodes) = (correlated.count, correlated.nodes);
+            let shared = match correlated.shared.join(", ") {
+                shared if shared.is_empty() => String::new(),
+                shared => format!(" and share {shared}"),
+            };
+            let what = format!(
+                "{count} of {nodes} nodes = {} have {} ({}){shared}, {limit}",
+                percent(count, nodes),
+                correlated.condition,
+                correlated.reason,
+            );
+            let width = correlated.width;
+            let answer = if correlated.lets_through(uid, started, self.now) {
+                self.tell(format_args!(
+                    "{what}: it is among the first {width}, to find out"
+                ))
+            } else {
+                let opens = match correlated.not_before.filter(|at| *at > self.now) {
+                    Some(at) => format!(
+                        "the repair of one of them failed; another one is tried at {}",
+                        second(at)
+                    ),
+                    None => format!("the first {width} of them are repaired and stay well"),
+                };
+                closed(
+                    format!("{what}: more likely what they share than each of them"),
+                    opens,
+                )
+            };
+            let answer = answer
+                .with("nodes", nodes)
+                .with("withReason", count)
+                .with("width", width);
+            if answer.state == State::Closed {
+                return answer;
+            }
+            verdict = answer;
+        }
+        verdict
+    }
+
+    fn too_many_unhealthy(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let Some(name) = group_of(self.cluster, subject.node, policy) else {
+            // Of the Auto Scaling group `NotOurs` says so.
+            return match policy.spec.group_by.kind {
+                GroupKind::Auto => open("its group is not known"),
+                GroupKind::Label => {
+                    let label = policy.spec.group_by.label.as_deref().unwrap_or_default();
+                    let message = format!("the node has no label {label}, which says its group");
+                    closed(message, "give the node the label, or change groupBy")
+                }
+            };
+        };
+        let policy_name = policy.metadata.name.as_deref().unwrap_or_default();
+        let share = self
+            .tally
+            .group(policy_name, name)
+            .map(|group| group.share)
+            .unwrap_or_default();
+        // What was loosened after the drain started is for the next repair.
+        let snapshot = subject
+            .repair
+            .and_then(|repair| repair.status.as_ref()?.policy.as_ref())
+            .map(|snapshot| &snapshot.unhealthy_threshold);
+        let now = &policy.spec.unhealthy_threshold;
+        let strictest = snapshot
+            .filter(|threshold| exceeded(threshold, share))
+            .unwrap_or(now);
+        let Share { nodes, unhealthy } = share;
+        let word = match strictest.comparison {
+            Comparison::AtLeast => "at least",
+            Comparison::Above => "above",
+        };
+        let limit = match strictest.count {
+            Some(count) => format!("{word} {count}"),
+            None => format!("{word} {} %", super::count::percentage(strictest)),
+        };
+        let over = exceeded(strictest, share);
+        let floor = if over || nodes >= strictest.min_nodes as usize {
+            String::new()
+        } else {
+            format!(
+                " (of groups with {} nodes or more, which it is not)",
+                strictest.min_nodes
+            )
+        };
+        let opens =
+            format_args!("fewer unhealthy nodes of {name}; then they are repaired one at a time");
+        self.answer(
+            over,
+            format_args!(
+                "{unhealthy} of {nodes} nodes of {name} are unhealthy = {}, limit: {limit}{floor}",
+                percent(unhealthy, nodes)
+            ),
+            if over {
+                opens.to_string()
+            } else {
+                String::new()
+            },
+        )
+        .with("group", name)
+        .with("unhealthy", unhealthy)
+        .with("nodes", nodes)
+        .with("limit", limit)
+    }
+
+    fn shifted(&self, policy: &RepairPolicy, node: &NodeView) -> Answer {
+        let mode = policy.spec.zonal_shift;
+        let shifted = match (&self.cluster.shifted, mode) {
+            (_, ZonalShift::Ignore) => return open("zonal shifts are ignored (zonalShift)"),
+            (Asked::No, _) => return not_asked("for zonal shifts"),
+            (Asked::Yes(Err(error)), _) => {
+                let message = format!("whether a zonal shift is on is not known: {error}");
+                return closed(message, "the question is answered");
+            }
+            (Asked::Yes(Ok(shifted)), _) => shifted,
+        };
+        if shifted.is_empty() {
+            return open("no zonal shift is on");
+        }
+        let zones = shifted.iter().cloned().collect::<Vec<_>>().join(", ");
+        let opens = "the zonal shift ends";
+        match (mode, node.zone_id()) {
+            (ZonalShift::PauseAll | ZonalShift::Ignore, _) => {
+                closed(format!("a zonal shift away from {zones} is on"), opens)
+            }
+            (ZonalShift::PauseZone, None) => closed(
+                format!("a zonal shift away from {zones} is on, and the node has no label topology.k8s.aws/zone-id"),
+                opens,
+            ),
+            (ZonalShift::PauseZone, Some(zone)) => {
+                let message = format!("a zonal shift away from {zones} is on; the node is in {zone}");
+                open(message).close_if(shifted.contains(zone), opens)
+            }
+        }
+        .with("shifted", zones)
+    }
+
+    fn zone_share(&self, policy: &RepairPolicy, node: &NodeView) -> Answer {
+        let Some(zone) = node.zone() else {
+            return open("the node is in no zone");
+        };
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let share = self.tally.zone(name, zone);
+        let limits = &policy.spec.zones;
+        let Share { nodes, unhealthy } = share;
+        let limit = format_args!("at least {} %", limits.max_unhealthy_percentage);
+        self.answer(
+            super::count::zone_exceeded(limits, share),
+            format_args!(
+                "{unhealthy} of {nodes} nodes of zone {zone} are unhealthy = {}, limit: {limit} (of {} nodes or more)",
+                percent(unhealthy, nodes),
+                limits.min_nodes
+            ),
+            "fewer unhealthy nodes in the zone",
+        )
+        .with("zone", zone)
+        .with("unhealthy", unhealthy)
+        .with("nodes", nodes)
+        .with("limit", limit)
+    }
+
+    fn too_early(&mut self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        match Ripeness::of(&policy.spec, subject.node, &subject.episodes, self.now) {
+            Ripeness::Recovering { condition, since } => closed(
+                format!(
+                    "{condition} is healthy again since {}; waiting whether it stays so",
+                    second(since)
+                ),
+                format!("{condition} is unhealthy again, or stays healthy and ends the repair"),
+            ),
+            Ripeness::Due(due) => {
+                let condition = &due.episode.condition;
+                let early = due.at > self.now;
+                if early {
+                    self.wake(due.at);
+                } else if !self.telling {
+                    return open(String::new());
+                }
+                let flaps = match due.episode.flaps {
+                    0 => String::new(),
+                    flaps => format!("; it has come back {flaps} times"),
+                };
+                let until = second(due.at);
+                let message = format!(
+                    "{condition} is unhealthy since {}; after {}, at {until}, it may be repaired{flaps}",
+                    second(due.episode.since),
+                    due.wait,
+                );
+                open(message)
+                    .with("since", second(due.episode.since))
+                    .with("wait", due.wait)
+                    .with("until", &until)
+                    .with("reason", due.reason)
+                    .with("action", format!("{:?}", due.action))
+                    .close_if(early, format!("it is {until}"))
+            }
+            Ripeness::Nothing => closed(
+                "no condition of the node is unhealthy by the policy's rules",
+                "a rule that acts on a condition of the node",
+            ),
+        }
+    }
+
+    fn outside_window(&mut self, policy: &RepairPolicy) -> Answer {
+        if policy.spec.maintenance_windows.is_empty() {
+            return open("the policy has no maintenance windows");
+        }
+        let mut next = None;
+        for window in &policy.spec.maintenance_windows {
+            match Window::read(window) {
+                Err(error) => return closed(error, "mend the policy's maintenanceWindows"),
+                Ok(window) => {
+                    if let Some(until) = window.open_until(self.now) {
+                        return self.tell(format_args!(
+                            "a maintenance window is open until {}",
+                            second(until)
+                        ));
+                    }
+                    let opens = window.next(self.now);
+                    next = next.into_iter().chain(opens).min();
+                }
+            }
+        }
+        let next = next.map(|at: Timestamp| {
+            self.wake(at);
+            second(at)
+        });
+        let next = next.unwrap_or_else(|| "none within a year".to_owned());
+        closed(
+            format!("outside of the policy's maintenance windows; the next one: {next}"),
+            "a maintenance window opens",
+        )
+        .with("next", next)
+    }
+
+    fn last_node(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let node = subject.node;
+        let snapshot = subject
+            .repair
+            .and_then(|repair| repair.status.as_ref()?.policy.as_ref())
+            .map(|snapshot| snapshot.last_node);
+        let hold = LastNode::Hold;
+        if policy.spec.last_node != hold && snapshot != Some(hold) {
+            return open("the last node may go (lastNode: Allow)");
+        }
+        let Some(name) = group_of(self.cluster, node, policy) else {
+            return open("its group is not known");
+        };
+        let policy_name = policy.metadata.name.as_deref().unwrap_or_default();
+        let others = self.tally.group(policy_name, name).map_or(0, |group| {
+            let serving = group.serving.iter();
+            serving.filter(|&other| *other != node.name).count()
+        });
+        // A node that does not serve any more is no loss.
+        if others == 0 && node.is_ready() {
+            return closed(
+                format!("no other node of {name} serves"),
+                "another node of the group is Ready, or lastNode: Allow",
+            )
+            .with("others", others);
+        }
+        let how = if node.is_ready() {
+            "serves"
+        } else {
+            "does not serve"
+        };
+        self.tell(format_args!(
+            "{others} other nodes of {name} serve; this one {how}"
+        ))
+    }
+
+    fn attempts_spent(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let limits = &policy.spec.attempts;
+        let after = self.now - limits.window.0;
+        let line = self.history.line_of(&subject.node.uid, after);
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let group = group_of(self.cluster, subject.node, policy).unwrap_or_default();
+        let failed = self
+            .history
+            .proofs(name, after)
+            .filter(|proof| !proof.success)
+            .filter(|proof| {
+                let status = proof.repair.status.as_ref();
+                status.and_then(|status| status.counted_in()) == Some(group)
             })
-            .unwrap_or(Ripeness::Nothing),
+            .count();
+        let count = limits.count as usize;
+        self.answer(
+            line >= count || failed >= count,
+            format_args!(
+                "{line} nodes in a row were replaced for this one to be here, and {failed} repairs of {group} have failed, within {}; limit: {count}",
+                limits.window
+            ),
+            "a person finds out why replacing does not help",
+        )
+        .with("line", line)
+        .with("failed", failed)
+        .with("limit", count)
+    }
+
+    /// Whether the line of replacements alone has used up what is allowed.
+    pub(super) fn line_is_spent(&self, policy: &RepairPolicy, node: &NodeView) -> bool {
+        let limits = &policy.spec.attempts;
+        self.history.line_of(&node.uid, self.now - limits.window.0) >= limits.count as usize
+    }
+
+    fn capacity(&self, node: &NodeView) -> Answer {
+        let launches = match &self.cluster.launches {
+            Asked::No => return not_asked("AWS whether the group can launch instances"),
+            Asked::Yes(launches) => launches,
+        };
+        let Some(group) = self.cluster.group_of(node) else {
+            return open("its group is not known");
+        };
+        let Some(launches) = launches.get(group) else {
+            let message = format!("whether {group} can launch instances is not known");
+            return closed(message, "AWS describes the group");
+        };
+        let needed = ["Launch", "Terminate"];
+        let suspended: Vec<_> = needed
+            .into_iter()
+            .filter(|process| launches.suspended.iter().any(|s| s == process))
+            .collect();
+        if !suspended.is_empty() {
+            let suspended = suspended.join(", ");
+            return closed(
+                format!(
+                    "{suspended} of {group} is suspended: what is destroyed would not be replaced"
+                ),
+                format!("resume {suspended} of {group}"),
+            )
+            .with("suspended", suspended);
+        }
+        let failed = launches.failed;
+        let why = launches.failure.as_deref().unwrap_or("no reason was given");
+        self.tell(format_args!(
+            "the last {failed} launches of {group} failed, limit: {FAILED_LAUNCHES}"
+        ))
+        .with("failedLaunches", failed)
+        .or((failed >= FAILED_LAUNCHES).then(|| {
+            closed(
+                format!("the last {failed} launches of {group} failed: {why}"),
+                format!("{group} launches an instance"),
+            )
+            .with("failedLaunches", failed)
+            .with("limit", FAILED_LAUNCHES)
+        }))
+    }
+
+    fn over_budget(&mut self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let group = group_of(self.cluster, subject.node, policy).unwrap_or_default();
+        let budget = &policy.spec.repair_budget;
+        let own = self
+            .history
+            .destroyed(name, group, subject.name, self.now - budget.window.0);
+        let coming = self.coming.get(&(name.to_owned(), group.to_owned()));
+        let others = |names: Option<&BTreeSet<String>>| {
+            names.map_or(0, |names| {
+                names.iter().filter(|n| *n != subject.name).count()
+            })
+        };
+        let used = own.len() + others(coming);
+        let count = budget.count as usize;
+        let all = self.history.all_destroyed(subject.name, self.now - HOUR);
+        let all_used = all.len()
+            + self
+                .coming
+                .values()
+                .map(|names| others(Some(names)))
+                .sum::<usize>();
+        let most = self.cluster.limits.max_repairs_per_hour as usize;
+        let (over, oldest, window) = if used >= count {
+            (true, own.first(), budget.window.0)
+        } else {
+            (all_used >= most, all.first(), HOUR)
+        };
+        let opens = match oldest {
+            Some(oldest) if over => {
+                self.wake(*oldest + window);
+                format!("it is {}", second(*oldest + window))
+            }
+            _ if over => "a repair that is under way ends without a call".to_owned(),
+            _ => String::new(),
+        };
+        self.answer(
+            over,
+            format_args!(
+                "{used} nodes of {group} were or are being destroyed within {}, limit: {count}; {all_used} in all within 1h, limit: {most}",
+                budget.window
+            ),
+            opens,
+        )
+        .with("used", used)
+        .with("limit", count)
+        .with("usedInAll", all_used)
+        .with("limitInAll", most)
+    }
+
+    fn no_place(&mut self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let others = |names: &BTreeSet<String>| {
+            let own = usize::from(names.contains(subject.name));
+            names.len() - own
+        };
+        let taken = self.in_progress.get(name).map_or(0, others);
+        let count = self.parallel_of(policy);
+        let all = self.in_progress.values().map(others).sum::<usize>();
+        let most = self.cluster.limits.max_parallel as usize;
+        let answer = if taken >= count {
+            let own = self.in_progress.get(name).into_iter().flatten();
+            let own: Vec<_> = own.filter(|n| *n != subject.name).cloned().collect();
+            closed(
+                format!("{taken} of {count} places are taken: {}", some(&own)),
+                "one of them ends, or its drain is held",
+            )
+        } else if all >= most {
+            closed(
+                format!("{all} of {most} places of all policies are taken (--max-parallel)"),
+                "any repair ends",
+            )
+        } else if let Some(answer) = self.half_way(policy, name, subject) {
+            answer
+        } else {
+            self.tell(format_args!("{taken} of {count} places are taken"))
+        };
+        answer
+            .with("taken", taken)
+            .with("limit", count)
+            .with("takenInAll", all)
+            .with("limitInAll", most)
+    }
+
+    /// What a breaker says that has opened again.
+    fn half_way(
+        &mut self,
+        policy: &RepairPolicy,
+        name: &str,
+        subject: &Subject<'_>,
+    ) -> Option<Answer> {
+        let started = subject.repair.is_some_and(super::has_started);
+        for breaker in self.breakers_of(policy, subject.node) {
+            let (gate, scope, width) = (breaker.gate, &breaker.scope, breaker.width);
+            if let Some(at) = breaker.not_before.filter(|at| *at > self.now && !started) {
+                self.wake(at);
+                let at = second(at);
+                let message = format!(
+                    "the first repair of {scope} after {gate:?} opened again has failed; another one is tried at {at}"
+                );
+                return Some(closed(message, format!("it is {at}")));
+            }
+            let busy = self.busy_in(&breaker, name, subject.name);
+            if busy >= width as usize {
+                let message = format!(
+                    "{gate:?} of {scope} has opened again, half way: {busy} of {width} places are taken until that has proven well"
+                );
+                let answer = closed(message, "the repair that is under way succeeds");
+                return Some(answer.with("width", width));
+            }
+        }
+        None
     }
 }
 
-fn disabled(policy: &RepairPolicy) -> Unmet {
+impl Answer {
+    fn or(self, other: Option<Answer>) -> Answer {
+        other.unwrap_or(self)
+    }
+}
+
+/// The stricter of what the policy says and what it said when the drain started.
+pub(super) fn local_volumes(policy: &RepairPolicy, repair: &NodeRepair) -> LocalVolumes {
+    let snapshot = repair.status.as_ref().and_then(|s| s.policy.as_ref());
+    let before = snapshot.map(|snapshot| snapshot.drain.local_volumes);
+    match (policy.spec.drain.local_volumes, before) {
+        (LocalVolumes::Discard, None | Some(LocalVolumes::Discard)) => LocalVolumes::Discard,
+        (LocalVolumes::Hold, _) | (_, Some(LocalVolumes::Hold)) => LocalVolumes::Hold,
+    }
+}
+
+/// All of what device plugins offer is there and given out: GPUs that work, as far as they see.
+fn whole_devices(node: &NodeView) -> Option<String> {
+    let present: Vec<_> = node
+        .devices
+        .iter()
+        .filter(|(_, (_, capacity))| capacity != "0")
+        .collect();
+    let whole = !present.is_empty()
+        && present
+            .iter()
+            .all(|(_, (given, capacity))| given == capacity);
+    whole.then(|| {
+        let told = |(name, (given, capacity)): &(&String, &(String, String))| {
+            format!("{given} of {capacity} {name} are allocatable")
+        };
+        present.iter().map(told).collect::<Vec<_>>().join(", ")
+    })
+}
+
+fn disabled(policy: &RepairPolicy) -> Answer {
     let name = policy.metadata.name.as_deref().unwrap_or_default();
     match policy.spec.mode {
-        Mode::Enforce => None,
-        Mode::Disabled => Some(format!(
-            "RepairPolicy {name} is Disabled; enable it with spec.mode: Enforce"
+        Mode::Enforce | Mode::Shadow => open(format!(
+            "RepairPolicy {name} is in mode {:?}",
+            policy.spec.mode
         )),
+        Mode::Disabled => closed(
+            format!("RepairPolicy {name} is Disabled; enable it with spec.mode: Enforce"),
+            "spec.mode: Enforce",
+        ),
     }
 }
 
-fn paused(policy: &RepairPolicy) -> Unmet {
+fn shadow(policy: &RepairPolicy) -> Answer {
     let name = policy.metadata.name.as_deref().unwrap_or_default();
-    policy
-        .spec
-        .paused
-        .then(|| format!("RepairPolicy {name} is paused (spec.paused)"))
+    match policy.spec.mode {
+        Mode::Enforce | Mode::Disabled => {
+            open(format!("RepairPolicy {name} is not in mode Shadow"))
+        }
+        Mode::Shadow => closed(
+            format!(
+                "RepairPolicy {name} is in mode Shadow: what would be done is recorded, nothing is touched"
+            ),
+            "spec.mode: Enforce",
+        ),
+    }
 }
 
 /// Whatever the label's value, short of `false`: who sets it means it.
-fn excluded(node: &NodeView) -> Unmet {
-    let value = node.labels.get(EXCLUDE_LABEL)?;
-    (value != "false").then(|| format!("the node has the label {EXCLUDE_LABEL}={value}"))
+fn excluded(node: &NodeView) -> Answer {
+    match node.labels.get(EXCLUDE_LABEL) {
+        Some(value) if value != "false" => closed(
+            format!("the node has the label {EXCLUDE_LABEL}={value}"),
+            format!("take the label {EXCLUDE_LABEL} off the node"),
+        ),
+        Some(_) | None => open(format!("the node has no label {EXCLUDE_LABEL}")),
+    }
 }
 
-fn control_plane(node: &NodeView) -> Unmet {
+fn control_plane(node: &NodeView) -> Answer {
     let labels = [
         "node-role.kubernetes.io/control-plane",
         "node-role.kubernetes.io/master",
     ];
-    let label = labels
+    match labels
         .into_iter()
-        .find(|label| node.labels.contains_key(*label))?;
-    Some(format!("the node has the label {label}"))
+        .find(|label| node.labels.contains_key(*label))
+    {
+        Some(label) => closed(
+            format!("the node has the label {label}"),
+            "nothing: nodes of the control plane are never repaired",
+        ),
+        None => open("the node is not of the control plane"),
+    }
 }
 
-/// The limit that is passed, in words. Whole numbers only: no rounding to argue about. One
-/// unhealthy node alone passes no limit.
-fn exceeded(threshold: &UnhealthyThreshold, unhealthy: usize, nodes: usize) -> Option<String> {
-    if unhealthy <= 1 || nodes < threshold.min_nodes as usize {
-        return None;
+fn other_repairer(node: &NodeView) -> Answer {
+    match node.others.first() {
+        None => open("nobody else repairs or removes the node"),
+        Some(first) => closed(first, "it is done with the node, and takes its mark away"),
     }
-    let over = |left: usize, right: usize| match threshold.comparison {
-        Comparison::AtLeast => left >= right,
-        Comparison::Above => left > right,
-    };
-    let word = match threshold.comparison {
-        Comparison::AtLeast => "at",
-        Comparison::Above => "above",
-    };
-    if let Some(count) = threshold.count {
-        return over(unhealthy, count as usize).then(|| format!("repair stops at {word} {count}"));
-    }
-    let percentage = threshold.percentage.unwrap_or(DEFAULT_PERCENTAGE);
-    over(unhealthy * 100, percentage as usize * nodes)
-        .then(|| format!("repair stops at {word} {percentage} %"))
 }
 
-fn second(at: Timestamp) -> String {
+/// A list for people.
+fn some(names: &[String]) -> String {
+    const MOST: usize = 3;
+    match names.len().checked_sub(MOST) {
+        Some(more) if more > 0 => format!("{} and {more} more", names[..MOST].join(", ")),
+        Some(_) | None => names.join(", "),
+    }
+}
+
+pub(super) fn second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -7,6 +7,8 @@ use crate::api::repair::{AttemptResult, Gate};
 
 mod gates;
 mod limits;
+mod oracle;
+mod scale;
 mod world;
 
 /// When the repair of `node-0` in [`sick_cluster`] is ripe.
@@ -20,7 +22,11 @@ fn plan(cluster: &Cluster, second: i64) -> Plan {
             condition.heartbeat = Some(at(second));
         }
     }
-    decide(&cluster, &episodes_since(&cluster, SICK_SINCE), at(second))
+    decided(&cluster, &episodes_since(&cluster, SICK_SINCE), second)
+}
+
+fn decided(cluster: &Cluster, episodes: &Episodes, second: i64) -> Plan {
+    decide(cluster, episodes, Retention::default(), at(second))
 }
 
 fn recorded(plan: &Plan) -> &NodeRepairStatus {
@@ -381,7 +387,7 @@ fn a_recovered_node_is_given_back() {
         cluster.pods.insert("node-0".to_owned(), Vec::new());
         let mut episodes = episodes_since(&cluster, RIPE);
         episodes.observe(&cluster, at(RIPE + 300));
-        let plan = decide(&cluster, &episodes, at(RIPE + 300));
+        let plan = decided(&cluster, &episodes, RIPE + 300);
         assert_eq!(recorded(&plan).phase, Phase::Uncordoning, "{phase:?}");
     }
 }
@@ -392,7 +398,7 @@ fn the_end_of_a_recovery_is_waited_for_exactly() {
     fixture::set_condition(&mut cluster, "node-0", "StorageReady", "True");
     let episodes = episodes_since(&cluster, RIPE);
     assert_eq!(
-        decide(&cluster, &episodes, at(RIPE + 1)).wake_at,
+        decided(&cluster, &episodes, RIPE + 1).wake_at,
         Some(at(RIPE + 300))
     );
 }
@@ -446,7 +452,7 @@ fn a_new_node_with_the_old_name_is_not_the_node_of_the_repair() {
     cluster
         .pods
         .insert("node-0".to_owned(), vec![fixture::pod("web")]);
-    let plan = decide(&cluster, &Episodes::default(), at(RIPE));
+    let plan = decided(&cluster, &Episodes::default(), RIPE);
     assert_eq!(recorded(&plan).outcome, Some(Outcome::Cancelled));
 }
 

@@ -2,26 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::super::gate::{Held, Stage, Subject};
+use super::super::gate::{GATES, Held};
 use super::*;
 use crate::api::policy::{LastNode, Mode};
-
-/// All of them, in the order of the enum; the match in `closed` keeps this list whole.
-const ALL: [Gate; 13] = [
-    Gate::Unreadable,
-    Gate::PolicyConflict,
-    Gate::Disabled,
-    Gate::Paused,
-    Gate::Excluded,
-    Gate::ControlPlane,
-    Gate::NotOurs,
-    Gate::SignalStale,
-    Gate::Partition,
-    Gate::UnhealthyThreshold,
-    Gate::WaitTime,
-    Gate::LastNode,
-    Gate::ParallelLimit,
-];
+use crate::cluster::Asked;
 
 /// A repair of `node-0` for which all gates are open but this one, and when.
 fn closed(gate: Gate) -> (Cluster, i64) {
@@ -58,6 +42,97 @@ fn closed(gate: Gate) -> (Cluster, i64) {
         }
         Gate::UnhealthyThreshold => fixture::make_sick(&mut cluster, "node-1"),
         Gate::WaitTime => now = RIPE - 1,
+        Gate::OtherRepairer => {
+            let mark = "Karpenter removes it (karpenter.sh/disrupted)";
+            node(&mut cluster).others.push(mark.to_owned());
+        }
+        Gate::Unsupported => {
+            cluster.policies[0].spec.rules[0].repair_actions = vec![RepairAction::Reboot];
+        }
+        Gate::SignalLatched => {
+            let storage = node(&mut cluster).conditions.last_mut().unwrap();
+            storage.writer = Some("eks-node-monitoring-agent".to_owned());
+            storage.transition = Some(at(RIPE - 7200));
+        }
+        Gate::Correlated => {
+            // Of other groups and zones, so that only their reason is too much.
+            for (index, name) in ["node-1", "node-2"].iter().enumerate() {
+                fixture::make_sick(&mut cluster, name);
+                let other = cluster.nodes.get_mut(*name).unwrap();
+                let zone = format!("us-west-2{}", ["b", "c"][index]);
+                let key = "topology.kubernetes.io/zone".to_owned();
+                other.labels.insert(key, zone);
+                let id = other.instance().unwrap();
+                let group = Some(format!("other-asg-{index}"));
+                cluster.instances.get_mut(id.as_str()).unwrap().group = group;
+            }
+            // It is further than the subject.
+            fixture::add_repair(&mut cluster, "node-1", Phase::Waiting, SICK_SINCE);
+            cluster.repairs.get_mut("node-0-repair").unwrap().status = Some(NodeRepairStatus {
+                phase: Phase::Cordoning,
+                ..repair(&mut cluster).clone()
+            });
+            group_of_repair(&mut cluster, "node-1-repair", "other-asg-0");
+        }
+        Gate::ZonalShift => {
+            let zones = ["usw2-az1".to_owned()].into();
+            cluster.shifted = Asked::Yes(Ok(zones));
+        }
+        Gate::ZoneShare => {
+            // Five of nine nodes of the zone, each of another group, each with another reason.
+            for index in 1..5 {
+                let name = format!("node-{index}");
+                fixture::make_sick(&mut cluster, &name);
+                let sick = cluster.nodes.get_mut(&name).unwrap();
+                sick.conditions.last_mut().unwrap().reason = format!("Reason{index}");
+                let id = sick.instance().unwrap();
+                let group = Some(format!("other-asg-{index}"));
+                cluster.instances.get_mut(id.as_str()).unwrap().group = group;
+            }
+            cluster.nodes.remove("node-9");
+        }
+        Gate::OutsideWindow => {
+            // 22:13:20 and half an hour.
+            let window = serde_json::json!({"schedule": "0 2 * * *", "duration": "1h"});
+            let window = serde_json::from_value(window).unwrap();
+            cluster.policies[0].spec.maintenance_windows.push(window);
+        }
+        Gate::AttemptsSpent => {
+            cluster.policies[0].spec.attempts.count = 1;
+            let before = fixture::add_repair(&mut cluster, "node-1", Phase::Verifying, 0);
+            let before = cluster.repairs.get_mut(&before).unwrap();
+            before.spec.node_ref.uid = "uid-of-old".to_owned();
+            let status = before.status.as_mut().unwrap();
+            status.phase = Phase::Finished;
+            status.outcome = Some(Outcome::Succeeded);
+            status.attempts[0].started.0 = at(SICK_SINCE - 3600);
+            status.replacement = Some(crate::api::repair::Replacement {
+                node_name: "node-0".to_owned(),
+                node_uid: "uid-node-0".to_owned(),
+                instance_id: "i-00000000000000000".to_owned(),
+                since: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(at(0)),
+            });
+            fixture::uncordon(cluster.nodes.get_mut("node-1").unwrap());
+        }
+        Gate::Capacity => {
+            let launches = crate::cluster::Launches {
+                suspended: vec!["Launch".to_owned()],
+                ..Default::default()
+            };
+            cluster.launches = Asked::Yes([(GROUP.to_owned(), launches)].into());
+        }
+        Gate::RepairBudget => {
+            cluster.policies[0].spec.repair_budget.count = 1;
+            let before = fixture::add_repair(&mut cluster, "node-1", Phase::Verifying, 0);
+            let before = cluster.repairs.get_mut(&before).unwrap();
+            before.spec.node_ref.uid = "uid-of-old".to_owned();
+            let status = before.status.as_mut().unwrap();
+            status.phase = Phase::Finished;
+            status.outcome = Some(Outcome::Succeeded);
+            status.attempts[0].started.0 = at(RIPE - 600);
+            fixture::uncordon(cluster.nodes.get_mut("node-1").unwrap());
+        }
+        Gate::Shadow => cluster.policies[0].spec.mode = Mode::Shadow,
         Gate::LastNode => {
             cluster.policies[0].spec.last_node = LastNode::Hold;
             for other in cluster
@@ -73,14 +148,7 @@ fn closed(gate: Gate) -> (Cluster, i64) {
             let other = fixture::add_repair(&mut cluster, "node-1", Phase::Draining, SICK_SINCE);
             let id = cluster.nodes["node-1"].instance().unwrap();
             cluster.instances.get_mut(id.as_str()).unwrap().group = Some("other-asg".to_owned());
-            cluster
-                .repairs
-                .get_mut(&other)
-                .unwrap()
-                .status
-                .as_mut()
-                .unwrap()
-                .group = Some("other-asg".to_owned());
+            group_of_repair(&mut cluster, &other, "other-asg");
         }
         // Asked by the drain itself, not before it.
         Gate::Drain => {}
@@ -88,24 +156,32 @@ fn closed(gate: Gate) -> (Cluster, i64) {
     (cluster, now)
 }
 
+fn group_of_repair(cluster: &mut Cluster, repair: &str, group: &str) {
+    let repair = cluster.repairs.get_mut(repair).unwrap();
+    repair.status.as_mut().unwrap().group = Some(group.to_owned());
+}
+
 fn ask(cluster: &Cluster, stage: Stage, second: i64) -> Result<(), Held> {
     let episodes = episodes_since(cluster, SICK_SINCE);
-    let mut planner = Planner::new(cluster, &episodes, at(second));
+    let assigned = Assigned::of(cluster);
+    let mut planner = Planner::new(cluster, &assigned, &episodes, at(second));
+    planner.gates(stage, &subject(cluster, &episodes))
+}
+
+fn subject<'a>(cluster: &'a Cluster, episodes: &'a Episodes) -> Subject<'a> {
     let node = &cluster.nodes["node-0"];
-    planner.gates(
-        stage,
-        &Subject {
-            node,
-            repair: "node-0-repair",
-            episodes: episodes.of(&node.uid),
-        },
-    )
+    Subject {
+        node,
+        name: "node-0-repair",
+        repair: cluster.repairs.get("node-0-repair"),
+        episodes: episodes.of(&node.uid),
+    }
 }
 
 #[test]
 fn every_gate_at_every_stage() {
     let mut table = String::new();
-    for gate in ALL {
+    for gate in GATES {
         let (cluster, now) = closed(gate);
         let answers = [Stage::Cordon, Stage::Start, Stage::Continue, Stage::Destroy].map(|stage| {
             let held = ask(&cluster, stage, now).err();
@@ -297,14 +373,10 @@ fn a_recovering_node_is_neither_drained_nor_destroyed() {
     let mut episodes = episodes_since(&cluster, SICK_SINCE);
     fixture::set_condition(&mut cluster, "node-0", "StorageReady", "True");
     episodes.observe(&cluster, at(RIPE));
-    let mut planner = Planner::new(&cluster, &episodes, at(RIPE));
-    let node = &cluster.nodes["node-0"];
+    let assigned = Assigned::of(&cluster);
+    let mut planner = Planner::new(&cluster, &assigned, &episodes, at(RIPE));
     for stage in [Stage::Start, Stage::Continue, Stage::Destroy] {
-        let subject = Subject {
-            node,
-            repair: "node-0-repair",
-            episodes: episodes.of(&node.uid),
-        };
+        let subject = subject(&cluster, &episodes);
         let held = planner.gates(stage, &subject).unwrap_err();
         assert_eq!(held.gate, Gate::WaitTime);
         assert!(

@@ -62,7 +62,7 @@ prop_compose! {
     ) -> Cluster {
         let mut cluster = fixture::cluster(spots.len());
         let spec = &mut cluster.policies[0].spec;
-        (spec.mode, spec.paused, spec.parallel.count) = (mode, paused, parallel);
+        (spec.mode, spec.paused, spec.parallel.count) = (mode, paused, Some(parallel));
         spec.unhealthy_threshold.percentage = Some(percentage);
         spec.unhealthy_threshold.min_nodes = min_nodes;
         for (index, spot) in spots.iter().enumerate() {
@@ -121,6 +121,7 @@ fn driven<'a>(cluster: &'a Cluster, plan: &'a Plan) -> Vec<&'a NodeView> {
         .iter()
         .filter_map(|step| match step {
             Step::Open(_)
+            | Step::Forget { .. }
             | Step::Act {
                 act: Act::Uncordon, ..
             } => None,
@@ -163,14 +164,14 @@ proptest! {
     fn never_more_places_than_the_policy_has(cluster in clusters()) {
         let before = places(&cluster);
         let after = places(&stored(&cluster, &plan(&cluster, RIPE)));
-        let limit = cluster.policies[0].spec.parallel.count as usize;
+        let limit = cluster.policies[0].spec.parallel.count.unwrap() as usize;
         prop_assert!(after <= before.max(limit), "{before} -> {after}, limit {limit}");
     }
 
     #[test]
     fn nothing_is_destroyed_beyond_the_places(cluster in clusters()) {
         let plan = plan(&cluster, RIPE);
-        let limit = cluster.policies[0].spec.parallel.count as usize;
+        let limit = cluster.policies[0].spec.parallel.count.unwrap() as usize;
         let destroys = plan.steps.iter().any(|step| matches!(step, Step::Act { act: Act::Replace(_), .. }));
         prop_assert!(!destroys || places(&cluster) <= limit);
     }

@@ -35,7 +35,7 @@ struct World {
 impl World {
     fn new(nodes: usize, sick: usize, parallel: u32) -> Self {
         let mut cluster = fixture::cluster(nodes);
-        cluster.policies[0].spec.parallel.count = parallel;
+        cluster.policies[0].spec.parallel.count = Some(parallel);
         cluster.policies[0].spec.unhealthy_threshold.percentage = Some(60);
         for index in 0..sick {
             fixture::make_sick(&mut cluster, &format!("node-{index}"));
@@ -55,7 +55,7 @@ impl World {
         self.live();
         let now = at(self.now);
         self.episodes.observe(&self.cluster, now);
-        let plan = decide(&self.cluster, &self.episodes, now);
+        let plan = decided(&self.cluster, &self.episodes, self.now);
         if mishap == Mishap::CrashBefore {
             self.episodes = Episodes::default();
             return;
@@ -130,6 +130,7 @@ impl World {
                     .repairs
                     .insert(repair.metadata.name.clone().unwrap(), *repair),
             ),
+            Step::Forget { repair } => drop(self.cluster.repairs.remove(&repair)),
             Step::Record { repair, status } => {
                 // What is read back is what the API stores, not what was in memory.
                 let stored =
@@ -169,7 +170,7 @@ impl World {
     }
 
     fn check(&self) {
-        let limit = self.cluster.policies[0].spec.parallel.count as usize;
+        let limit = self.cluster.policies[0].spec.parallel.count.unwrap() as usize;
         let taken = self
             .cluster
             .repairs

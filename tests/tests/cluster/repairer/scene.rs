@@ -82,6 +82,9 @@ impl Scene {
             "cordon": {"after": "1s", "recoverySoak": "2s"},
             "unhealthyThreshold": {"percentage": 50, "minNodes": 3},
             "verify": {"replaceDeadline": "60s", "soak": "1s"},
+            // A suite repairs more in a minute than a fleet in a week, and the same nodes again and again.
+            "repairBudget": {"count": 1000, "window": "1s"},
+            "attempts": {"count": 100, "window": "1s"},
             "rules": [
                 {"nodeMonitoringCondition": "StorageReady", "minRepairWaitTime": "2s", "repairActions": ["Replace"]},
             ],
@@ -239,6 +242,8 @@ pub(crate) fn repairer(
         identity,
         "--log-format",
         "json",
+        "--max-repairs-per-hour",
+        "1000",
     ];
     Daemon::start("nodemend-repairer", &args, &cloud.sdk_environment())
 }

@@ -45,8 +45,27 @@ pub(crate) async fn refused() -> anyhow::Result<()> {
             "spec.rules[0].minRepairWaitTime",
         ),
         (
-            rule("repairActions", json!(["Reboot"])),
+            rule("repairActions", json!(["Explode"])),
             "spec.rules[0].repairActions[0]",
+        ),
+        (
+            rule("repairActions", json!(["NoAction", "Replace"])),
+            "NoAction cannot be combined with another action",
+        ),
+        (
+            with("parallel", json!({"count": 1, "percentageOfUnhealthy": 50})),
+            "set count or percentageOfUnhealthy, not both",
+        ),
+        (
+            with("groupBy", json!({"type": "Label"})),
+            "groupBy.type Label needs groupBy.label, and only that does",
+        ),
+        (
+            with(
+                "maintenanceWindows",
+                json!([{"schedule": "nightly", "duration": "1h"}]),
+            ),
+            "spec.maintenanceWindows[0].schedule",
         ),
         (
             rule("nodeMonitoringCondition", json!("DiskPressure")),

@@ -1,0 +1,780 @@
+//! PURE. A cluster and a cloud that do what they are told, on a virtual clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, ensure};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use serde_json::Value;
+
+use super::file::{
+    CloudFile, ConditionFile, DrainLabel, File, LaunchesFile, LimitsFile, NodeFile, PodFile,
+    Terminate, What,
+};
+use crate::api::TAINT;
+use crate::api::policy::RepairPolicy;
+use crate::api::repair::{
+    AttemptResult, Blocked, NodeRef, NodeRepair, NodeRepairSpec, NodeRepairStatus, PolicyRef,
+    Trigger,
+};
+use crate::api::validate::{self, Severity};
+use crate::cluster::{
+    Asked, Cluster, ConditionView, DETECTOR, InstanceState, InstanceView, Launches, NodeView,
+};
+use crate::decide::{Act, Clearance, Step};
+use crate::drain::{Owner, PodView, Wish};
+
+pub struct World {
+    pub cluster: Cluster,
+    cloud: CloudFile,
+    /// Conditions, by node and type, that nobody confirms.
+    unconfirmed: BTreeSet<(String, String)>,
+    /// Nodes whose kubelets are silent, since when.
+    silent: BTreeMap<String, Timestamp>,
+    budgets: BTreeMap<String, u32>,
+    /// Budget, name and time of return of pods that are on their way.
+    moving: Vec<(String, Timestamp)>,
+    pods: BTreeMap<String, (PodFile, u32)>,
+    /// Instances that go, with what they were.
+    going: BTreeMap<String, Going>,
+    /// What is to join, and when.
+    joining: Vec<(Timestamp, NodeView, Option<String>)>,
+    /// Nodes that turn bad, and when.
+    turning: Vec<(Timestamp, String, ConditionFile)>,
+    joined: u32,
+    instances: u32,
+    repairs: u32,
+    pub reachable: bool,
+    /// Nodes whose instance was terminated, in order.
+    pub destroyed: Vec<String>,
+    pub calls: usize,
+}
+
+struct Going {
+    at: Timestamp,
+    node: String,
+}
+
+/// What a step came to, for the report and for what must hold.
+pub enum Done {
+    Opened(String),
+    Recorded(String),
+    Cordoned(String),
+    Uncordoned(String),
+    Evicted {
+        repair: String,
+        pods: Vec<String>,
+    },
+    Terminated {
+        repair: String,
+        instance: String,
+        group: String,
+        result: &'static str,
+    },
+    Forgotten(String),
+    /// It changed nothing.
+    Nothing,
+}
+
+impl World {
+    pub fn new(file: &File) -> anyhow::Result<Self> {
+        let mut world = Self {
+            cluster: Cluster::default(),
+            cloud: file.cloud.clone(),
+            unconfirmed: BTreeSet::new(),
+            silent: BTreeMap::new(),
+            budgets: file
+                .pdbs
+                .iter()
+                .map(|pdb| (pdb.name.clone(), pdb.allowed))
+                .collect(),
+            moving: Vec::new(),
+            pods: BTreeMap::new(),
+            going: BTreeMap::new(),
+            joining: Vec::new(),
+            turning: Vec::new(),
+            joined: 0,
+            instances: 0,
+            repairs: 0,
+            reachable: true,
+            destroyed: Vec::new(),
+            calls: 0,
+        };
+        world.cluster.leases = Asked::Yes(BTreeMap::new());
+        world.set_limits(&file.limits);
+        world.set_cloud();
+        for policy in &file.policies {
+            let mut object = RepairPolicy::new(&policy.name, policy.spec.0.clone());
+            object.metadata.uid = Some(format!("uid-{}", policy.name));
+            object.metadata.generation = Some(1);
+            world.cluster.policies.push(object);
+        }
+        world.sort_policies();
+        for node in &file.nodes {
+            for name in node.names() {
+                world.add_node(&name, node, file.start)?;
+            }
+        }
+        for pod in &file.pods {
+            for index in 0..pod.count.unwrap_or(1) {
+                world.add_pod(pod, index);
+            }
+        }
+        Ok(world)
+    }
+
+    fn sort_policies(&mut self) {
+        self.cluster
+            .policies
+            .sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    }
+
+    fn new_instance(&mut self, zone: &str, group: Option<&str>) -> String {
+        let id = format!("i-{:017x}", self.instances);
+        self.instances += 1;
+        let view = InstanceView {
+            group: group.map(str::to_owned),
+            lifecycle: group.map(|_| "InService".to_owned()),
+            state: InstanceState::There,
+            checks_pass: None,
+        };
+        self.cluster.instances.insert(id.clone(), view);
+        format!("aws:///{zone}/{id}")
+    }
+
+    fn add_node(&mut self, name: &str, file: &NodeFile, start: Timestamp) -> anyhow::Result<()> {
+        let made = self.new_instance(&file.zone, file.group.as_deref());
+        let created = start - file.age.0;
+        let mut labels = file.labels.clone();
+        labels.insert("topology.kubernetes.io/zone".to_owned(), file.zone.clone());
+        if let Some(id) = &file.zone_id {
+            labels.insert("topology.k8s.aws/zone-id".to_owned(), id.clone());
+        }
+        let mut devices = BTreeMap::new();
+        for (resource, share) in &file.devices {
+            let (given, capacity) = share
+                .split_once('/')
+                .with_context(|| format!("node {name}: {resource} is not allocatable/capacity"))?;
+            devices.insert(resource.clone(), (given.to_owned(), capacity.to_owned()));
+        }
+        let ready = ConditionFile {
+            kind: "Ready".to_owned(),
+            status: super::file::Status::Bool(true),
+            reason: "KubeletReady".to_owned(),
+            writer: Some("kubelet".to_owned()),
+            age: Some(file.age),
+        };
+        let mut node = NodeView {
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            resource_version: "1".to_owned(),
+            labels,
+            provider_id: file.provider_id.clone().unwrap_or(made),
+            unschedulable: file.cordoned,
+            taints: Vec::new(),
+            conditions: Vec::new(),
+            created,
+            deleting: false,
+            others: Vec::new(),
+            devices,
+            traits: file.traits.clone(),
+        };
+        set_condition(&mut node, &ready, start);
+        for condition in &file.conditions {
+            set_condition(&mut node, condition, start);
+        }
+        self.cluster.nodes.insert(name.to_owned(), node);
+        Ok(())
+    }
+
+    fn add_pod(&mut self, file: &PodFile, index: u32) {
+        let name = match file.count {
+            None => file.name.clone(),
+            Some(_) => format!("{}-{index}", file.name),
+        };
+        let key = format!("{}/{}/{name}", file.node, file.namespace);
+        let pod = PodFile {
+            name,
+            ..file.clone()
+        };
+        self.pods.insert(key, (pod, index));
+    }
+
+    fn set_limits(&mut self, file: &LimitsFile) {
+        let limits = &mut self.cluster.limits;
+        limits.paused = file.paused.unwrap_or(limits.paused);
+        limits.max_parallel = file.max_parallel.unwrap_or(limits.max_parallel);
+        limits.max_repairs_per_hour = file
+            .max_repairs_per_hour
+            .unwrap_or(limits.max_repairs_per_hour);
+    }
+
+    fn set_cloud(&mut self) {
+        let launches = |(group, file): (&String, &LaunchesFile)| {
+            let launches = Launches {
+                suspended: file.suspended.clone(),
+                failed: file.failed,
+                failure: file.failure.clone(),
+            };
+            (group.clone(), launches)
+        };
+        if let Some(groups) = &self.cloud.launches {
+            self.cluster.launches = Asked::Yes(groups.iter().map(launches).collect());
+        }
+        if let Some(shifted) = &self.cloud.shifted {
+            self.cluster.shifted = Asked::Yes(Ok(shifted.clone()));
+        }
+    }
+
+    /// What happens by itself until `now`.
+    pub fn live(&mut self, now: Timestamp) {
+        self.moving.retain(|(_, back)| *back > now);
+        self.instances_go(now);
+        self.nodes_join(now);
+        let (due, later) = std::mem::take(&mut self.turning)
+            .into_iter()
+            .partition(|(at, ..)| *at <= now);
+        self.turning = later;
+        for (_, node, condition) in due {
+            if let Some(node) = self.cluster.nodes.get_mut(&node) {
+                set_condition(node, &condition, now);
+            }
+        }
+        for node in self.cluster.nodes.values_mut() {
+            for condition in &mut node.conditions {
+                let key = (node.name.clone(), condition.kind.clone());
+                if !self.unconfirmed.contains(&key) {
+                    condition.heartbeat = Some(now);
+                }
+            }
+        }
+        let leases = self.cluster.nodes.keys().map(|name| {
+            let renewed = self.silent.get(name).copied().unwrap_or(now);
+            (name.clone(), renewed)
+        });
+        self.cluster.leases = Asked::Yes(leases.collect());
+        self.cluster.pods = self.pod_views();
+    }
+
+    fn pod_views(&self) -> BTreeMap<String, Vec<PodView>> {
+        let mut views: BTreeMap<_, Vec<_>> = self
+            .cluster
+            .nodes
+            .keys()
+            .map(|name| (name.clone(), Vec::new()))
+            .collect();
+        for (pod, _) in self.pods.values() {
+            if let Some(pods) = views.get_mut(&pod.node) {
+                pods.push(PodView {
+                    namespace: pod.namespace.clone(),
+                    name: pod.name.clone(),
+                    uid: format!("uid-{}", pod.name),
+                    terminating: false,
+                    ended: false,
+                    owner: if pod.daemon_set {
+                        Owner::DaemonSet
+                    } else {
+                        Owner::Other
+                    },
+                    local_volume: pod.local_volume,
+                    wish: pod.drain.map(|label| match label {
+                        DrainLabel::Skip => Wish::Skip,
+                        DrainLabel::Wait => Wish::Wait,
+                    }),
+                });
+            }
+        }
+        views
+    }
+
+    fn instances_go(&mut self, now: Timestamp) {
+        let gone: Vec<_> = self
+            .going
+            .iter()
+            .filter(|(_, going)| going.at <= now)
+            .map(|(id, going)| (id.clone(), going.node.clone()))
+            .collect();
+        for (id, name) in gone {
+            self.going.remove(&id);
+            if let Some(view) = self.cluster.instances.get_mut(&id) {
+                view.state = InstanceState::Gone;
+                view.lifecycle = None;
+            }
+            self.cluster.nodes.remove(&name);
+            self.pods.retain(|_, (pod, _)| pod.node != name);
+        }
+    }
+
+    fn nodes_join(&mut self, now: Timestamp) {
+        // A group that cannot launch keeps them waiting.
+        let suspended = |group: &Option<String>| match (&self.cluster.launches, group) {
+            (Asked::Yes(launches), Some(group)) => launches
+                .get(group)
+                .is_some_and(|launches| launches.suspended.iter().any(|s| s == "Launch")),
+            (Asked::Yes(_) | Asked::No, _) => false,
+        };
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.joining)
+            .into_iter()
+            .partition(|(at, _, group)| *at <= now && !suspended(group));
+        self.joining = later;
+        for (_, mut node, group) in due {
+            self.joined += 1;
+            node.name = format!("new-{}", self.joined);
+            node.uid = format!("uid-{}", node.name);
+            node.created = now;
+            let zone = node.zone().unwrap_or("us-west-2a").to_owned();
+            node.provider_id = self.new_instance(&zone, group.as_deref());
+            let ready = ConditionFile {
+                kind: "Ready".to_owned(),
+                status: super::file::Status::Bool(true),
+                reason: "KubeletReady".to_owned(),
+                writer: Some("kubelet".to_owned()),
+                age: None,
+            };
+            set_condition(&mut node, &ready, now);
+            if let Some(bad) = &self.cloud.replacements_turn_bad {
+                let turn = (now + bad.after.0, node.name.clone(), bad.condition.clone());
+                self.turning.push(turn);
+            }
+            self.cluster.nodes.insert(node.name.clone(), node);
+        }
+    }
+
+    /// When something happens by itself next.
+    pub fn next(&self) -> Option<Timestamp> {
+        let going = self.going.values().map(|going| going.at);
+        let joining = self.joining.iter().map(|(at, ..)| *at);
+        let turning = self.turning.iter().map(|(at, ..)| *at);
+        let moving = self.moving.iter().map(|(_, at)| *at);
+        going.chain(joining).chain(turning).chain(moving).min()
+    }
+
+    fn named<'a>(&'a mut self, names: &[String]) -> anyhow::Result<Vec<&'a mut NodeView>> {
+        let known = |name: &&String| self.cluster.nodes.contains_key(*name);
+        if let Some(unknown) = names.iter().find(|name| !known(name)) {
+            anyhow::bail!("there is no node {unknown} then");
+        }
+        let nodes = self.cluster.nodes.values_mut();
+        Ok(nodes.filter(|node| names.contains(&node.name)).collect())
+    }
+
+    /// True: it has another process begin.
+    pub fn happen(&mut self, what: &What, now: Timestamp) -> anyhow::Result<bool> {
+        match what {
+            What::Condition {
+                nodes,
+                kind,
+                status,
+                reason,
+                writer,
+            } => {
+                let condition = ConditionFile {
+                    kind: kind.clone(),
+                    status: status.clone(),
+                    reason: reason.clone(),
+                    writer: writer.clone(),
+                    age: None,
+                };
+                for node in self.named(nodes)? {
+                    set_condition(node, &condition, now);
+                }
+                self.unconfirmed
+                    .retain(|(node, of)| of != kind || !nodes.contains(node));
+            }
+            What::ResetTransition { nodes, kind } => {
+                for node in self.named(nodes)? {
+                    let of_kind = |c: &&mut ConditionView| c.kind == *kind;
+                    if let Some(condition) = node.conditions.iter_mut().find(of_kind) {
+                        condition.transition = Some(now);
+                    }
+                }
+            }
+            What::StopHeartbeat { nodes, kind } => {
+                for node in nodes {
+                    self.unconfirmed.insert((node.clone(), kind.clone()));
+                }
+            }
+            What::Silent { nodes } => {
+                // What the node controller writes, when it has waited for long enough.
+                let unknown = ready("Unknown", "NodeStatusUnknown", "kube-controller-manager");
+                for node in self.named(nodes)? {
+                    set_condition(node, &unknown, now);
+                }
+                let since = now - std::time::Duration::from_secs(60);
+                self.silent
+                    .extend(nodes.iter().map(|node| (node.clone(), since)));
+            }
+            What::Reports { nodes } => {
+                let well = ready("True", "KubeletReady", "kubelet");
+                for node in self.named(nodes)? {
+                    set_condition(node, &well, now);
+                }
+                self.silent.retain(|node, _| !nodes.contains(node));
+            }
+            What::Label {
+                nodes,
+                label,
+                value,
+            } => {
+                for node in self.named(nodes)? {
+                    match value {
+                        Some(value) => drop(node.labels.insert(label.clone(), value.clone())),
+                        None => drop(node.labels.remove(label)),
+                    }
+                }
+            }
+            What::Mark { nodes, by } => {
+                for node in self.named(nodes)? {
+                    node.others.push(by.clone());
+                }
+            }
+            What::Unmark { nodes } => {
+                for node in self.named(nodes)? {
+                    node.others.clear();
+                }
+            }
+            What::Cordon { nodes } => {
+                for node in self.named(nodes)? {
+                    node.unschedulable = true;
+                }
+            }
+            What::Uncordon { nodes } => {
+                for node in self.named(nodes)? {
+                    node.unschedulable = false;
+                    node.taints.clear();
+                }
+            }
+            What::Delete { nodes } => {
+                for name in nodes {
+                    let node = self.cluster.nodes.remove(name);
+                    let id = node.and_then(|node| node.instance().ok());
+                    if let Some(view) =
+                        id.and_then(|id| self.cluster.instances.get_mut(id.as_str()))
+                    {
+                        view.state = InstanceState::Gone;
+                        view.lifecycle = None;
+                    }
+                }
+            }
+            What::Recreate { nodes } => self.recreate(nodes, now)?,
+            What::Pdb(pdb) => drop(self.budgets.insert(pdb.name.clone(), pdb.allowed)),
+            What::Policy { name, merge } => self.merge_policy(name, merge)?,
+            What::DeletePolicy { name } => {
+                let policies = &mut self.cluster.policies;
+                policies.retain(|policy| policy.metadata.name.as_ref() != Some(name));
+            }
+            What::Limits(limits) => self.set_limits(limits),
+            What::Repair {
+                node,
+                requested_by,
+                override_gates,
+                action,
+            } => {
+                let uid = self
+                    .named(std::slice::from_ref(node))?
+                    .first()
+                    .map(|n| n.uid.clone());
+                let spec = NodeRepairSpec {
+                    node_ref: NodeRef {
+                        name: node.clone(),
+                        uid: uid.unwrap_or_default(),
+                    },
+                    provider_id: String::new(),
+                    policy_ref: PolicyRef::default(),
+                    trigger: Trigger::Manual,
+                    action: *action,
+                    override_gates: override_gates.clone(),
+                    requested_by: Some(requested_by.clone()),
+                };
+                self.repairs += 1;
+                let name = format!("manual-{}", self.repairs);
+                self.insert(&name, NodeRepair::new(&name, spec), now);
+            }
+            What::Cloud {
+                terminate,
+                launches,
+                shifted,
+                replaces_in,
+            } => {
+                let cloud = &mut self.cloud;
+                cloud.terminate = terminate.unwrap_or(cloud.terminate);
+                cloud.launches = launches.clone().or(cloud.launches.take());
+                cloud.shifted = shifted.clone().or(cloud.shifted.take());
+                cloud.replaces_in = replaces_in.unwrap_or(cloud.replaces_in);
+                self.set_cloud();
+            }
+            What::Restart {} => return Ok(true),
+            What::Api { reachable } => self.reachable = *reachable,
+        }
+        Ok(false)
+    }
+
+    fn recreate(&mut self, names: &[String], now: Timestamp) -> anyhow::Result<()> {
+        for name in names {
+            let old = self.cluster.nodes.get(name).cloned();
+            let mut node = old.with_context(|| format!("there is no node {name} then"))?;
+            let zone = node.zone().unwrap_or("us-west-2a").to_owned();
+            let group = self.cluster.group_of(&node).map(str::to_owned);
+            if let Ok(id) = node.instance()
+                && let Some(view) = self.cluster.instances.get_mut(id.as_str())
+            {
+                view.state = InstanceState::Gone;
+                view.lifecycle = None;
+            }
+            node.provider_id = self.new_instance(&zone, group.as_deref());
+            node.uid = format!("{}-again", node.uid);
+            node.created = now;
+            node.unschedulable = false;
+            node.taints.clear();
+            node.conditions.clear();
+            set_condition(&mut node, &ready("True", "KubeletReady", "kubelet"), now);
+            self.cluster.nodes.insert(name.clone(), node);
+        }
+        Ok(())
+    }
+
+    fn merge_policy(&mut self, name: &str, merge: &Value) -> anyhow::Result<()> {
+        let policies = &mut self.cluster.policies;
+        let policy = policies
+            .iter_mut()
+            .find(|policy| policy.metadata.name.as_deref() == Some(name))
+            .with_context(|| format!("there is no policy {name} then"))?;
+        let mut spec = serde_json::to_value(&policy.spec).context("write the policy")?;
+        overlay(&mut spec, merge);
+        let laid = || format!("what is laid over policy {name}");
+        let (spec, findings) = validate::read(&spec)
+            .map_err(anyhow::Error::msg)
+            .with_context(laid)?;
+        if let Some(error) = findings.iter().find(|f| f.severity == Severity::Error) {
+            anyhow::bail!("{}: {error}", laid());
+        }
+        policy.spec = spec;
+        let generation = policy.metadata.generation.get_or_insert(0);
+        *generation += 1;
+        Ok(())
+    }
+
+    fn insert(&mut self, name: &str, mut repair: NodeRepair, now: Timestamp) {
+        repair.metadata.creation_timestamp = Some(Time(now));
+        self.cluster.repairs.insert(name.to_owned(), repair);
+    }
+
+    /// Does what was decided. What the API server and the real steps refuse is refused here, too.
+    pub fn carry_out(&mut self, step: Step, now: Timestamp) -> anyhow::Result<Done> {
+        Ok(match step {
+            Step::Open(repair) => {
+                let name = repair.metadata.name.clone().unwrap_or_default();
+                self.insert(&name, *repair, now);
+                Done::Opened(name)
+            }
+            Step::Record { repair, status } => {
+                let object = self.cluster.repairs.get_mut(&repair);
+                let object = object.with_context(|| format!("{repair} is not there"))?;
+                // What is read back is what the API stores, not what was in memory.
+                let json = serde_json::to_value(*status).context("write the status")?;
+                object.status = Some(serde_json::from_value(json).context("read the status")?);
+                Done::Recorded(repair)
+            }
+            Step::Forget { repair } => {
+                self.cluster.repairs.remove(&repair);
+                Done::Forgotten(repair)
+            }
+            Step::Act { repair, act } => self.act(repair, act, now)?,
+        })
+    }
+
+    fn act(&mut self, repair: String, act: Act, now: Timestamp) -> anyhow::Result<Done> {
+        let object = self.cluster.repairs.get(&repair).cloned();
+        let object = object.with_context(|| format!("{repair} is not there"))?;
+        let name = object.spec.node_ref.name.clone();
+        match act {
+            Act::Cordon => {
+                let node = self.cluster.nodes.get_mut(&name);
+                let node = node.with_context(|| format!("{name} is not there"))?;
+                node.unschedulable = true;
+                node.taints.push(Taint {
+                    key: TAINT.to_owned(),
+                    effect: "NoSchedule".to_owned(),
+                    ..Taint::default()
+                });
+                Ok(Done::Cordoned(repair))
+            }
+            Act::Uncordon => {
+                let found = object.status.as_ref().is_some_and(|s| s.found_cordoned);
+                let node = self.cluster.nodes.get_mut(&name);
+                let node = node.with_context(|| format!("{name} is not there"))?;
+                ensure!(
+                    node.has_our_taint(),
+                    "{name} is un-cordoned without our taint"
+                );
+                node.unschedulable = found;
+                node.taints.retain(|taint| taint.key != TAINT);
+                Ok(Done::Uncordoned(repair))
+            }
+            Act::Evict(pods) => Ok(self.evict(repair, &name, &pods, now)),
+            Act::Replace(clearance) => self.replace(repair, &name, &clearance, now),
+        }
+    }
+
+    fn status(&mut self, repair: &str) -> Option<&mut NodeRepairStatus> {
+        self.cluster.repairs.get_mut(repair)?.status.as_mut()
+    }
+
+    fn evict(&mut self, repair: String, node: &str, pods: &[PodView], now: Timestamp) -> Done {
+        let mut blocked = Vec::new();
+        let mut evicted = Vec::new();
+        for pod in pods {
+            let key = format!("{node}/{}", pod.label());
+            let Some((file, _)) = self.pods.get(&key) else {
+                continue;
+            };
+            if let Some(budget) = &file.pdb {
+                let allowed = self.budgets.get(budget).copied().unwrap_or_default() as usize;
+                let moving = self
+                    .moving
+                    .iter()
+                    .filter(|(name, _)| name == budget)
+                    .count();
+                if moving >= allowed {
+                    let why = format!("disruption budget {budget} allows {allowed} disruptions");
+                    blocked.push(Blocked {
+                        pod: pod.label(),
+                        why,
+                    });
+                    continue;
+                }
+                self.moving.push((budget.clone(), now + file.moves_in.0));
+            }
+            self.pods.remove(&key);
+            evicted.push(pod.label());
+        }
+        self.cluster.pods = self.pod_views();
+        let before = self.status(&repair).map(|status| status.clone());
+        if let Some(status) = self.status(&repair) {
+            status.set_blocked(pods, blocked);
+        }
+        let same = self.status(&repair).map(|status| status.clone()) == before;
+        if evicted.is_empty() && same {
+            return Done::Nothing;
+        }
+        Done::Evicted {
+            repair,
+            pods: evicted,
+        }
+    }
+
+    /// Intent, call and end, in this order, as the real step has them.
+    fn replace(
+        &mut self,
+        repair: String,
+        name: &str,
+        clearance: &Clearance,
+        now: Timestamp,
+    ) -> anyhow::Result<Done> {
+        let status = self.status(&repair);
+        status
+            .with_context(|| format!("{repair} has no status"))?
+            .begin_attempt(clearance, now);
+        self.calls += 1;
+        let instance = clearance.instance().to_string();
+        let mode = self.cloud.terminate;
+        let (acts, result) = match mode {
+            Terminate::Accept => (true, Some(AttemptResult::Accepted)),
+            Terminate::Refuse => (false, Some(AttemptResult::Refused)),
+            Terminate::LoseAnswer => (true, None),
+            Terminate::Hang => (false, None),
+        };
+        if acts {
+            ensure!(
+                !self.going.contains_key(&instance),
+                "{instance} is terminated twice"
+            );
+            let node = self.cluster.nodes.get(name).cloned();
+            let node = node.with_context(|| format!("{name} is not there"))?;
+            ensure!(
+                node.instance().ok().as_ref() == Some(clearance.instance()),
+                "{instance} is not the instance of {name}"
+            );
+            let view = self.cluster.instances.get_mut(&instance);
+            let view = view.with_context(|| format!("{instance} is not known"))?;
+            view.state = InstanceState::Going;
+            view.lifecycle = Some("Terminating".to_owned());
+            let going = Going {
+                at: now + self.cloud.terminates_in.0,
+                node: name.to_owned(),
+            };
+            self.going.insert(instance.clone(), going);
+            self.destroyed.push(name.to_owned());
+            let mut replacement = node;
+            replacement.unschedulable = false;
+            replacement.taints.clear();
+            replacement.conditions.clear();
+            replacement.others.clear();
+            let group = Some(clearance.group().to_owned());
+            self.joining
+                .push((now + self.cloud.replaces_in.0, replacement, group));
+        }
+        let message = match mode {
+            Terminate::Refuse => Some("AccessDenied: refused in the simulation".to_owned()),
+            Terminate::Accept | Terminate::LoseAnswer | Terminate::Hang => None,
+        };
+        if let (Some(result), Some(status)) = (result, self.status(&repair)) {
+            status.end_attempt(result, None, message, now);
+        }
+        Ok(Done::Terminated {
+            repair,
+            instance,
+            group: clearance.group().to_owned(),
+            result: match mode {
+                Terminate::Accept => "accepted",
+                Terminate::Refuse => "refused",
+                Terminate::LoseAnswer | Terminate::Hang => "no answer",
+            },
+        })
+    }
+}
+
+fn ready(status: &str, reason: &str, writer: &str) -> ConditionFile {
+    ConditionFile {
+        kind: "Ready".to_owned(),
+        status: super::file::Status::Text(status.to_owned()),
+        reason: reason.to_owned(),
+        writer: Some(writer.to_owned()),
+        age: None,
+    }
+}
+
+fn set_condition(node: &mut NodeView, file: &ConditionFile, now: Timestamp) {
+    let before = node.condition(&file.kind).cloned();
+    let kept = before.filter(|before| before.status == file.status.text());
+    let changed = file.age.map_or(now, |age| now - age.0);
+    node.conditions
+        .retain(|condition| condition.kind != file.kind);
+    node.conditions.push(ConditionView {
+        kind: file.kind.clone(),
+        status: file.status.text().to_owned(),
+        reason: file.reason.clone(),
+        heartbeat: Some(now),
+        transition: kept.and_then(|kept| kept.transition).or(Some(changed)),
+        writer: Some(file.writer.clone().unwrap_or_else(|| DETECTOR.to_owned())),
+    });
+    node.conditions.sort_by(|a, b| a.kind.cmp(&b.kind));
+}
+
+/// As `kubectl patch --type=merge` does it.
+fn overlay(into: &mut Value, merge: &Value) {
+    match (into.as_object_mut(), merge.as_object()) {
+        (Some(into), Some(merge)) => {
+            for (key, value) in merge {
+                if value.is_null() {
+                    into.remove(key);
+                } else {
+                    overlay(into.entry(key.clone()).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (Some(_) | None, _) => into.clone_from(merge),
+    }
+}
