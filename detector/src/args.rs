@@ -157,6 +157,9 @@ pub(crate) struct SourceArgs {
     /// Time between looks at the GPUs; their XIDs come at once
     #[arg(long, env = "NODEMEND_GPU_INTERVAL", default_value = "10s")]
     pub gpu_interval: Interval,
+    /// Time between readings of what the kernel only counts (/proc, /sys, cgroups)
+    #[arg(long, env = "NODEMEND_COUNTER_INTERVAL", default_value = "30s")]
+    pub counter_interval: Interval,
     /// Do not use this hook; may be repeated
     #[arg(
         long = "disable-hook",

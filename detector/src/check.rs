@@ -18,6 +18,7 @@ use crate::rules::Live;
 use crate::signal::{Nvml, SourceName, What};
 use crate::source::Source;
 use crate::source::bpf::HookStatus;
+use crate::source::counters::CounterStatus;
 use crate::urgency;
 
 /// More than the deadline of a call to NVML.
@@ -63,6 +64,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
     let configuration = configuration
         .map(|(file, _)| file.describe())
         .map_err(|error| format!("{error:#}"));
+    rows.extend(host.counters.iter().map(Row::of_counter));
     rows.push(Row::new("configuration".to_owned(), configuration));
     rows.extend(config.rules.iter().map(|rule| {
         let using = match rule.unwatched(live) {
@@ -113,6 +115,15 @@ impl Row {
     fn of_hook(status: &HookStatus) -> Self {
         Self {
             what: format!("hook {}", status.hook.name()),
+            using: status.using.clone(),
+            missing: status.missing.clone(),
+            absent: status.absent,
+        }
+    }
+
+    fn of_counter(status: &CounterStatus) -> Self {
+        Self {
+            what: format!("counter {}", status.name),
             using: status.using.clone(),
             missing: status.missing.clone(),
             absent: status.absent,

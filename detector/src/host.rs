@@ -7,11 +7,14 @@ use crate::config::Config;
 use crate::probe;
 use crate::reason::ConditionType;
 use crate::rules::Live;
+use crate::signal::SourceName;
 use crate::source::Source;
 use crate::source::bpf::{BpfSource, Hook, HookStatus};
+use crate::source::counters::{self, CounterStatus, CountersSource};
 use crate::source::file::FileSource;
 use crate::source::kmsg::KmsgSource;
 use crate::source::nvml::{self, NvmlSource};
+use crate::source::pressure::PressureSource;
 
 pub(crate) struct Host {
     pub sources: Vec<Box<dyn Source + Send>>,
@@ -22,6 +25,9 @@ pub(crate) struct Host {
     pub nvml: Result<(), String>,
     /// Why no log file can be followed.
     pub log_files: Result<(), String>,
+    /// Why nothing that the kernel only counts is read.
+    pub counted: Result<(), String>,
+    pub counters: Vec<CounterStatus>,
     gpu_driver: bool,
 }
 
@@ -43,10 +49,10 @@ impl Host {
                     .collect()
             }
         };
+        let attached = hooks.iter().filter(|status| status.using.is_some());
+        let told: Vec<_> = attached.map(|status| status.hook).collect();
         let kernel_log = if config.at_start.kernel_log {
-            let attached = hooks.iter().filter(|status| status.using.is_some());
-            let told = attached.map(|status| status.hook).collect();
-            KmsgSource::open(args.host_sys.clone(), told)
+            KmsgSource::open(args.host_sys.clone(), told.clone())
                 .map(|source| sources.push(Box::new(source)))
                 .map_err(|error| format!("{error:#}"))
         } else {
@@ -59,6 +65,12 @@ impl Host {
         } else {
             off("sources.nvml")
         };
+        let (counted, counters) = if config.at_start.counters {
+            open_counters(args, &told, kernel_log.is_ok(), &mut sources)
+        } else {
+            let why = "turned off by the configuration (sources.counters.enabled)";
+            (Err(why.to_owned()), counters::unused(args, why))
+        };
         let log_files = probe::find_host_root(&args.host_proc)
             .and_then(FileSource::start)
             .map(|source| sources.push(Box::new(source)))
@@ -69,6 +81,8 @@ impl Host {
             kernel_log,
             nvml,
             log_files,
+            counted,
+            counters,
             gpu_driver: nvml::driver_loaded(&args.host_sys),
         }
     }
@@ -97,10 +111,14 @@ impl Host {
             .collect()
     }
 
-    /// Whether there is anything to wait for. Log files alone count only where a rule names one.
+    /// Whether there is anything to wait for. Log files alone count only where a rule names one, and
+    /// counters never: they tell the rest.
     pub(crate) fn watches_nothing(&self, config: &Config) -> bool {
-        let others = self.sources.len() - usize::from(self.log_files.is_ok());
-        others == 0 && (self.log_files.is_err() || config.rules.files().next().is_none())
+        let others = self
+            .sources
+            .iter()
+            .filter(|source| !matches!(source.name(), SourceName::File | SourceName::Counters));
+        others.count() == 0 && (self.log_files.is_err() || config.rules.files().next().is_none())
     }
 
     pub(crate) fn live(&self) -> Live {
@@ -142,7 +160,63 @@ impl Host {
         if let Err(missing) = &self.log_files {
             warn!(source = "log files", missing, "not watched");
         }
+        for status in &self.counters {
+            let CounterStatus {
+                name,
+                using,
+                missing,
+                absent,
+            } = status;
+            match (using, missing) {
+                (Some(using), _) => info!(counter = name, using, "counted"),
+                (None, missing) if *absent => {
+                    info!(counter = name, missing, "not on this host");
+                }
+                (None, missing) => warn!(counter = name, missing, "not watched"),
+            }
+        }
     }
+}
+
+type Counters = (Result<(), String>, Vec<CounterStatus>);
+
+fn open_counters(
+    args: &SourceArgs,
+    told: &[Hook],
+    kernel_log: bool,
+    sources: &mut Vec<Box<dyn Source + Send>>,
+) -> Counters {
+    let (counted, mut counters) = match CountersSource::start(args, told, kernel_log) {
+        Ok((source, counters)) => {
+            sources.push(Box::new(source));
+            (Ok(()), counters)
+        }
+        Err(error) => {
+            let why = format!("{error:#}");
+            let unused = counters::unused(args, &why);
+            (Err(why), unused)
+        }
+    };
+    let mut pressure = CounterStatus {
+        name: "memory-stall",
+        using: None,
+        missing: None,
+        absent: false,
+    };
+    match PressureSource::open(&args.host_proc) {
+        Ok(Some(source)) => {
+            sources.push(Box::new(source));
+            pressure.using = Some("trigger of /proc/pressure/memory".to_owned());
+        }
+        Ok(None) => {
+            pressure.missing =
+                Some("no pressure/memory in /proc: CONFIG_PSI, or psi=1 at boot".to_owned());
+            pressure.absent = true;
+        }
+        Err(error) => pressure.missing = Some(format!("{error:#}")),
+    }
+    counters.push(pressure);
+    (counted, counters)
 }
 
 /// What the file says goes before what the flags say: it is what changes live. A hook is off when

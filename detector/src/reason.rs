@@ -16,6 +16,7 @@ mod limits;
 mod lockup;
 mod networking;
 mod oops;
+mod starved;
 mod storage;
 
 pub(crate) use self::accelerated::FATAL_XIDS;
@@ -90,7 +91,11 @@ reasons! {
     CpuThrottled => hardware::CPU_THROTTLED,
     CriticalTemperature => hardware::CRITICAL_TEMPERATURE,
     ClocksourceUnstable => hardware::CLOCKSOURCE_UNSTABLE,
+    MemoryStall => starved::MEMORY_STALL,
+    CpuStolen => starved::CPU_STOLEN,
+    CpuStarved => starved::CPU_STARVED,
     BlockIoError => storage::BLOCK_IO_ERROR,
+    BlockIoStuck => storage::BLOCK_IO_STUCK,
     FilesystemError => storage::FILESYSTEM_ERROR,
     WritebackError => storage::WRITEBACK_ERROR,
     FilesystemReadOnly => storage::FILESYSTEM_READ_ONLY,

@@ -13,10 +13,12 @@ use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName};
 
 pub(crate) mod bpf;
+pub(crate) mod counters;
 pub(crate) mod file;
 pub(crate) mod kmsg;
 pub(crate) mod nvml;
 mod pci;
+pub(crate) mod pressure;
 
 /// Something that can be waited for and then drained without blocking.
 pub(crate) trait Source {

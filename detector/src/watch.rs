@@ -108,6 +108,7 @@ fn missing(host: &Host) -> BTreeMap<SourceName, String> {
         (SourceName::Kmsg, &host.kernel_log),
         (SourceName::Nvml, &host.nvml),
         (SourceName::File, &host.log_files),
+        (SourceName::Counters, &host.counted),
     ];
     let others = others
         .into_iter()

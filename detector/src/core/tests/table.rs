@@ -4,7 +4,7 @@
 use super::accelerated::{errors, line, lost, state};
 use super::*;
 use crate::reason::{Clears, Row};
-use crate::signal::{LogFault, Nvml, Recovery};
+use crate::signal::{Counted, LogFault, Nvml, Recovery};
 
 const START: u64 = 100;
 
@@ -68,6 +68,9 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
             fault: LogFault::new(reason, "x".to_owned(), "m".to_owned()),
             count: 1,
         },
+        Reason::BlockIoStuck | Reason::MemoryStall | Reason::CpuStolen | Reason::CpuStarved => {
+            counted(reason, Counted::Still)
+        }
         Reason::BlockIoError => io_error("sda"),
         Reason::FilesystemError => What::Ext4Error {
             device: "sda1".to_owned(),
@@ -149,6 +152,7 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
             core.step(Input::Wake, now);
             return core.step(evidence("sda1", Evidence::Writable), now);
         }
+        Reason::BlockIoStuck => counted(reason, Counted::Over),
         Reason::NvidiaXidError(_) => state(Recovery::NotNeeded),
         Reason::NvidiaDeviceCountMismatch => state(Recovery::Unknown),
         Reason::NvidiaDoubleBitError => errors(0),
@@ -182,6 +186,9 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::CpuThrottled
         | Reason::CriticalTemperature
         | Reason::ClocksourceUnstable
+        | Reason::MemoryStall
+        | Reason::CpuStolen
+        | Reason::CpuStarved
         | Reason::BlockIoError
         | Reason::FilesystemError
         | Reason::PacketsDropped
@@ -222,6 +229,12 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
 /// A line that is a fault by itself.
 fn logged(reason: Reason) -> What {
     What::Logged(LogFault::new(reason, "x".to_owned(), "m".to_owned()))
+}
+
+/// What a counter says of it.
+fn counted(reason: Reason, counted: Counted) -> What {
+    let fault = LogFault::new(reason, "x".to_owned(), "m".to_owned());
+    What::Counted { fault, counted }
 }
 
 fn free(pid: u32) -> Input {
