@@ -252,10 +252,11 @@ impl Core {
         over
     }
 
-    fn signal(&mut self, signal: Signal, now: Now, out: &mut Vec<Output>) {
+    fn signal(&mut self, mut signal: Signal, now: Now, out: &mut Vec<Output>) {
         if self.victims.knows(&signal) {
             return;
         }
+        pids::of_pod(&mut signal.what, &self.findings);
         let (historic, fault) = (signal.historic, signal.at);
         let news = if historic {
             None
@@ -266,7 +267,6 @@ impl Core {
         let mut assessed = assess::assess(signal, self.findings.settings());
         if let Assessed::Sighting(sighting) = &mut assessed {
             self.stolen.explain(sighting);
-            pids::of_pod(sighting, &self.findings);
         }
         match assessed {
             Assessed::Sighting(sighting) if news == Some(0) => {

@@ -216,6 +216,7 @@ fn open_counters(
         Err(error) => pressure.missing = Some(format!("{error:#}")),
     }
     counters.push(pressure);
+    counters.sort_by_key(|status| status.name);
     (counted, counters)
 }
 

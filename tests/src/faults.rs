@@ -12,6 +12,8 @@
 //! | hung task | [`HungTask::start`]`("stuck-writer")?`, held for about 5 s | `AppBlocked` with `subject.pid`, `comm` |
 //! | read-only file system | [`Ext4::mounted`]`()?`, start the detector with its [`path`](Ext4::path) as `--critical-mount`, then [`turn_read_only`](Ext4::turn_read_only) | `FilesystemReadOnly` (and `FilesystemError`) with `subject.device` = [`Ext4::device`] |
 //! | file system that is shut down | [`Ext4::shut_down`] | `JournalAborted`, `FilesystemReadOnly` |
+//! | refused forks in a pod | [`PodCgroup::with_few_pids`]`(uid)?.`[`fork_beyond`](PodCgroup::fork_beyond)`("forker")?` | `PidsLimitReached` with `subject.podUid`, `containerId` |
+//! | disk that answers nothing | [`StuckDisk::start`]`()?`, held for two intervals of the counters | `BlockIOStuck` with `subject.device` |
 //! | lost write | [`Ext4::lose_a_write`] | `WritebackError` with `subject.device` |
 //! | crash | [`abort`]`("x")?`, in a pod [`PodCgroup::abort`] | `AppCrash` with `subject.pid`, `comm` |
 //! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
@@ -31,6 +33,7 @@ mod hung_task;
 mod loop_disk;
 mod pod_cgroup;
 mod socket_buffer;
+mod stuck_disk;
 mod sysctl;
 mod victim;
 
@@ -40,6 +43,7 @@ pub use self::hung_task::HungTask;
 pub use self::loop_disk::LoopDisk;
 pub use self::pod_cgroup::{Killed, PodCgroup};
 pub use self::socket_buffer::{Drops, fill_socket_buffer};
+pub use self::stuck_disk::StuckDisk;
 
 /// Why no fault can be provoked here, if so.
 pub fn unavailable() -> Option<&'static str> {

@@ -2,6 +2,8 @@
 
 #[path = "kernel/block_io.rs"]
 mod block_io;
+#[path = "kernel/counters.rs"]
+mod counters;
 #[path = "kernel/crash.rs"]
 mod crash;
 #[path = "kernel/file_system.rs"]
@@ -48,6 +50,7 @@ fn main() {
         forged::TESTS,
         crash::TESTS,
         file_system::TESTS,
+        counters::TESTS,
     ];
     let tests = tests
         .into_iter()

@@ -2,22 +2,25 @@
 //! counter only the pod where the limit is the pod's.
 
 use super::findings::Findings;
-use crate::finding::Sighting;
 use crate::reason::Reason;
+use crate::signal::What;
 
 /// One fault, one finding: what is said of the pod is said of its container that is told already.
-pub(super) fn of_pod(sighting: &mut Sighting, findings: &Findings) {
-    if sighting.reason != Reason::PidsLimitReached {
+pub(super) fn of_pod(what: &mut What, findings: &Findings) {
+    let What::Counted { fault, .. } = what else {
+        return;
+    };
+    if fault.reason != Reason::PidsLimitReached {
         return;
     }
-    let of_container = format!("{} container ", sighting.entity);
-    let told = findings
-        .iter()
-        .map(|((reason, entity), _)| (reason, entity));
-    let told = told.filter(|(reason, entity)| {
-        **reason == Reason::PidsLimitReached && entity.starts_with(&of_container)
+    let of_container = format!("{} container ", fault.entity);
+    let told = findings.iter().filter(|((reason, entity), _)| {
+        *reason == Reason::PidsLimitReached && entity.starts_with(&of_container)
     });
-    if let Some((_, entity)) = told.last() {
-        sighting.entity.clone_from(entity);
+    if let Some(((_, entity), open)) = told.last() {
+        fault.entity.clone_from(entity);
+        if let Some(task) = &mut fault.task {
+            task.workload.clone_from(&open.finding.subject.workload);
+        }
     }
 }

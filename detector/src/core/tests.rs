@@ -12,6 +12,7 @@ use crate::reason::Severity;
 use crate::signal::{Disk, SourceName, Task, What, Workload};
 
 mod accelerated;
+mod counted;
 mod flood;
 mod life;
 mod logged;

@@ -100,7 +100,6 @@ impl CountersSource {
             .map(|counter| status(counter.as_ref(), &first.files, interval))
             .collect();
         statuses.extend(spared.iter().map(|counter| in_reserve(counter.as_ref())));
-        statuses.sort_by_key(|status| status.name);
         let (queue, signals) = mpsc::channel();
         let wake = Arc::new(
             eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)

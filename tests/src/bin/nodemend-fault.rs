@@ -23,6 +23,8 @@ fn main() -> anyhow::Result<()> {
         ("crash", []) => crash(),
         ("abort", []) => abort(),
         ("handle", []) => handle(),
+        ("fork", []) => fork(),
+        ("sync", [path]) => sync(path),
         ("write", [path]) => std::fs::write(path, b"x").with_context(|| format!("write {path}")),
         _ => bail!("nodemend-fault cannot `{deed}`"),
     }
@@ -38,6 +40,32 @@ fn allocate() -> anyhow::Result<()> {
         "{} bytes were allocated and nobody minded",
         std::hint::black_box(&memory).len()
     )
+}
+
+/// Starts threads until the kernel refuses one, and some more.
+fn fork() -> anyhow::Result<()> {
+    /// More than any cgroup of the tests allows.
+    const MOST_THREADS: usize = 64;
+    let mut refused = 0;
+    for _ in 0..MOST_THREADS {
+        let thread = std::thread::Builder::new()
+            .stack_size(1 << 16)
+            .spawn(std::thread::park);
+        refused += usize::from(thread.is_err());
+        if refused == 3 {
+            return Ok(());
+        }
+    }
+    bail!("{MOST_THREADS} threads were started and nobody minded")
+}
+
+/// Writes to a disk, and waits until it is there.
+fn sync(path: &str) -> anyhow::Result<()> {
+    let file = std::fs::File::options().write(true).open(path);
+    let mut file = file.with_context(|| format!("open {path}"))?;
+    std::io::Write::write_all(&mut file, &[1; 4096])
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("write {path}"))
 }
 
 fn no_core_dump() -> anyhow::Result<()> {

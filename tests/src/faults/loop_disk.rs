@@ -56,6 +56,11 @@ impl LoopDisk {
         backing
             .set_len(SIZE)
             .context("make a file for a loop device")?;
+        Self::on(backing)
+    }
+
+    /// Made of this file.
+    pub(super) fn on(backing: File) -> anyhow::Result<Self> {
         let control = File::options()
             .read(true)
             .write(true)

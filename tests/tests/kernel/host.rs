@@ -101,7 +101,11 @@ fn not_root() -> anyhow::Result<()> {
     ensure!(text.contains("root"), "{text}");
     ensure!(
         text.lines()
-            .filter(|line| !line.starts_with("configuration"))
+            .filter(|line| {
+                ["hook ", "source ", "condition "]
+                    .iter()
+                    .any(|kind| line.starts_with(kind))
+            })
             .all(|line| line.contains("NOT WATCHED")),
         "{text}"
     );
