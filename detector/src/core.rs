@@ -9,12 +9,12 @@ use crate::signal::Signal;
 use crate::state::State;
 
 mod accelerated;
+mod alias;
 mod assess;
 mod blocked;
 mod condition;
 mod configuration;
 mod findings;
-mod pids;
 mod saved;
 mod settings;
 mod stolen;
@@ -256,7 +256,7 @@ impl Core {
         if self.victims.knows(&signal) {
             return;
         }
-        pids::of_pod(&mut signal.what, &self.findings);
+        alias::resolve(&mut signal.what, &self.findings);
         let (historic, fault) = (signal.historic, signal.at);
         let news = if historic {
             None

@@ -13,6 +13,7 @@
 //! | read-only file system | [`Ext4::mounted`]`()?`, start the detector with its [`path`](Ext4::path) as `--critical-mount`, then [`turn_read_only`](Ext4::turn_read_only) | `FilesystemReadOnly` (and `FilesystemError`) with `subject.device` = [`Ext4::device`] |
 //! | file system that is shut down | [`Ext4::shut_down`] | `JournalAborted`, `FilesystemReadOnly` |
 //! | refused forks in a pod | [`PodCgroup::with_few_pids`]`(uid)?.`[`fork_beyond`](PodCgroup::fork_beyond)`("forker")?` | `PidsLimitReached` with `subject.podUid`, `containerId` |
+//! | full conntrack table | [`FullConntrack::fill`]`()?` | `ConntrackExceededKernel` |
 //! | disk that answers nothing | [`StuckDisk::start`]`()?`, held for two intervals of the counters | `BlockIOStuck` with `subject.device` |
 //! | lost write | [`Ext4::lose_a_write`] | `WritebackError` with `subject.device` |
 //! | crash | [`abort`]`("x")?`, in a pod [`PodCgroup::abort`] | `AppCrash` with `subject.pid`, `comm` |
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+mod conntrack;
 mod crash;
 mod ext4;
 mod hung_task;
@@ -37,6 +39,7 @@ mod stuck_disk;
 mod sysctl;
 mod victim;
 
+pub use self::conntrack::FullConntrack;
 pub use self::crash::{Crash, FORGED_NAMES, abort, crash, handled_crash};
 pub use self::ext4::Ext4;
 pub use self::hung_task::HungTask;

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::daemon;
-use nodemend_tests::faults::{PodCgroup, StuckDisk};
+use nodemend_tests::faults::{FullConntrack, PodCgroup, StuckDisk};
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::Needs::Root;
+use crate::support::Needs::{Conntrack, Root};
 use crate::watch::Watch;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -27,6 +27,11 @@ pub(crate) const TESTS: &[Test] = &[
         "a_disk_that_completes_nothing_is_found_and_clears_when_it_does",
         Root,
         stuck_disk,
+    ),
+    (
+        "a_full_conntrack_table_is_one_finding_of_log_and_counter",
+        Conntrack,
+        full_conntrack,
     ),
     (
         "what_the_files_of_a_host_count_is_found_without_tracepoints_and_log",
@@ -101,9 +106,40 @@ fn stuck_disk() -> anyhow::Result<()> {
         .map(drop)
 }
 
+fn full_conntrack() -> anyhow::Result<()> {
+    let found = |line: &Value| line["reason"] == "ConntrackExceededKernel";
+    for kernel_log in [true, false] {
+        let host = Fixture::new()?;
+        let config = format!("sources: {{kernelLog: {{enabled: {kernel_log}}}}}");
+        host.write("config.yaml", config.as_bytes())?;
+        let config = host.path("config.yaml");
+        let mut watch = Watch::start(&[EVERY_SECOND, &["--config", &config]].concat())?;
+        let _full = FullConntrack::fill()?;
+        let first = watch.line("a full table", |line| {
+            line["transition"] == "opened" && line["historic"] == false && found(line)
+        })?;
+        std::thread::sleep(TWO_READINGS);
+        let told: Vec<_> = watch.findings().into_iter().filter(found).collect();
+        ensure!(told.len() == 1, "log and counter told of two: {told:#?}");
+        let message = first["message"].as_str().unwrap_or_default();
+        ensure!(
+            kernel_log || message.contains("is nearly full"),
+            "not by the counter: {first}"
+        );
+    }
+    Ok(())
+}
+
 /// Path, what it says at first, what it says later, and what is then found: reason and part of the
 /// message.
-const COUNTERS: &[(&str, &str, &str, Option<(&str, &str)>)] = &[
+type Counted = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Option<(&'static str, &'static str)>,
+);
+
+const COUNTERS: &[Counted] = &[
     (
         "proc/1/net/stat/nf_conntrack",
         "entries  drop early_drop\n00000010 00000007 00000000\n",

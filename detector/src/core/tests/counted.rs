@@ -86,6 +86,23 @@ fn a_pods_limit_is_the_fault_of_the_container_that_the_log_names() {
 }
 
 #[test]
+fn the_hosts_conntrack_table_has_two_names() {
+    let reason = Reason::ConntrackExceededKernel;
+    let counter = || counted(reason, "netns 40", Counted::Times(9));
+    let log = |entity| line(reason, entity);
+    for (signals, expected) in [
+        ([(10, log("conntrack")), (30, counter())], ("conntrack", 9)),
+        ([(10, counter()), (11, log("conntrack"))], ("netns 40", 9)),
+        ([(10, log("netns 40")), (30, counter())], ("netns 40", 9)),
+    ] {
+        assert_eq!(told(&signals), [(expected.0.to_owned(), expected.1)]);
+    }
+    // A pod's own.
+    let signals = [(10, counter()), (11, log("netns 77"))];
+    assert_eq!(told(&signals).len(), 2);
+}
+
+#[test]
 fn a_state_that_is_told_again_is_no_repeat_and_keeps_its_finding_open() {
     let reason = Reason::FileMaxReached;
     let still = || counted(reason, "host", Counted::Still);

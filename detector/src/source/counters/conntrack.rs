@@ -24,18 +24,14 @@ pub(super) struct Conntrack {
     was_high: bool,
 }
 
-/// As the kernel log calls the host's table: by its network namespace since 6.15.
-pub(super) fn entity(release: &str, namespace: &str) -> String {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut version = || numbers.next()?.parse::<u32>().ok();
-    let namespace = namespace
+/// As recent kernels call the host's table in their log.
+pub(super) fn entity(namespace: &str) -> String {
+    let number = namespace
         .strip_prefix("net:[")
         .and_then(|rest| rest.strip_suffix(']'));
-    match (version(), version(), namespace) {
-        (Some(major), Some(minor), Some(number)) if (major, minor) >= (6, 15) => {
-            format!("netns {number}")
-        }
-        _ => "conntrack".to_owned(),
+    match number {
+        Some(number) => format!("netns {number}"),
+        None => "conntrack".to_owned(),
     }
 }
 
@@ -118,20 +114,8 @@ mod tests {
 
     #[test]
     fn the_table_is_named_as_the_log_names_it() {
-        for (release, entity_of_it) in [
-            ("5.10.0-262", "conntrack"),
-            ("6.14.9", "conntrack"),
-            ("6.15.0-rc1", "netns 4026531840"),
-            ("7.2", "netns 4026531840"),
-            ("", "conntrack"),
-        ] {
-            assert_eq!(
-                entity(release, "net:[4026531840]"),
-                entity_of_it,
-                "{release}"
-            );
-        }
-        assert_eq!(entity("7.2", ""), "conntrack");
+        assert_eq!(entity("net:[4026531833]"), "netns 4026531833");
+        assert_eq!(entity(""), "conntrack");
     }
 
     #[test]

@@ -39,10 +39,8 @@ impl Roots {
     }
 
     pub(super) fn conntrack_entity(&self) -> String {
-        let release = fs::read_to_string(self.proc.join("sys/kernel/osrelease"));
         let namespace = fs::read_link(self.proc.join("1/ns/net"));
-        let namespace = namespace.unwrap_or_default();
-        conntrack::entity(&release.unwrap_or_default(), &namespace.to_string_lossy())
+        conntrack::entity(&namespace.unwrap_or_default().to_string_lossy())
     }
 
     fn of(&self, name: &str) -> Option<&Path> {
