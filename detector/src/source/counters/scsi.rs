@@ -11,8 +11,12 @@ use crate::signal::{LogFault, What, device_name};
 use crate::source::bpf::Hook;
 
 const FAILED: &str = "sys/block/*/device/ioerr_cnt";
-/// Since 6.1; on SATA each command that fails.
+/// Since 6.1.
 const TIMED_OUT: &str = "sys/block/*/device/iotmo_cnt";
+const VENDOR: &str = "sys/block/*/device/vendor";
+/// What every SATA disk is called. Each command that fails on one goes the way of a timeout, and is told
+/// by its port in the log.
+const SATA: &str = "ATA";
 
 /// What a disk does not know (as SMART tools ask) is counted as failed, too: a few are no fault.
 const MANY: u64 = 10;
@@ -29,7 +33,7 @@ impl Counter for Scsi {
     }
 
     fn wants(&self) -> &'static [&'static str] {
-        &[FAILED, TIMED_OUT]
+        &[FAILED, TIMED_OUT, VENDOR]
     }
 
     fn spared_by(&self) -> &'static [Hook] {
@@ -39,7 +43,14 @@ impl Counter for Scsi {
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
         let step = |before: &mut Rising<String>, pattern| {
             let found = files.all(pattern);
-            let values = found.files.iter().filter_map(|(names, text)| {
+            let vendors = &files.all(VENDOR).files;
+            let sata = |names| {
+                vendors
+                    .get(names)
+                    .is_some_and(|vendor| vendor.trim() == SATA)
+            };
+            let scsi = found.files.iter().filter(|(names, _)| !sata(*names));
+            let values = scsi.filter_map(|(names, text)| {
                 Some((device_name(names.first()?)?, prefixed_hex(text)?))
             });
             before.step(values, New::Zero, found.cut)
@@ -80,6 +91,9 @@ mod tests {
                 (FAILED, &["sda"], failed),
                 (TIMED_OUT, &["sda"], timed_out),
                 (FAILED, &["bad name"], failed),
+                (TIMED_OUT, &["sdb"], timed_out),
+                (VENDOR, &["sdb"], "ATA     \n"),
+                (VENDOR, &["sda"], "Amazon  \n"),
             ]);
             summary(&counter.look(&files, Duration::ZERO))
         };

@@ -25,7 +25,11 @@ struct Disk {
     completed: u64,
     /// Since when it has been so, with requests in flight at each reading.
     since: Duration,
+    readings: u32,
 }
+
+/// A thread that was held up has not seen what happened in between.
+const LEAST_READINGS: u32 = 3;
 
 impl StuckDisks {
     pub(super) fn new(patience: Duration) -> Self {
@@ -61,14 +65,20 @@ impl Counter for StuckDisks {
             if requests == 0 {
                 continue;
             }
-            let since = match self.disks.get(&name) {
-                Some(before) if before.completed == completed => before.since,
-                Some(_) | None => at,
+            let (since, before) = match self.disks.get(&name) {
+                Some(before) if before.completed == completed => (before.since, before.readings),
+                Some(_) | None => (at, 0),
             };
-            if since + self.patience <= at {
+            let readings = before.saturating_add(1);
+            if readings >= LEAST_READINGS && since + self.patience <= at {
                 stuck.insert(name.clone(), (requests, since));
             }
-            disks.insert(name, Disk { completed, since });
+            let disk = Disk {
+                completed,
+                since,
+                readings,
+            };
+            disks.insert(name, disk);
         }
         self.disks = disks;
         let named: BTreeMap<_, _> = stuck
@@ -222,7 +232,9 @@ mod tests {
         let mut counter = StuckDisks::new(PATIENCE);
         let still = stat(5, 5, 1);
         one(&mut counter, 0, "1 0", &still);
-        assert_eq!(one(&mut counter, 60, "1 0", &still).len(), 1);
+        // Two readings are too few, however far apart.
+        assert_eq!(one(&mut counter, 80, "1 0", &still), []);
+        assert_eq!(one(&mut counter, 85, "1 0", &still).len(), 1);
         let unread = Files::of(&[(IN_FLIGHT, &["sdb"], "0 0"), (STAT, &["sdb"], "")]).cut();
         assert_eq!(counter.look(&unread, at(90)), []);
         let found = counter.look(&Files::of(&[]), at(120));
@@ -242,6 +254,7 @@ mod tests {
                 (BELOW, &["dm-0", "nvme0n1p2"], "259:2"),
             ]);
             counter.look(&files, at(0));
+            counter.look(&files, at(30));
             let found = counter.look(&files, at(60));
             let told: Vec<_> = told(&found)
                 .iter()
@@ -266,6 +279,7 @@ mod tests {
         ] {
             let mut counter = StuckDisks::new(PATIENCE);
             one(&mut counter, 0, requests, stat);
+            one(&mut counter, 30, requests, stat);
             assert_eq!(
                 one(&mut counter, 60, requests, stat),
                 [],
@@ -286,13 +300,15 @@ mod tests {
             for (pause, requests, completed) in readings {
                 second += pause;
                 history.push((second, requests, completed));
-                for (_, so) in one(&mut counter, second, &format!("{requests} 0"), &stat(completed, 0, 0)) {
-                    prop_assert!(so || is_told);
-                    is_told = so;
-                    let unmoved = history.iter().rev().take_while(|(_, r, c)| *r > 0 && *c == completed);
-                    let unmoved = unmoved.last().map_or(0, |(first, ..)| second - first);
-                    prop_assert_eq!(so, unmoved >= PATIENCE.as_secs());
-                }
+                let unmoved = history.iter().rev();
+                let unmoved = unmoved.take_while(|(_, r, c)| *r > 0 && *c == completed);
+                let unmoved: Vec<_> = unmoved.map(|(then, ..)| *then).collect();
+                let long = unmoved.last().is_some_and(|first| second - first >= 60);
+                let stuck = long && unmoved.len() >= 3;
+                let found = one(&mut counter, second, &format!("{requests} 0"), &stat(completed, 0, 0));
+                let expected = (stuck || is_told).then(|| ("sda".to_owned(), stuck));
+                prop_assert_eq!(found, Vec::from_iter(expected));
+                is_told = stuck;
             }
         }
     }
