@@ -14,7 +14,7 @@
 //! | file system that is shut down | [`Ext4::shut_down`] | `JournalAborted`, `FilesystemReadOnly` |
 //! | refused forks in a pod | [`PodCgroup::with_few_pids`]`(uid)?.`[`fork_beyond`](PodCgroup::fork_beyond)`("forker")?` | `PidsLimitReached` with `subject.podUid`, `containerId` |
 //! | full conntrack table | [`FullConntrack::fill`]`()?` | `ConntrackExceededKernel` |
-//! | disk that answers nothing | [`StuckDisk::start`]`()?`, held for two intervals of the counters | `BlockIOStuck` with `subject.device` |
+//! | disk that answers nothing | [`SilentDisk::start`]`()?`, held for two intervals of the counters | `BlockIOStuck` with `subject.device` |
 //! | lost write | [`Ext4::lose_a_write`] | `WritebackError` with `subject.device` |
 //! | crash | [`abort`]`("x")?`, in a pod [`PodCgroup::abort`] | `AppCrash` with `subject.pid`, `comm` |
 //! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
@@ -34,8 +34,8 @@ mod ext4;
 mod hung_task;
 mod loop_disk;
 mod pod_cgroup;
+mod silent_disk;
 mod socket_buffer;
-mod stuck_disk;
 mod sysctl;
 mod victim;
 
@@ -45,8 +45,8 @@ pub use self::ext4::Ext4;
 pub use self::hung_task::HungTask;
 pub use self::loop_disk::LoopDisk;
 pub use self::pod_cgroup::{Killed, PodCgroup};
+pub use self::silent_disk::SilentDisk;
 pub use self::socket_buffer::{Drops, fill_socket_buffer};
-pub use self::stuck_disk::StuckDisk;
 
 /// Why no fault can be provoked here, if so.
 pub fn unavailable() -> Option<&'static str> {

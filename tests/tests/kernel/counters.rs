@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::daemon;
-use nodemend_tests::faults::{FullConntrack, PodCgroup, StuckDisk};
+use nodemend_tests::faults::{FullConntrack, PodCgroup, SilentDisk};
 use serde_json::Value;
 
 use crate::Test;
@@ -88,7 +88,7 @@ fn stuck_disk() -> anyhow::Result<()> {
     fs::write(config.path(), "reasons: {BlockIOStuck: {clearAfter: 1s}}")
         .context("write a configuration")?;
     let path = config.path().to_str().context("read the path of a file")?;
-    let mut disk = StuckDisk::start()?;
+    let mut disk = SilentDisk::start()?;
     let device = disk.device().to_owned();
     let mut watch = Watch::start(&[EVERY_SECOND, &["--config", path]].concat())?;
     let finding = watch.only_finding("BlockIOStuck", "device", device.clone())?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::panic;
 
 use anyhow::{Context, bail, ensure};
-use nodemend_tests::faults::{Ext4, FullConntrack, HungTask, PodCgroup, StuckDisk};
+use nodemend_tests::faults::{Ext4, FullConntrack, HungTask, PodCgroup, SilentDisk};
 
 use crate::Test;
 use crate::support::Needs::{self, Root};
@@ -22,7 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("a_panic_leaves_no_cgroup", Root, cgroup),
     (
-        "a_panic_leaves_no_cgroup_of_few_pids_and_no_stuck_disk",
+        "a_panic_leaves_no_cgroup_of_few_pids_and_no_silent_disk",
         Root,
         polled,
     ),
@@ -120,7 +120,7 @@ fn polled() -> anyhow::Result<()> {
     let cgroup = PodCgroup::with_few_pids(pod)?;
     let path = cgroup.path().to_owned();
     cgroup.fork_beyond("forker")?;
-    let disk = StuckDisk::start()?;
+    let disk = SilentDisk::start()?;
     let device = disk.device().to_owned();
     panic_with((cgroup, disk))?;
     ensure!(

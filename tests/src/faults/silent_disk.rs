@@ -13,7 +13,7 @@ use super::{Ext4, LoopDisk};
 const SIZE: u64 = 4 << 20;
 
 /// While it lives, one request is in flight. Dropping it lets the request end.
-pub struct StuckDisk {
+pub struct SilentDisk {
     // Dropped in this order.
     frozen: Option<Frozen>,
     _victim: Victim,
@@ -21,7 +21,7 @@ pub struct StuckDisk {
     _below: Ext4,
 }
 
-impl StuckDisk {
+impl SilentDisk {
     /// Returns when the request is in flight.
     pub fn start() -> anyhow::Result<Self> {
         let below = Ext4::mounted()?;
