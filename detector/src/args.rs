@@ -166,6 +166,9 @@ pub(crate) struct SourceArgs {
         hide = true
     )]
     pub task_interval: Interval,
+    /// Time between readings of what the kernel only counts (/proc, /sys, cgroups)
+    #[arg(long, env = "NODEMEND_COUNTER_INTERVAL", default_value = "30s")]
+    pub counter_interval: Interval,
     /// Do not use this hook; may be repeated
     #[arg(
         long = "disable-hook",

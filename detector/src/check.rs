@@ -18,6 +18,7 @@ use crate::rules::Live;
 use crate::signal::{Nvml, SourceName, What};
 use crate::source::Source;
 use crate::source::bpf::HookStatus;
+use crate::source::counters::CounterStatus;
 use crate::urgency;
 
 mod classes;
@@ -69,6 +70,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
     let configuration = configuration
         .map(|(file, _)| file.describe())
         .map_err(|error| format!("{error:#}"));
+    rows.extend(host.counters.iter().map(Row::of_counter));
     rows.push(Row::new("configuration".to_owned(), configuration));
     rows.extend(config.rules.iter().map(|rule| {
         let using = match rule.unwatched(live) {
@@ -136,6 +138,16 @@ impl Row {
             fallback: found.fallback,
             missing: found.missing,
             absent: found.absent,
+        }
+    }
+
+    fn of_counter(status: &CounterStatus) -> Self {
+        Self {
+            what: format!("counter {}", status.name),
+            using: status.using.clone(),
+            fallback: None,
+            missing: status.missing.clone(),
+            absent: status.absent,
         }
     }
 

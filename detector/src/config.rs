@@ -48,6 +48,7 @@ pub(crate) struct AtStart {
     pub kernel_log: bool,
     pub disabled_hooks: Vec<Hook>,
     pub nvml: NvmlConfig,
+    pub counters: bool,
     pub coexistence: Option<Coexistence>,
 }
 
@@ -198,7 +199,7 @@ impl Scope {
             What::Ext4Error { device, .. }
             | What::RemountedReadOnly { device }
             | What::BlockLine { disk: device, .. } => self.devices.admits(device),
-            What::Logged(fault) | What::Traced { fault, .. } => {
+            What::Logged(fault) | What::Traced { fault, .. } | What::Counted { fault, .. } => {
                 let fits = |name: &Option<String>, filter: &Filter| {
                     name.as_deref().is_none_or(|name| filter.admits(name))
                 };
@@ -214,6 +215,7 @@ impl Scope {
             | What::HungTask { .. }
             | What::Crash { .. }
             | What::SoftLockup { .. }
+            | What::Stolen { .. }
             | What::Xid { .. }
             | What::Gpu { .. }
             | What::Nvml(_)
@@ -233,6 +235,7 @@ impl AtStart {
             ("sources.kernelLog", self.kernel_log != new.kernel_log),
             ("sources.bpf", self.disabled_hooks != new.disabled_hooks),
             ("sources.nvml", self.nvml != new.nvml),
+            ("sources.counters", self.counters != new.counters),
             ("coexistence", self.coexistence != new.coexistence),
         ];
         let changed = keys.into_iter().filter(|(_, changed)| *changed);
@@ -250,6 +253,7 @@ impl Default for AtStart {
                 library: None,
                 interval: None,
             },
+            counters: true,
             coexistence: None,
         }
     }

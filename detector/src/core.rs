@@ -9,6 +9,7 @@ use crate::signal::Signal;
 use crate::state::State;
 
 mod accelerated;
+mod alias;
 mod assess;
 mod blocked;
 mod condition;
@@ -16,6 +17,7 @@ mod configuration;
 mod findings;
 mod saved;
 mod settings;
+mod stolen;
 mod suspects;
 mod twice;
 mod victims;
@@ -30,6 +32,7 @@ pub(crate) use self::condition::{Condition, Existing};
 use self::findings::Findings;
 pub(crate) use self::saved::untold;
 pub(crate) use self::settings::{Override, Settings, Threshold};
+use self::stolen::Stolen;
 use self::suspects::Suspects;
 use self::twice::ToldTwice;
 use self::victims::Victims;
@@ -108,6 +111,7 @@ pub(crate) struct Core {
     victims: Victims,
     gpus: Gpus,
     twice: ToldTwice,
+    stolen: Stolen,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
     before: BTreeMap<ConditionType, Before>,
     /// The Node has been read.
@@ -129,6 +133,7 @@ impl Core {
             victims: Victims::default(),
             gpus: Gpus::default(),
             twice: ToldTwice::default(),
+            stolen: Stolen::default(),
             before: BTreeMap::new(),
             node_read: false,
             earlier_boot: BTreeMap::new(),
@@ -249,10 +254,11 @@ impl Core {
         over
     }
 
-    fn signal(&mut self, signal: Signal, now: Now, out: &mut Vec<Output>) {
+    fn signal(&mut self, mut signal: Signal, now: Now, out: &mut Vec<Output>) {
         if self.victims.knows(&signal) {
             return;
         }
+        alias::resolve(&mut signal.what, &self.findings);
         let (historic, fault) = (signal.historic, signal.at);
         let news = if historic {
             None
@@ -260,7 +266,11 @@ impl Core {
             self.twice.news(&signal)
         };
         let words = twice::says_more(&signal.what);
-        match assess::assess(signal, self.findings.settings()) {
+        let mut assessed = assess::assess(signal, self.findings.settings());
+        if let Assessed::Sighting(sighting) = &mut assessed {
+            self.stolen.explain(sighting);
+        }
+        match assessed {
             Assessed::Sighting(sighting) if news == Some(0) => {
                 let key = (sighting.reason, sighting.entity);
                 let message = words.then_some(sighting.message);
@@ -302,6 +312,15 @@ impl Core {
             Assessed::Gpu { gpu, state } => self.gpu(gpu, state, now, out),
             Assessed::Nvml(nvml) => self.nvml(nvml, now, out),
             Assessed::Configuration(state) => self.configuration(state, now, out),
+            Assessed::State { sighting, so: true } => self.findings.is_so(sighting, now, out),
+            Assessed::State {
+                sighting,
+                so: false,
+            } => {
+                let key = (sighting.reason, sighting.entity);
+                self.findings.well(&key, now, out);
+            }
+            Assessed::Stolen(cpus) => self.stolen.read(fault, cpus, &mut self.findings, now),
             Assessed::Forged => {}
         }
     }

@@ -13,10 +13,12 @@ use crate::signal::SourceName;
 use crate::source::Source;
 use crate::source::blocked::BlockedSource;
 use crate::source::bpf::{BpfSource, Hook, HookStatus};
+use crate::source::counters::{self, CounterStatus, CountersSource};
 use crate::source::file::FileSource;
 use crate::source::journal::{self, JournalSource};
 use crate::source::kmsg::KmsgSource;
 use crate::source::nvml::{self, NvmlSource};
+use crate::source::pressure::PressureSource;
 
 pub(crate) struct Host {
     pub sources: Vec<Box<dyn Source + Send>>,
@@ -30,6 +32,9 @@ pub(crate) struct Host {
     /// Why the journal cannot be read; where no rule asks for it nobody looks whether there is one.
     pub journal: Result<(), String>,
     root: Result<PathBuf, String>,
+    /// Why nothing that the kernel only counts is read.
+    pub counted: Result<(), String>,
+    pub counters: Vec<CounterStatus>,
     gpu_driver: bool,
 }
 
@@ -74,10 +79,10 @@ impl Host {
                     .collect()
             }
         };
+        let attached = hooks.iter().filter(|status| status.using.is_some());
+        let told: Vec<_> = attached.map(|status| status.hook).collect();
         let kernel_log = if config.at_start.kernel_log {
-            let attached = hooks.iter().filter(|status| status.using.is_some());
-            let told = attached.map(|status| status.hook).collect();
-            KmsgSource::open(args.host_sys.clone(), told, copies)
+            KmsgSource::open(args.host_sys.clone(), told.clone(), copies)
                 .map(|source| sources.push(Box::new(source)))
                 .map_err(|error| format!("{error:#}"))
         } else {
@@ -89,6 +94,12 @@ impl Host {
                 .map_err(|error| format!("{error:#}"))
         } else {
             off("sources.nvml")
+        };
+        let (counted, counters) = if config.at_start.counters {
+            open_counters(args, &told, kernel_log.is_ok(), &mut sources)
+        } else {
+            let why = "turned off by the configuration (sources.counters.enabled)";
+            (Err(why.to_owned()), counters::unused(args, why))
         };
         let root = probe::find_host_root(&args.host_proc).map_err(|error| format!("{error:#}"));
         let log_files = root.clone().and_then(|root| {
@@ -117,6 +128,8 @@ impl Host {
             log_files,
             journal,
             root,
+            counted,
+            counters,
             gpu_driver: nvml::driver_loaded(&args.host_sys),
         }
     }
@@ -152,6 +165,8 @@ impl Host {
         let counts = |source: SourceName| match source {
             SourceName::File => config.rules.files().next().is_some(),
             SourceName::Journal => config.rules.units().next().is_some(),
+            // They tell the rest of what others tell.
+            SourceName::Counters => false,
             SourceName::Bpf | SourceName::Kmsg | SourceName::Nvml => true,
         };
         !self.sources.iter().any(|source| counts(source.name()))
@@ -205,7 +220,64 @@ impl Host {
         if let Err(missing) = &self.journal {
             warn!(source = "journal", missing, "not watched");
         }
+        for status in &self.counters {
+            let CounterStatus {
+                name,
+                using,
+                missing,
+                absent,
+            } = status;
+            match (using, missing) {
+                (Some(using), _) => info!(counter = name, using, "counted"),
+                (None, missing) if *absent => {
+                    info!(counter = name, missing, "not on this host");
+                }
+                (None, missing) => warn!(counter = name, missing, "not watched"),
+            }
+        }
     }
+}
+
+type Counters = (Result<(), String>, Vec<CounterStatus>);
+
+fn open_counters(
+    args: &SourceArgs,
+    told: &[Hook],
+    kernel_log: bool,
+    sources: &mut Vec<Box<dyn Source + Send>>,
+) -> Counters {
+    let (counted, mut counters) = match CountersSource::start(args, told, kernel_log) {
+        Ok((source, counters)) => {
+            sources.push(Box::new(source));
+            (Ok(()), counters)
+        }
+        Err(error) => {
+            let why = format!("{error:#}");
+            let unused = counters::unused(args, &why);
+            (Err(why), unused)
+        }
+    };
+    let mut pressure = CounterStatus {
+        name: "memory-stall",
+        using: None,
+        missing: None,
+        absent: false,
+    };
+    match PressureSource::open(&args.host_proc) {
+        Ok(Some(source)) => {
+            sources.push(Box::new(source));
+            pressure.using = Some("trigger of /proc/pressure/memory".to_owned());
+        }
+        Ok(None) => {
+            pressure.missing =
+                Some("no pressure/memory in /proc: CONFIG_PSI, or psi=1 at boot".to_owned());
+            pressure.absent = true;
+        }
+        Err(error) => pressure.missing = Some(format!("{error:#}")),
+    }
+    counters.push(pressure);
+    counters.sort_by_key(|status| status.name);
+    (counted, counters)
 }
 
 /// What the file says goes before what the flags say: it is what changes live. A hook is off when

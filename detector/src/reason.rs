@@ -16,6 +16,7 @@ mod limits;
 mod lockup;
 mod networking;
 mod oops;
+mod starved;
 mod storage;
 
 pub(crate) use self::accelerated::FATAL_XIDS;
@@ -92,7 +93,11 @@ reasons! {
     ClocksourceUnstable => hardware::CLOCKSOURCE_UNSTABLE,
     NmiReceived => hardware::NMI_RECEIVED,
     PcieSlotPowerLow => hardware::PCIE_SLOT_POWER_LOW,
+    MemoryStall => starved::MEMORY_STALL,
+    CpuStolen => starved::CPU_STOLEN,
+    CpuStarved => starved::CPU_STARVED,
     BlockIoError => storage::BLOCK_IO_ERROR,
+    BlockIoStuck => storage::BLOCK_IO_STUCK,
     FilesystemError => storage::FILESYSTEM_ERROR,
     WritebackError => storage::WRITEBACK_ERROR,
     FilesystemReadOnly => storage::FILESYSTEM_READ_ONLY,

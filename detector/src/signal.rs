@@ -1,5 +1,6 @@
 //! PURE. What a source saw: one typed observation, before anyone judges it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::reason::{ConditionType, Reason};
@@ -37,6 +38,11 @@ pub(crate) enum What {
     Crash { task: Task, signal: u32, count: u64 },
     /// What a tracepoint tells, in words; the kernel log may tell of it as well.
     Traced { fault: LogFault, count: u64 },
+    /// What a counter of the kernel tells between two of its readings.
+    Counted { fault: LogFault, counted: Counted },
+    /// Hundredths of their time that the hypervisor took from CPUs since the reading before; those of
+    /// which it took little are left out.
+    Stolen { cpus: BTreeMap<u32, u8> },
     /// The kernel log tells of a failed request; the tracepoint tells of it as well, where it works.
     BlockLine {
         disk: String,
@@ -109,6 +115,17 @@ pub(crate) enum What {
     },
     /// A source lost observations: nothing can be said about them but their number.
     Lost { source: SourceName, count: u64 },
+}
+
+/// What a reading says of a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// It happened that often since the reading before.
+    Times(u64),
+    /// It is so; told with each reading.
+    Still,
+    /// It was so, and is not any more.
+    Over,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,11 +283,19 @@ pub(crate) enum SourceName {
     File,
     /// The systemd journal, where rules look at it.
     Journal,
+    /// Files of the kernel that count.
+    Counters,
 }
 
 impl SourceName {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Bpf, Self::Kmsg, Self::Nvml, Self::File, Self::Journal];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Bpf,
+        Self::Kmsg,
+        Self::Nvml,
+        Self::File,
+        Self::Journal,
+        Self::Counters,
+    ];
 
     /// For the state file and metrics.
     pub(crate) fn name(self) -> &'static str {
@@ -280,6 +305,7 @@ impl SourceName {
             Self::Nvml => "nvml",
             Self::File => "files",
             Self::Journal => "journal",
+            Self::Counters => "counters",
         }
     }
 }

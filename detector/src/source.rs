@@ -15,11 +15,13 @@ use crate::signal::{Signal, SourceName};
 mod bell;
 pub(crate) mod blocked;
 pub(crate) mod bpf;
+pub(crate) mod counters;
 pub(crate) mod file;
 pub(crate) mod journal;
 pub(crate) mod kmsg;
 pub(crate) mod nvml;
 mod pci;
+pub(crate) mod pressure;
 mod within;
 
 /// Something that can be waited for and then drained without blocking.

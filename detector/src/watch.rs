@@ -109,6 +109,7 @@ fn missing(host: &Host) -> BTreeMap<SourceName, String> {
         (SourceName::Nvml, &host.nvml),
         (SourceName::File, &host.log_files),
         (SourceName::Journal, &host.journal),
+        (SourceName::Counters, &host.counted),
     ];
     let others = others
         .into_iter()

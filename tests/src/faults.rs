@@ -14,6 +14,9 @@
 //! | disk that does not answer | [`StuckDisk::start`]`("kubelet")?` | the same, and that the task is blocked on ext4; Fatal after 120 s |
 //! | read-only file system | [`Ext4::mounted`]`()?`, start the detector with its [`path`](Ext4::path) as `--critical-mount`, then [`turn_read_only`](Ext4::turn_read_only) | `FilesystemReadOnly` (and `FilesystemError`) with `subject.device` = [`Ext4::device`] |
 //! | file system that is shut down | [`Ext4::shut_down`] | `JournalAborted`, `FilesystemReadOnly` |
+//! | refused forks in a pod | [`PodCgroup::with_few_pids`]`(uid)?.`[`fork_beyond`](PodCgroup::fork_beyond)`("forker")?` | `PidsLimitReached` with `subject.podUid`, `containerId` |
+//! | full conntrack table | [`FullConntrack::fill`]`()?` | `ConntrackExceededKernel` |
+//! | disk that answers nothing | [`SilentDisk::start`]`()?`, held for two intervals of the counters | `BlockIOStuck` with `subject.device` |
 //! | lost write | [`Ext4::lose_a_write`] | `WritebackError` with `subject.device` |
 //! | crash | [`abort`]`("x")?`, in a pod [`PodCgroup::abort`] | `AppCrash` with `subject.pid`, `comm` |
 //! | kernel log that is overrun | [`overrun_kernel_log`]`()?` | `SignalsLost`, if nobody read meanwhile |
@@ -28,6 +31,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+mod conntrack;
 mod crash;
 mod ext4;
 mod fuse;
@@ -35,11 +39,13 @@ mod hung_task;
 mod kernel_log;
 mod loop_disk;
 mod pod_cgroup;
+mod silent_disk;
 mod socket_buffer;
 mod stuck_disk;
 mod sysctl;
 mod victim;
 
+pub use self::conntrack::FullConntrack;
 pub use self::crash::{Crash, FORGED_NAMES, abort, crash, handled_crash};
 pub use self::ext4::Ext4;
 pub use self::fuse::FuseSleeper;
@@ -47,6 +53,7 @@ pub use self::hung_task::HungTask;
 pub use self::kernel_log::overrun_kernel_log;
 pub use self::loop_disk::LoopDisk;
 pub use self::pod_cgroup::{Killed, PodCgroup};
+pub use self::silent_disk::SilentDisk;
 pub use self::socket_buffer::{Drops, fill_socket_buffer};
 pub use self::stuck_disk::StuckDisk;
 

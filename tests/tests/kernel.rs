@@ -4,6 +4,8 @@
 mod block_io;
 #[path = "kernel/blocked_task.rs"]
 mod blocked_task;
+#[path = "kernel/counters.rs"]
+mod counters;
 #[path = "kernel/crash.rs"]
 mod crash;
 #[path = "kernel/file_system.rs"]
@@ -56,6 +58,7 @@ fn main() {
         crash::TESTS,
         file_system::TESTS,
         kernel_log::TESTS,
+        counters::TESTS,
     ];
     let tests = tests
         .into_iter()

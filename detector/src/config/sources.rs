@@ -13,9 +13,12 @@ use crate::source::bpf::Hook;
 const LONGEST_INTERVAL: Interval = Interval(Duration::from_secs(3600));
 
 pub(super) fn read(item: &Item<'_>, at_start: &mut AtStart, errors: &mut Errors) {
-    let sources = item.object(&["kernelLog", "bpf", "nvml"], errors);
+    let sources = item.object(&["kernelLog", "bpf", "nvml", "counters"], errors);
     if let Some(item) = sources.get("kernelLog") {
         at_start.kernel_log = enabled(item, errors);
+    }
+    if let Some(item) = sources.get("counters") {
+        at_start.counters = enabled(item, errors);
     }
     if let Some(item) = sources.get("bpf") {
         at_start.disabled_hooks = bpf(item, errors);

@@ -1,5 +1,6 @@
 //! PURE. What a signal says, in words, and about whom.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::blocked;
@@ -8,8 +9,8 @@ use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
 use crate::reason::Reason;
 use crate::signal::{
-    BlockErrorClass, BlockOperation, BlockedTask, Disk, GpuState, LogFault, Nvml, OomLimit, Signal,
-    SourceName, Task, What, Workload,
+    BlockErrorClass, BlockOperation, BlockedTask, Counted, Disk, GpuState, LogFault, Nvml,
+    OomLimit, Signal, SourceName, Task, What, Workload,
 };
 
 /// Unexpected boots within a day that are a loop.
@@ -38,6 +39,13 @@ pub(super) enum Assessed {
     },
     Nvml(Nvml),
     Configuration(ConfigState),
+    /// A fault that is so for as long as its counter says it.
+    State {
+        sighting: Sighting,
+        so: bool,
+    },
+    /// Hundredths of their time that CPUs have lost.
+    Stolen(BTreeMap<u32, u8>),
     /// Somebody made the kernel print it.
     Forged,
 }
@@ -206,8 +214,16 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 format!("the host was booted{often} without having been shut down{words}");
             sighting(reason, "host".to_owned(), message, Subject::default(), 1)
         }
-        What::Logged(fault) => of_fault(fault, 1, at),
-        What::Traced { fault, count } => of_fault(fault, count, at),
+        What::Logged(fault) => Assessed::Sighting(of_fault(fault, 1, at)),
+        What::Traced { fault, count } => Assessed::Sighting(of_fault(fault, count, at)),
+        What::Counted { fault, counted } => match counted {
+            Counted::Times(count) => Assessed::Sighting(of_fault(fault, count, at)),
+            Counted::Still | Counted::Over => Assessed::State {
+                sighting: of_fault(fault, 1, at),
+                so: counted == Counted::Still,
+            },
+        },
+        What::Stolen { cpus } => Assessed::Stolen(cpus),
         What::Crash {
             task,
             signal,
@@ -249,6 +265,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 SourceName::Nvml => "NVML",
                 SourceName::File => "log files",
                 SourceName::Journal => "the journal",
+                SourceName::Counters => "the counters",
             };
             let message = format!("{count} records of {name} were lost");
             sighting(
@@ -262,8 +279,8 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
     }
 }
 
-fn of_fault(fault: LogFault, count: u64, at: Duration) -> Assessed {
-    Assessed::Sighting(Sighting {
+fn of_fault(fault: LogFault, count: u64, at: Duration) -> Sighting {
+    Sighting {
         severity: fault.reason.row().severity,
         reason: fault.reason,
         entity: fault.entity,
@@ -275,7 +292,7 @@ fn of_fault(fault: LogFault, count: u64, at: Duration) -> Assessed {
         },
         count,
         at,
-    })
+    }
 }
 
 /// Those that the kernel part tells of, as signal(7) names them.

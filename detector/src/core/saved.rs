@@ -107,6 +107,15 @@ impl Core {
         for pid in tasks {
             self.blocked.add(pid, &self.findings, now, &mut out);
         }
+        // Unless its counter, which begins anew, says again that it is so.
+        let stuck = self.findings.iter().map(|(key, _)| key);
+        let stuck: Vec<_> = stuck
+            .filter(|(reason, _)| *reason == Reason::BlockIoStuck)
+            .cloned()
+            .collect();
+        for key in stuck {
+            self.findings.well(&key, now, &mut out);
+        }
         let gap = now.boot.saturating_sub(state.saved.boot);
         let reason = Reason::MonitoringGap;
         let gap = Sighting {

@@ -13,6 +13,7 @@ use crate::signal::{Disk, SourceName, Task, What, Workload};
 
 mod accelerated;
 mod blocked;
+mod counted;
 mod flood;
 mod life;
 mod logged;

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::findings::{Key, MOST_PER_REASON};
 use crate::reason::Reason;
-use crate::signal::{Signal, SourceName, What};
+use crate::signal::{Counted, Signal, SourceName, What};
 
 /// Within which both sources report one fault: the rings are read one after the other.
 const ONE_FAULT: Duration = Duration::from_secs(10);
+/// The same where one of them is a counter, which is read now and then.
+const COUNTED_FAULT: Duration = Duration::from_secs(40);
 
 #[derive(Default)]
 pub(super) struct ToldTwice(BTreeMap<Key, Ahead>);
@@ -42,7 +44,15 @@ impl ToldTwice {
         } = told(&signal.what)?;
         let at = signal.at;
         self.0
-            .retain(|_, ahead| at.abs_diff(ahead.last) <= ONE_FAULT);
+            .retain(|_, ahead| at.abs_diff(ahead.last) <= COUNTED_FAULT);
+        let counted = |ahead: &Ahead| [source, ahead.source].contains(&SourceName::Counters);
+        if self
+            .0
+            .get(&key)
+            .is_some_and(|ahead| at.abs_diff(ahead.last) > ONE_FAULT && !counted(ahead))
+        {
+            self.0.remove(&key);
+        }
         let Some(ahead) = self.0.get_mut(&key) else {
             if self.0.len() < MOST_PER_REASON {
                 let first = Ahead {
@@ -96,6 +106,16 @@ fn told(what: &What) -> Option<Told> {
         What::Traced { fault, count } => {
             (SourceName::Bpf, fault.reason, &fault.entity, *count, false)
         }
+        What::Counted {
+            fault,
+            counted: Counted::Times(count),
+        } => (
+            SourceName::Counters,
+            fault.reason,
+            &fault.entity,
+            *count,
+            false,
+        ),
         What::Logged(fault) => (SourceName::Kmsg, fault.reason, &fault.entity, 1, false),
         _ => return None,
     };

@@ -40,7 +40,7 @@ pub(super) const EDAC_CORRECTED_ERROR: Row = Row {
     meaning: "A memory module, or a cache, returned wrong data, which ECC corrected.",
     cause: "Single bit errors; many of them on one module: it begins to fail.",
     advice: "None for a few. Rising numbers on one module: replace it.",
-    source: "kernel log, level 4: `EDAC MCn: N CE ... on LABEL (...)` (drivers/edac/edac_mc.c; also of ghes_edac), `EDAC DEVICEn: CE: ...` (drivers/edac/edac_device.c)",
+    source: "kernel log, level 4: `EDAC MCn: N CE ... on LABEL (...)` (drivers/edac/edac_mc.c; also of ghes_edac), `EDAC DEVICEn: CE: ...` (drivers/edac/edac_device.c); without the tracepoint `ce_count` below /sys/devices/system/edac/mc as well, read every 30 s",
 };
 
 pub(super) const EDAC_UNCORRECTED_ERROR: Row = Row {
@@ -53,7 +53,7 @@ pub(super) const EDAC_UNCORRECTED_ERROR: Row = Row {
     meaning: "A memory module, or a cache, returned wrong data, which ECC could not correct: what was stored there is lost.",
     cause: "A failing memory module, its slot or the memory controller.",
     advice: "Drain the node and replace the module or the machine.",
-    source: "kernel log, level 4: `EDAC MCn: N UE ... on LABEL (...)` (drivers/edac/edac_mc.c); level 0: `EDAC DEVICEn: UE: ...` (drivers/edac/edac_device.c)",
+    source: "kernel log, level 4: `EDAC MCn: N UE ... on LABEL (...)` (drivers/edac/edac_mc.c); level 0: `EDAC DEVICEn: UE: ...` (drivers/edac/edac_device.c); without the tracepoint `ue_count` below /sys/devices/system/edac/mc as well, read every 30 s",
 };
 
 pub(super) const PCIE_CORRECTED_ERROR: Row = Row {
@@ -66,7 +66,7 @@ pub(super) const PCIE_CORRECTED_ERROR: Row = Row {
     meaning: "A PCIe link repeated or corrected a transfer. Nothing was lost.",
     cause: "A marginal link: a connector, a riser, power saving of the link.",
     advice: "None for a few. Many on one device: reseat or replace it; they cost bandwidth and can become uncorrected.",
-    source: "kernel log, level 4 (3 before 5.8): `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Corrected, ...` (drivers/pci/pcie/aer.c; `Correctable` since 6.7; only where the kernel owns AER)",
+    source: "kernel log, level 4 (3 before 5.8): `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Corrected, ...` (drivers/pci/pcie/aer.c; `Correctable` since 6.7; only where the kernel owns AER); without the tracepoint /sys/bus/pci/devices/*/aer_dev_correctable as well, read every 30 s",
 };
 
 pub(super) const PCIE_NON_FATAL_ERROR: Row = Row {
@@ -79,7 +79,7 @@ pub(super) const PCIE_NON_FATAL_ERROR: Row = Row {
     meaning: "A PCIe transfer was lost. The link works; the driver may have recovered.",
     cause: "A failing device or link, or a driver that asks for what the device does not have.",
     advice: "Look at what the device's driver says next. Repeated ones: replace the device or the machine.",
-    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Non-Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7)",
+    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Non-Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7); without the tracepoint /sys/bus/pci/devices/*/aer_dev_nonfatal as well, read every 30 s",
 };
 
 pub(super) const PCIE_FATAL_ERROR: Row = Row {
@@ -92,7 +92,7 @@ pub(super) const PCIE_FATAL_ERROR: Row = Row {
     meaning: "A PCIe link is no longer reliable: the kernel resets it, and with it what is behind it.",
     cause: "A failing device, slot or link.",
     advice: "Look whether the device came back after the reset. If not, or if it comes again: replace the machine.",
-    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7)",
+    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7); without the tracepoint /sys/bus/pci/devices/*/aer_dev_fatal as well, read every 30 s",
 };
 
 pub(super) const FIRMWARE_CORRECTED_ERROR: Row = Row {
@@ -131,7 +131,7 @@ pub(super) const MEMORY_PAGE_POISONED: Row = Row {
     meaning: "The kernel gave up a memory page that the hardware cannot keep. Its users were killed, unless its content was also on disk; one that the kernel itself uses cannot be given up.",
     cause: "An uncorrectable memory error.",
     advice: "`reserved kernel page` or `Ignored`: reboot soon. More than one page: replace the module or the machine.",
-    source: "kernel log, level 3: `Memory failure: 0xPFN: recovery action for TYPE: RESULT`, `Sending SIGBUS to comm:pid due to hardware memory corruption` (mm/memory-failure.c), `MCE: Killing comm:pid due to ...` (arch/x86/mm/fault.c)",
+    source: "kernel log, level 3: `Memory failure: 0xPFN: recovery action for TYPE: RESULT`, `Sending SIGBUS to comm:pid due to hardware memory corruption` (mm/memory-failure.c), `MCE: Killing comm:pid due to ...` (arch/x86/mm/fault.c); `HardwareCorrupted` of /proc/meminfo where neither tracepoint nor kernel log can be read",
 };
 
 pub(super) const KERNEL_MEMORY_POISONED: Row = Row {
@@ -166,11 +166,11 @@ pub(super) const CPU_THROTTLED: Row = Row {
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(900)),
     eks: false,
-    threshold: "each line, of which the kernel prints one per CPU in five minutes; one finding for each core, and one for packages",
+    threshold: "each line, of which the kernel prints one per CPU in five minutes; one finding for each core, and one for packages; each time by the counters",
     meaning: "A CPU is too hot and has lowered its clock.",
     cause: "A fan, an air duct or a heat sink that fails, an inlet that is too warm, neighbours in the rack.",
     advice: "Check the cooling. Work on this node takes longer in the meantime.",
-    source: "kernel log, level 4 (2 before 5.5): `CPUn: Core|Package temperature is above threshold, cpu clock is throttled (total events = N)` (drivers/thermal/intel/therm_throt.c)",
+    source: "kernel log, level 4 (2 before 5.5): `CPUn: Core|Package temperature is above threshold, cpu clock is throttled (total events = N)` (drivers/thermal/intel/therm_throt.c); /sys/devices/system/cpu/cpu*/thermal_throttle/, read every 30 s",
 };
 
 pub(super) const CRITICAL_TEMPERATURE: Row = Row {

@@ -14,7 +14,7 @@ pub(super) const PACKETS_DROPPED: Row = Row {
     meaning: "The kernel dropped packets because a buffer or a queue was full.",
     cause: "A receiver that is slower than its senders, bursts that are larger than a queue, memory pressure in the network stack.",
     advice: "SOCKET_RCVBUFF: the named receiver is too slow or its buffer too small. CPU_BACKLOG, FULL_RING: the node receives more than it can handle. NOMEM, PROTO_MEM: memory is short.",
-    source: "tracepoint skb:kfree_skb with enum skb_drop_reason (5.17 and later; 5.15 by backport), names from the running kernel's BTF",
+    source: "tracepoint skb:kfree_skb with enum skb_drop_reason (5.17 and later; 5.15 by backport), names from the running kernel's BTF; where that is not to be had, `dropped` of /proc/net/softnet_stat, 100 on one CPU between two readings",
 };
 
 pub(super) const CONNTRACK_EXCEEDED_KERNEL: Row = Row {
@@ -23,11 +23,11 @@ pub(super) const CONNTRACK_EXCEEDED_KERNEL: Row = Row {
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(600)),
     eks: true,
-    threshold: "each line; one finding for each network namespace, where the kernel names it",
+    threshold: "each line; one finding for each network namespace, where the kernel names it; each packet by the counters; 90 % of the limit in two readings",
     meaning: "The table of tracked connections is full: packets of new connections are dropped.",
     cause: "More connections than `net.netfilter.nf_conntrack_max`, or many short ones whose entries wait for their timeouts.",
-    advice: "Compare `nf_conntrack_count` with `nf_conntrack_max` in /proc/sys/net/netfilter; raise the limit (kube-proxy's `conntrack.maxPerCore`), or look for the pod that opens the connections. The line is rate limited: the column `drop` of /proc/net/stat/nf_conntrack has the number.",
-    source: "kernel log, level 4: `nf_conntrack: nf_conntrack: table full, dropping packet`, with ` in netns N` in recent kernels (net/netfilter/nf_conntrack_core.c)",
+    advice: "Compare `nf_conntrack_count` with `nf_conntrack_max` in /proc/sys/net/netfilter; raise the limit (kube-proxy's `conntrack.maxPerCore`), or look for the pod that opens the connections.",
+    source: "kernel log, level 4: `nf_conntrack: nf_conntrack: table full, dropping packet`, with ` in netns N` in recent kernels (net/netfilter/nf_conntrack_core.c); /proc/net/stat/nf_conntrack (`drop`, `early_drop`, `entries`) and `nf_conntrack_max`, read every 30 s, of the host's own namespace",
 };
 
 pub(super) const NETWORK_TRANSMIT_TIMEOUT: Row = Row {
@@ -88,11 +88,11 @@ pub(super) const NEIGHBOUR_TABLE_FULL: Row = Row {
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(600)),
     eks: false,
-    threshold: "each line; one finding for each table",
+    threshold: "each line; one finding for each table; each neighbour by the counter",
     meaning: "The table of neighbours (ARP, or neighbour discovery of IPv6) is full: new neighbours cannot be reached.",
     cause: "A large layer-2 network, or a scan of one.",
     advice: "Raise `net.ipv4.neigh.default.gc_thresh3` (IPv6: `net.ipv6...`) and the other two thresholds.",
-    source: "kernel log, level 6: `neighbour: arp_cache: neighbor table overflow!`; before 3.15 `Neighbour table overflow.` (net/core/neighbour.c)",
+    source: "kernel log, level 6: `neighbour: arp_cache: neighbor table overflow!`; before 3.15 `Neighbour table overflow.` (net/core/neighbour.c); `table_fulls` of /proc/net/stat/arp_cache and ndisc_cache, read every 30 s",
 };
 
 pub(super) const SYN_FLOOD: Row = Row {
@@ -114,11 +114,11 @@ pub(super) const TCP_MEMORY_EXHAUSTED: Row = Row {
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(600)),
     eks: false,
-    threshold: "each line",
+    threshold: "each line, or 95 % of the limit",
     meaning: "All TCP sockets together use more memory than `net.ipv4.tcp_mem` allows: connections are reset and packets dropped.",
     cause: "Many sockets whose data nobody reads, or a limit that is too low for the load.",
     advice: "Look for processes with full receive queues (`ss -tm`); raise `net.ipv4.tcp_mem`.",
-    source: "kernel log, level 6: `TCP: out of memory -- consider tuning tcp_mem` (net/ipv4/tcp.c)",
+    source: "kernel log, level 6: `TCP: out of memory -- consider tuning tcp_mem` (net/ipv4/tcp.c); /proc/net/sockstat, read every 30 s",
 };
 
 pub(super) const ORPHAN_SOCKETS_EXCEEDED: Row = Row {
@@ -127,9 +127,9 @@ pub(super) const ORPHAN_SOCKETS_EXCEEDED: Row = Row {
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(600)),
     eks: false,
-    threshold: "each line",
+    threshold: "each line, or 95 % of the limit",
     meaning: "More TCP sockets have been closed by their processes and still wait for their peers than `net.ipv4.tcp_max_orphans` allows: connections are reset.",
     cause: "Peers that went away without a word, or very many short connections.",
     advice: "Look at `ss -s`; raise `net.ipv4.tcp_max_orphans`, or lower `net.ipv4.tcp_orphan_retries`.",
-    source: "kernel log, level 6: `TCP: too many orphaned sockets` (net/ipv4/tcp.c)",
+    source: "kernel log, level 6: `TCP: too many orphaned sockets` (net/ipv4/tcp.c); /proc/net/sockstat, read every 30 s",
 };

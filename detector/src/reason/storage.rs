@@ -17,6 +17,21 @@ pub(super) const BLOCK_IO_ERROR: Row = Row {
     source: "tracepoint block:block_rq_error (5.18 and later), else block:block_rq_complete with an error; the class follows blk_status_t. Kernel log, level 3: `I/O error, dev X, sector N op ...`, `critical medium error, ...`, `Buffer I/O error on dev X, ...` (block/blk-mq.c, fs/buffer.c), counted once with the tracepoint",
 };
 
+pub(super) const BLOCK_IO_STUCK: Row = Row {
+    name: "BlockIOStuck",
+    condition: ConditionType::StorageReady,
+    severity: Severity::Warning,
+    clears: Clears::Recovered {
+        settle: Duration::from_secs(120),
+    },
+    eks: false,
+    threshold: "requests in flight and none completed for two readings, a minute by default; one finding for each disk, and none for what is stacked upon it",
+    meaning: "A disk has requests and completes none: whoever waits for it is blocked, while nothing has failed yet.",
+    cause: "A volume that was detached or does not answer, a controller that hangs, paths that are all gone, a loop device whose file system does not answer.",
+    advice: "Look at the volume's or the controller's health. The kernel's own timeouts (30 s for most SCSI disks; for hours on some clouds' NVMe) decide when it turns into errors.",
+    source: "/sys/block/*/inflight and /sys/block/*/stat. One request that hangs on a disk that does others is not seen by them",
+};
+
 pub(super) const FILESYSTEM_ERROR: Row = Row {
     name: "FilesystemError",
     condition: ConditionType::StorageReady,
@@ -146,7 +161,7 @@ pub(super) const SCSI_ERROR: Row = Row {
     meaning: "A command of a SCSI (or SATA) disk failed for good.",
     cause: "A failing disk, a link, an adapter or a network volume that does not answer: the host byte tells which.",
     advice: "DID_OK with a sense key: the disk. DID_TIME_OUT, DID_NO_CONNECT, DID_TRANSPORT_...: the way to it.",
-    source: "kernel log, level 6: `sd H:C:T:L: [sdX] tag#N FAILED Result: hostbyte=.. driverbyte=.. cmd_age=Ns`; level 3: `timing out command, waited Ns` (drivers/scsi/scsi_logging.c, scsi_lib.c)",
+    source: "kernel log, level 6: `sd H:C:T:L: [sdX] tag#N FAILED Result: hostbyte=.. driverbyte=.. cmd_age=Ns`; level 3: `timing out command, waited Ns` (drivers/scsi/scsi_logging.c, scsi_lib.c); without the tracepoints `ioerr_cnt` (10 and more between two readings) and `iotmo_cnt` of the device as well, read every 30 s",
 };
 
 pub(super) const SCSI_DEVICE_OFFLINE: Row = Row {

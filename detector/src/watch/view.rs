@@ -276,7 +276,11 @@ impl View {
                 .column(style, &format!("{lost} lost"), 7);
             rows.push(match source {
                 SourceName::Bpf => row.text(Style::Faint, &self.attached()),
-                SourceName::Kmsg | SourceName::Nvml | SourceName::File | SourceName::Journal => row,
+                SourceName::Kmsg
+                | SourceName::Nvml
+                | SourceName::File
+                | SourceName::Journal
+                | SourceName::Counters => row,
             });
             if source == SourceName::Bpf {
                 rows.extend(self.detached());

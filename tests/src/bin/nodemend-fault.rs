@@ -23,17 +23,11 @@ fn main() -> anyhow::Result<()> {
         ("crash", []) => crash(),
         ("abort", []) => abort(),
         ("handle", []) => handle(),
+        ("fork", []) => fork(),
+        ("sync", [path]) => sync(path),
         ("write", [path]) => std::fs::write(path, b"x").with_context(|| format!("write {path}")),
-        ("sync", [path]) => sync(path).with_context(|| format!("write {path}")),
         _ => bail!("nodemend-fault cannot `{deed}`"),
     }
-}
-
-/// Returns when it is on the disk.
-fn sync(path: &str) -> std::io::Result<()> {
-    let mut file = std::fs::File::create(path)?;
-    file.write_all(b"x")?;
-    file.sync_all()
 }
 
 /// Allocates and touches memory until the OOM killer comes.
@@ -46,6 +40,36 @@ fn allocate() -> anyhow::Result<()> {
         "{} bytes were allocated and nobody minded",
         std::hint::black_box(&memory).len()
     )
+}
+
+/// Starts threads until the kernel refuses one, and some more.
+fn fork() -> anyhow::Result<()> {
+    /// More than any cgroup of the tests allows.
+    const MOST_THREADS: usize = 64;
+    let mut refused = 0;
+    for _ in 0..MOST_THREADS {
+        let thread = std::thread::Builder::new()
+            .stack_size(1 << 16)
+            .spawn(std::thread::park);
+        refused += usize::from(thread.is_err());
+        if refused == 3 {
+            return Ok(());
+        }
+    }
+    bail!("{MOST_THREADS} threads were started and nobody minded")
+}
+
+/// Writes to a file or a disk, and waits until it is there.
+fn sync(path: &str) -> anyhow::Result<()> {
+    let file = std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path);
+    let mut file = file.with_context(|| format!("open {path}"))?;
+    file.write_all(&[1; 4096])
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("write {path}"))
 }
 
 fn no_core_dump() -> anyhow::Result<()> {

@@ -68,6 +68,11 @@ impl LoopDisk {
         backing
             .set_len(size)
             .context("make a file for a loop device")?;
+        Self::on(backing)
+    }
+
+    /// Made of this file.
+    pub(super) fn on(backing: File) -> anyhow::Result<Self> {
         let control = File::options()
             .read(true)
             .write(true)

@@ -1,4 +1,5 @@
-//! Memory cgroups as kubelet and the container runtime make them, and OOM kills in them.
+//! Cgroups as kubelet and the container runtime make them, and what their limits do: OOM kills and
+//! refused forks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use super::victim::Victim;
 
 /// Enough for a process to be killed in and little enough to be quick.
 const LIMIT: u64 = 8 << 20;
+/// Processes and threads.
+const MOST_PIDS: u64 = 4;
 
 /// The cgroups of one container of one pod. Dropping it removes them.
 pub struct PodCgroup {
@@ -77,6 +80,22 @@ impl PodCgroup {
         )
     }
 
+    /// As [`PodCgroup::systemd`], but what is limited is the number of its processes.
+    pub fn with_few_pids(pod_uid: &str) -> anyhow::Result<Self> {
+        let id = new_container_id();
+        let pod = format!("kubepods-burstable-pod{}.slice", pod_uid.replace('-', "_"));
+        let scope = format!("cri-containerd-{id}.scope");
+        let cgroup = Self::make_below(
+            "pids",
+            id,
+            &["kubepods.slice", "kubepods-burstable.slice", &pod, &scope],
+        )?;
+        let max = cgroup.container.join("pids.max");
+        fs::write(&max, MOST_PIDS.to_string())
+            .with_context(|| format!("write {}", max.display()))?;
+        Ok(cgroup)
+    }
+
     pub fn container_id(&self) -> &str {
         &self.container_id
     }
@@ -114,6 +133,15 @@ impl PodCgroup {
         Ok(victim.pid())
     }
 
+    /// Puts a process with this name into the cgroup and lets it start threads until it is refused one
+    /// several times.
+    pub fn fork_beyond(&self, comm: &str) -> anyhow::Result<()> {
+        let mut victim = Victim::start("fork", comm, None)?;
+        self.take(&victim)?;
+        victim.go()?;
+        victim.wait_for_success()
+    }
+
     fn take(&self, victim: &Victim) -> anyhow::Result<()> {
         let procs = self.leaf.join("cgroup.procs");
         fs::write(&procs, victim.pid().to_string())
@@ -121,7 +149,16 @@ impl PodCgroup {
     }
 
     fn make(container_id: String, names: &[&str], below: &[&str]) -> anyhow::Result<Self> {
-        let (root, v2) = memory_hierarchy()?;
+        let mut cgroup = Self::make_below("memory", container_id, names)?;
+        cgroup.set_limit(&cgroup.container, Some(LIMIT))?;
+        for name in below {
+            cgroup.descend("memory", name)?;
+        }
+        Ok(cgroup)
+    }
+
+    fn make_below(controller: &str, container_id: String, names: &[&str]) -> anyhow::Result<Self> {
+        let (root, v2) = hierarchy(controller)?;
         let mut cgroup = Self {
             container_id,
             container: root.clone(),
@@ -130,13 +167,9 @@ impl PodCgroup {
             v2,
         };
         for name in names {
-            cgroup.descend(name)?;
+            cgroup.descend(controller, name)?;
         }
         cgroup.container = cgroup.leaf.clone();
-        cgroup.set_limit(&cgroup.container, Some(LIMIT))?;
-        for name in below {
-            cgroup.descend(name)?;
-        }
         Ok(cgroup)
     }
 
@@ -168,10 +201,10 @@ impl PodCgroup {
         }
     }
 
-    fn descend(&mut self, name: &str) -> anyhow::Result<()> {
+    fn descend(&mut self, controller: &str, name: &str) -> anyhow::Result<()> {
         if self.v2 {
             let control = self.leaf.join("cgroup.subtree_control");
-            fs::write(&control, "+memory")
+            fs::write(&control, format!("+{controller}"))
                 .with_context(|| format!("write {}", control.display()))?;
         }
         let path = self.leaf.join(name);
@@ -220,8 +253,8 @@ fn has_children(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()))
 }
 
-/// The root of the hierarchy with the memory controller, and whether it is cgroup v2.
-fn memory_hierarchy() -> anyhow::Result<(PathBuf, bool)> {
+/// The root of the hierarchy with this controller, and whether it is cgroup v2.
+fn hierarchy(controller: &str) -> anyhow::Result<(PathBuf, bool)> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
     for line in mounts.lines() {
         let mut fields = line.split(' ').skip(1);
@@ -231,7 +264,7 @@ fn memory_hierarchy() -> anyhow::Result<(PathBuf, bool)> {
             continue;
         };
         let point = PathBuf::from(point);
-        if kind == "cgroup" && options.split(',').any(|option| option == "memory") {
+        if kind == "cgroup" && options.split(',').any(|option| option == controller) {
             return Ok((point, false));
         }
         let controllers =
@@ -239,12 +272,12 @@ fn memory_hierarchy() -> anyhow::Result<(PathBuf, bool)> {
         if kind == "cgroup2"
             && controllers()
                 .split_whitespace()
-                .any(|name| name == "memory")
+                .any(|name| name == controller)
         {
             return Ok((point, true));
         }
     }
-    bail!("find the memory controller: no cgroup hierarchy with it is mounted")
+    bail!("find the {controller} controller: no cgroup hierarchy with it is mounted")
 }
 
 fn new_container_id() -> String {

@@ -10,6 +10,8 @@ use serde_json::Value;
 #[derive(Clone, Copy)]
 pub(crate) enum Needs {
     Root,
+    /// That the kernel tracks connections.
+    Conntrack,
     /// A hook that `nodemend-detector check` says is attached, by its name there.
     Hook(&'static str),
     /// The same, and that the kernel looks for hung tasks.
@@ -47,6 +49,7 @@ impl Support {
         }
         match needs {
             Needs::Root => None,
+            Needs::Conntrack => faults::FullConntrack::unavailable().map(str::to_owned),
             Needs::Hook(name) => self.hook_missing(name),
             Needs::HungTask => faults::HungTask::unavailable()
                 .map(str::to_owned)

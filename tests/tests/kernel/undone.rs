@@ -4,7 +4,7 @@ use std::fs;
 use std::panic;
 
 use anyhow::{Context, bail, ensure};
-use nodemend_tests::faults::{Ext4, HungTask, PodCgroup};
+use nodemend_tests::faults::{Ext4, FullConntrack, HungTask, PodCgroup, SilentDisk};
 
 use crate::Test;
 use crate::support::Needs::{self, Root};
@@ -21,6 +21,16 @@ pub(crate) const TESTS: &[Test] = &[
         hung_task,
     ),
     ("a_panic_leaves_no_cgroup", Root, cgroup),
+    (
+        "a_panic_leaves_no_cgroup_of_few_pids_and_no_silent_disk",
+        Root,
+        polled,
+    ),
+    (
+        "a_panic_leaves_the_conntrack_table_as_it_was",
+        Needs::Conntrack,
+        conntrack,
+    ),
 ];
 
 /// Panics while the fault is there; the panic's own message is not shown.
@@ -102,5 +112,40 @@ fn cgroup() -> anyhow::Result<()> {
         "{} is still there",
         path.display()
     );
+    Ok(())
+}
+
+fn polled() -> anyhow::Result<()> {
+    let pod = "0f7a1c9e-3b7d-4c5e-9f00-bbbbbbbbbbbb";
+    let cgroup = PodCgroup::with_few_pids(pod)?;
+    let path = cgroup.path().to_owned();
+    cgroup.fork_beyond("forker")?;
+    let disk = SilentDisk::start()?;
+    let device = disk.device().to_owned();
+    panic_with((cgroup, disk))?;
+    ensure!(
+        !fs::exists(&path).context("look for a cgroup")?,
+        "{} is still there",
+        path.display()
+    );
+    ensure!(
+        !fs::exists(format!("/sys/block/{device}/loop")).context("look for a loop device")?,
+        "{device} is still attached"
+    );
+    Ok(())
+}
+
+fn conntrack() -> anyhow::Result<()> {
+    let settings = || -> anyhow::Result<Vec<String>> {
+        ["nf_conntrack_max", "nf_conntrack_count"]
+            .iter()
+            .map(|name| read(&format!("/proc/sys/net/netfilter/{name}")))
+            .collect()
+    };
+    let before = settings()?;
+    let table = FullConntrack::fill()?;
+    ensure!(before != settings()?, "nothing was changed");
+    panic_with(table)?;
+    ensure!(before == settings()?, "{before:?} became {:?}", settings()?);
     Ok(())
 }

@@ -4,7 +4,7 @@
 use super::accelerated::{errors, line, lost, state};
 use super::*;
 use crate::reason::{Clears, Row};
-use crate::signal::{LogFault, Nvml, Recovery};
+use crate::signal::{Counted, LogFault, Nvml, Recovery};
 
 const START: u64 = 100;
 
@@ -70,6 +70,9 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
             fault: LogFault::new(reason, "x".to_owned(), "m".to_owned()),
             count: 1,
         },
+        Reason::BlockIoStuck | Reason::MemoryStall | Reason::CpuStolen | Reason::CpuStarved => {
+            counted(reason, Counted::Still)
+        }
         Reason::BlockIoError => io_error("sda"),
         Reason::FilesystemError => What::Ext4Error {
             device: "sda1".to_owned(),
@@ -152,6 +155,7 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
             core.step(Input::Wake, now);
             return core.step(evidence("sda1", Evidence::Writable), now);
         }
+        Reason::BlockIoStuck => counted(reason, Counted::Over),
         Reason::NvidiaXidError(_) => state(Recovery::NotNeeded),
         Reason::NvidiaDeviceCountMismatch => state(Recovery::Unknown),
         Reason::NvidiaDoubleBitError => errors(0),
@@ -187,6 +191,9 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::ClocksourceUnstable
         | Reason::NmiReceived
         | Reason::PcieSlotPowerLow
+        | Reason::MemoryStall
+        | Reason::CpuStolen
+        | Reason::CpuStarved
         | Reason::BlockIoError
         | Reason::FilesystemError
         | Reason::PacketsDropped
@@ -228,6 +235,12 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
 /// A line that is a fault by itself.
 fn logged(reason: Reason) -> What {
     What::Logged(LogFault::new(reason, "x".to_owned(), "m".to_owned()))
+}
+
+/// What a counter says of it.
+fn counted(reason: Reason, counted: Counted) -> What {
+    let fault = LogFault::new(reason, "x".to_owned(), "m".to_owned());
+    What::Counted { fault, counted }
 }
 
 fn free(pid: u32) -> Input {

@@ -11,8 +11,8 @@ pub(super) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| tcp(record))
 }
 
-/// `nf_conntrack: nf_conntrack: table full, dropping packet`, KERN_WARNING; ` in netns N` since
-/// 6.15; `ip_conntrack: ` and a dot at the end long ago (net/netfilter/nf_conntrack_core.c).
+/// `nf_conntrack: nf_conntrack: table full, dropping packet`, KERN_WARNING; ` in netns N` in 7.2,
+/// not yet in 6.18; `ip_conntrack: ` and a dot at the end long ago (net/netfilter/nf_conntrack_core.c).
 fn conntrack(record: &Record<'_>) -> Option<What> {
     let text = at_level(record, 4)?;
     let rest = match text.strip_prefix("nf_conntrack: ") {

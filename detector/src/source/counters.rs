@@ -1,0 +1,250 @@
+//! What the kernel only counts: files of procfs, sysfs and cgroups, read again and again and compared.
+//!
+//! On a thread of its own: where memory is short, reading such a file can wait for memory, and the
+//! reader must not.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use tracing::warn;
+
+use super::Source;
+use super::bpf::Hook;
+use crate::args::SourceArgs;
+use crate::clock;
+use crate::signal::{Signal, SourceName, What};
+
+mod conntrack;
+mod cpu_pressure;
+mod edac;
+mod files;
+mod host_limits;
+mod neighbours;
+mod pcie;
+mod pids;
+mod poisoned;
+mod rising;
+mod scsi;
+mod softnet;
+mod steal;
+mod stuck;
+mod tcp_memory;
+mod text;
+mod thermal;
+mod told;
+
+use self::files::{Files, Roots};
+
+/// One idea of what is counted where.
+trait Counter: Send {
+    /// As `check` names it.
+    fn name(&self) -> &'static str;
+
+    /// The files that it compares, as [`files`] has it.
+    fn wants(&self) -> &'static [&'static str];
+
+    /// Takes a reading; returns what it says that the readings before did not.
+    fn look(&mut self, files: &Files, at: Duration) -> Vec<What>;
+
+    /// The hook that tells the same at once: then nobody reads the files.
+    fn spared_by(&self) -> &'static [Hook] {
+        &[]
+    }
+
+    /// The kernel log tells the same under names that the files do not have.
+    fn spared_by_the_log(&self) -> bool {
+        false
+    }
+}
+
+/// What became of one counter on this host.
+#[derive(Debug, Clone)]
+pub(crate) struct CounterStatus {
+    pub name: &'static str,
+    /// How it is read, or what is used in its place.
+    pub using: Option<String>,
+    pub missing: Option<String>,
+    /// The running kernel does not have it: nothing is wrong with the host.
+    pub absent: bool,
+}
+
+pub(crate) struct CountersSource {
+    signals: Receiver<Signal>,
+    wake: Arc<OwnedFd>,
+}
+
+impl CountersSource {
+    /// `told_else`: the hooks that are attached; `kernel_log`: whether it is read. The first reading, against which the others are
+    /// compared, is taken at once. The thread is never waited for.
+    pub(crate) fn start(
+        args: &SourceArgs,
+        told_else: &[Hook],
+        kernel_log: bool,
+    ) -> anyhow::Result<(Self, Vec<CounterStatus>)> {
+        let roots = Roots::find(&args.host_proc, &args.host_sys);
+        let interval = args.counter_interval.0;
+        let (spared, mut counters): (Vec<_>, Vec<_>) =
+            all(&roots, interval).into_iter().partition(|counter| {
+                is_spared(counter.as_ref(), told_else)
+                    || (kernel_log && counter.spared_by_the_log())
+            });
+        let first = look(&roots, &mut counters);
+        let mut statuses: Vec<_> = counters
+            .iter()
+            .map(|counter| status(counter.as_ref(), &first.files, interval))
+            .collect();
+        statuses.extend(spared.iter().map(|counter| in_reserve(counter.as_ref())));
+        let (queue, signals) = mpsc::channel();
+        let wake = Arc::new(
+            eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+                .context("make an eventfd")?,
+        );
+        let waker = Arc::clone(&wake);
+        thread::Builder::new()
+            .name("counters".to_owned())
+            .spawn(move || {
+                let mut found = first.found;
+                while hand_over(found, &queue, &waker) {
+                    thread::sleep(interval);
+                    found = look(&roots, &mut counters).found;
+                }
+            })
+            .context("start the thread that reads counters")?;
+        Ok((Self { signals, wake }, statuses))
+    }
+}
+
+impl Source for CountersSource {
+    fn name(&self) -> SourceName {
+        SourceName::Counters
+    }
+
+    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.wake.as_fd()]
+    }
+
+    fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
+        let mut counter = [0; 8];
+        match rustix::io::read(&self.wake, &mut counter) {
+            Ok(_) | Err(Errno::AGAIN) => {}
+            Err(error) => return Err(error).context("read the eventfd of the counters"),
+        }
+        for signal in self.signals.try_iter() {
+            emit(signal);
+        }
+        Ok(())
+    }
+}
+
+/// Why nothing is compared, for a host on which counters are turned off.
+pub(crate) fn unused(args: &SourceArgs, why: &str) -> Vec<CounterStatus> {
+    let roots = Roots::find(&args.host_proc, &args.host_sys);
+    let counters = all(&roots, args.counter_interval.0);
+    counters
+        .iter()
+        .map(|counter| CounterStatus {
+            name: counter.name(),
+            using: None,
+            missing: Some(why.to_owned()),
+            absent: false,
+        })
+        .collect()
+}
+
+fn all(roots: &Roots, interval: Duration) -> Vec<Box<dyn Counter>> {
+    vec![
+        Box::new(conntrack::Conntrack::new(roots.conntrack_entity())),
+        Box::new(cpu_pressure::CpuPressure),
+        Box::new(edac::Edac::default()),
+        Box::new(host_limits::OpenFiles),
+        Box::new(host_limits::Processes),
+        Box::new(neighbours::Neighbours::default()),
+        Box::new(pcie::Pcie::default()),
+        Box::new(pids::PidsLimits::default()),
+        Box::new(poisoned::Poisoned::default()),
+        Box::new(scsi::Scsi::default()),
+        Box::new(softnet::Softnet::default()),
+        Box::new(steal::Steal::new(2 * interval)),
+        Box::new(stuck::StuckDisks::new(2 * interval)),
+        Box::new(tcp_memory::TcpMemory),
+        Box::new(thermal::Throttled::default()),
+    ]
+}
+
+struct Look {
+    files: Vec<(&'static str, bool)>,
+    found: Vec<Signal>,
+}
+
+/// One reading of all. Files are held only for the counter that wants them.
+fn look(roots: &Roots, counters: &mut [Box<dyn Counter>]) -> Look {
+    let mut all = Look {
+        files: Vec::new(),
+        found: Vec::new(),
+    };
+    for counter in counters {
+        let files = Files::read(roots, counter.wants());
+        all.files.push((counter.name(), files.any()));
+        let at = clock::boot();
+        let found = counter.look(&files, at).into_iter();
+        all.found.extend(found.map(|what| Signal {
+            at,
+            historic: false,
+            what,
+        }));
+    }
+    all
+}
+
+/// False when nobody listens any more.
+fn hand_over(found: Vec<Signal>, queue: &Sender<Signal>, wake: &OwnedFd) -> bool {
+    if found.is_empty() {
+        return true;
+    }
+    let heard = found.into_iter().all(|signal| queue.send(signal).is_ok());
+    if let Err(error) = rustix::io::write(wake, &1u64.to_ne_bytes()) {
+        warn!(%error, "the reader thread could not be woken by the counters");
+    }
+    heard
+}
+
+fn is_spared(counter: &dyn Counter, told_else: &[Hook]) -> bool {
+    let hooks = counter.spared_by();
+    !hooks.is_empty() && hooks.iter().all(|hook| told_else.contains(hook))
+}
+
+fn in_reserve(counter: &dyn Counter) -> CounterStatus {
+    let hooks: Vec<_> = counter.spared_by().iter().map(|hook| hook.name()).collect();
+    let log = if counter.spared_by_the_log() {
+        " and kernel log"
+    } else {
+        ""
+    };
+    CounterStatus {
+        name: counter.name(),
+        using: Some(format!("in reserve for hook {}{log}", hooks.join(", "))),
+        missing: None,
+        absent: false,
+    }
+}
+
+fn status(
+    counter: &dyn Counter,
+    files: &[(&'static str, bool)],
+    interval: Duration,
+) -> CounterStatus {
+    let there = files.contains(&(counter.name(), true));
+    let first = counter.wants().first().copied().unwrap_or_default();
+    CounterStatus {
+        name: counter.name(),
+        using: there.then(|| format!("read every {} s", interval.as_secs())),
+        missing: (!there).then(|| format!("no {}", files::shown(first))),
+        absent: !there,
+    }
+}

@@ -1,0 +1,286 @@
+//! Bounded reads of the kernel's small files, named by patterns: `proc/`, `sys/` or `cgroup/`, then
+//! names of which each may have one `*`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::conntrack;
+
+/// `/proc/stat` and `/proc/net/softnet_stat` of 1,000 CPUs; what is beyond is not read.
+const LARGEST: usize = 256 << 10;
+/// Files of one pattern, and entries of one folder.
+const MOST: usize = 4096;
+
+/// Where the host's files are.
+#[derive(Debug, Clone)]
+pub(super) struct Roots {
+    proc: PathBuf,
+    sys: PathBuf,
+    cgroup: PathBuf,
+}
+
+impl Roots {
+    pub(super) fn find(proc: &Path, sys: &Path) -> Self {
+        // A container may see only its own part of the hierarchy at its own mount.
+        let of_host = proc.join("1/root/sys/fs/cgroup");
+        let cgroup = if of_host.is_dir() {
+            of_host
+        } else {
+            sys.join("fs/cgroup")
+        };
+        Self {
+            proc: proc.to_owned(),
+            sys: sys.to_owned(),
+            cgroup,
+        }
+    }
+
+    pub(super) fn conntrack_entity(&self) -> String {
+        let namespace = fs::read_link(self.proc.join("1/ns/net"));
+        conntrack::entity(&namespace.unwrap_or_default().to_string_lossy())
+    }
+
+    fn of(&self, name: &str) -> Option<&Path> {
+        match name {
+            "proc" => Some(&self.proc),
+            "sys" => Some(&self.sys),
+            "cgroup" => Some(&self.cgroup),
+            _ => None,
+        }
+    }
+}
+
+/// For people: what a pattern looks for.
+pub(super) fn shown(pattern: &str) -> String {
+    match pattern.split_once('/') {
+        Some(("cgroup", rest)) => format!("/sys/fs/cgroup/{rest}"),
+        _ => format!("/{pattern}"),
+    }
+}
+
+/// The files of one pattern, by the names that its stars stand for.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub files: BTreeMap<Vec<String>, String>,
+    /// Some could not be read, or there were too many: what is missing may still be there.
+    pub cut: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Files(BTreeMap<&'static str, Found>);
+
+static NONE: Found = Found {
+    files: BTreeMap::new(),
+    cut: false,
+};
+
+impl Files {
+    pub(super) fn read(roots: &Roots, patterns: &[&'static str]) -> Self {
+        let found = patterns
+            .iter()
+            .map(|&pattern| (pattern, find(roots, pattern)));
+        Self(found.collect())
+    }
+
+    pub(super) fn any(&self) -> bool {
+        self.0.values().any(|found| !found.files.is_empty())
+    }
+
+    pub(super) fn all(&self, pattern: &str) -> &Found {
+        self.0.get(pattern).unwrap_or(&NONE)
+    }
+
+    /// The file of a pattern without a star.
+    pub(super) fn one(&self, pattern: &str) -> Option<&str> {
+        self.all(pattern)
+            .files
+            .get([].as_slice())
+            .map(String::as_str)
+    }
+
+    /// As if they had been read.
+    #[cfg(test)]
+    pub(super) fn of(files: &[(&'static str, &[&str], &str)]) -> Self {
+        let mut all = Self::default();
+        for (pattern, names, text) in files {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            let found = all.0.entry(pattern).or_default();
+            found.files.insert(names, (*text).to_owned());
+        }
+        all
+    }
+
+    #[cfg(test)]
+    pub(super) fn cut(mut self) -> Self {
+        for found in self.0.values_mut() {
+            found.cut = true;
+        }
+        self
+    }
+}
+
+fn find(roots: &Roots, pattern: &str) -> Found {
+    let mut found = Found::default();
+    let mut parts = pattern.split('/');
+    let Some(root) = parts.next().and_then(|name| roots.of(name)) else {
+        return found;
+    };
+    let mut places = vec![(Vec::new(), root.to_owned())];
+    for part in parts {
+        if !part.contains('*') {
+            places.iter_mut().for_each(|(_, path)| path.push(part));
+            continue;
+        }
+        let mut below = Vec::new();
+        for (names, path) in &places {
+            found.cut |= !list(path, part, |name| {
+                let names = names.iter().cloned().chain([name.to_owned()]).collect();
+                below.push((names, path.join(name)));
+                below.len() < MOST
+            });
+        }
+        places = below;
+    }
+    for (names, path) in places {
+        match read(&path) {
+            Ok(text) => drop(found.files.insert(names, text)),
+            Err(error) => found.cut |= !is_gone(&error),
+        }
+    }
+    found
+}
+
+/// Whether all of the folder's fitting names were taken.
+fn list(folder: &Path, pattern: &str, mut take: impl FnMut(&str) -> bool) -> bool {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return is_gone(&error),
+    };
+    for (index, entry) in entries.enumerate() {
+        let Ok(entry) = entry else {
+            return false;
+        };
+        let name = entry.file_name();
+        let fitting = name.to_str().filter(|name| fits(pattern, name));
+        if index >= MOST || fitting.is_some_and(|name| !take(name)) {
+            return false;
+        }
+    }
+    true
+}
+
+fn fits(pattern: &str, name: &str) -> bool {
+    let (before, after) = pattern.split_once('*').unwrap_or((pattern, ""));
+    name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+    ) || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ESRCH))
+}
+
+/// Whole lines only, if it is larger than anything is.
+fn read(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST as u64).read_to_end(&mut bytes)?;
+    if bytes.len() == LARGEST {
+        let end = bytes.iter().rposition(|byte| *byte == b'\n');
+        bytes.truncate(end.unwrap_or(0));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roots(folder: &Path) -> Roots {
+        Roots::find(&folder.join("proc"), &folder.join("sys"))
+    }
+
+    fn write(folder: &Path, path: &str, content: &[u8]) {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    #[test]
+    fn a_pattern_finds_files_by_the_names_of_its_stars() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("sys/block/sda/stat", "a"),
+            ("sys/block/sdb/stat", "b"),
+            ("sys/block/sdb/size", "c"),
+            ("sys/edac/mc0/dimm1/count", "d"),
+            ("sys/edac/mc0/other1/count", "e"),
+            ("sys/edac/power", "no folder"),
+        ] {
+            write(folder.path(), path, text.as_bytes());
+        }
+        let patterns = ["sys/block/*/stat", "sys/edac/*/dimm*/count", "proc/none"];
+        let files = Files::read(&roots(folder.path()), &patterns);
+        let names: Vec<_> = files.all(patterns[0]).files.iter().collect();
+        assert_eq!(
+            names,
+            [
+                (&vec!["sda".to_owned()], &"a".to_owned()),
+                (&vec!["sdb".to_owned()], &"b".to_owned())
+            ]
+        );
+        let names: Vec<_> = files.all(patterns[1]).files.keys().collect();
+        assert_eq!(names, [&["mc0", "dimm1"]]);
+        assert_eq!(files.one("proc/none"), None);
+        assert!(!files.all(patterns[1]).cut && !files.all("proc/none").cut);
+    }
+
+    #[test]
+    fn what_is_too_large_ends_with_a_whole_line_and_what_is_no_text_is_shown_as_it_can_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = b"0123456789\n".repeat(LARGEST / 10);
+        write(folder.path(), "proc/long", &lines);
+        write(folder.path(), "proc/one", &vec![b'x'; LARGEST * 2]);
+        write(folder.path(), "proc/binary", b"\xff\x001\n");
+        let patterns = ["proc/long", "proc/one", "proc/binary"];
+        let files = Files::read(&roots(folder.path()), &patterns);
+        let long = files.one("proc/long").unwrap();
+        assert!(
+            long.len() < LARGEST && long.ends_with("\n0123456789"),
+            "{}",
+            long.len()
+        );
+        assert_eq!(files.one("proc/one"), Some(""));
+        assert_eq!(files.one("proc/binary"), Some("\u{fffd}\u{0}1\n"));
+    }
+
+    #[test]
+    fn too_many_are_cut_and_said_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..=MOST {
+            write(folder.path(), &format!("sys/x/{number}"), b"1");
+        }
+        let files = Files::read(&roots(folder.path()), &["sys/x/*"]);
+        let found = files.all("sys/x/*");
+        assert!(found.cut);
+        assert_eq!(found.files.len(), MOST);
+    }
+
+    #[test]
+    fn the_hosts_own_cgroup_mount_is_preferred() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "sys/fs/cgroup/a", b"container");
+        let files = Files::read(&roots(folder.path()), &["cgroup/a"]);
+        assert_eq!(files.one("cgroup/a"), Some("container"));
+        write(folder.path(), "proc/1/root/sys/fs/cgroup/a", b"host");
+        let files = Files::read(&roots(folder.path()), &["cgroup/a"]);
+        assert_eq!(files.one("cgroup/a"), Some("host"));
+    }
+}
