@@ -36,9 +36,9 @@ pub(super) const CPU_STARVED: Row = Row {
     severity: Severity::Info,
     clears: Clears::Quiet(Duration::from_secs(600)),
     eks: false,
-    threshold: "95 % of the last five minutes",
-    meaning: "At nearly any time some process could have run, but got no CPU. A container that is throttled at its own limit counts as well.",
+    threshold: "95 % of the last five minutes, with a load of 5 or more for each CPU",
+    meaning: "At nearly any time some process could have run, but got no CPU, and each CPU had many to choose from. A container that is throttled at its own limit counts as well.",
     cause: "More runnable threads than CPUs, for minutes on end; CPU limits.",
     advice: "None where the work is done in time. Else look for throttled containers (`nr_throttled` in `cpu.stat`), then for the busiest ones.",
-    source: "`some avg300` of /proc/pressure/cpu",
+    source: "`some avg300` of /proc/pressure/cpu, and /proc/loadavg",
 };

@@ -185,8 +185,14 @@ const COUNTERS: &[Counted] = &[
     (
         "proc/loadavg",
         "0.10 0.20 0.30 1/234 5678\n",
-        "0.10 0.20 0.30 1/32500 5678\n",
+        "9.00 9.00 9.00 1/32500 5678\n",
         Some(("PidsLimitReached", "32500 threads, of 32768")),
+    ),
+    (
+        "proc/stat",
+        "cpu  9 0 9 9 0 0 0 0 0 0\ncpu0 9 0 9 9 0 0 0 0 0 0\n",
+        "cpu  99 0 9 9 0 0 0 0 0 0\ncpu0 99 0 9 9 0 0 0 0 0 0\n",
+        None,
     ),
     ("proc/sys/kernel/pid_max", "32768\n", "32768\n", None),
     ("proc/sys/kernel/threads-max", "99999\n", "99999\n", None),
