@@ -53,7 +53,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         Ok(()) => Ok("/dev/kmsg".to_owned()),
         Err(why) => Err(why.clone()),
     };
-    let classes = classes::found(&host.hooks, kernel_log.is_ok());
+    let classes = classes::found(&host.hooks, kernel_log.is_ok(), &host.counters);
     rows.push(Row::new("source kernel log".to_owned(), kernel_log));
     rows.push(Row::new("source NVML".to_owned(), nvml));
     rows.push(Row::new("source journal".to_owned(), journal));
@@ -100,7 +100,7 @@ struct Row {
     what: String,
     using: Option<String>,
     /// What finds the same where the first is not to be had.
-    fallback: Option<&'static str>,
+    fallback: Option<String>,
     missing: Option<String>,
     /// The kernel does not have it: nothing is wrong with the host.
     absent: bool,
@@ -171,7 +171,7 @@ impl fmt::Display for Row {
             None => "NOT WATCHED",
         };
         write!(f, "{:<27} {using}", self.what)?;
-        if let Some(fallback) = self.fallback {
+        if let Some(fallback) = &self.fallback {
             write!(f, "; fallback: {fallback}")?;
         }
         match &self.missing {

@@ -2,11 +2,21 @@
 //! what is left without them.
 
 use crate::source::bpf::{Hook, HookStatus};
+use crate::source::counters::CounterStatus;
 
 struct Class {
     name: &'static str,
     hooks: &'static [Hook],
     fallback: Fallback,
+    /// What of the kernel's own counters tells of it, too.
+    counters: &'static [&'static str],
+}
+
+impl Class {
+    const fn counted(mut self, counters: &'static [&'static str]) -> Self {
+        self.counters = counters;
+        self
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,10 +32,11 @@ const fn class(name: &'static str, hooks: &'static [Hook], fallback: Fallback) -
         name,
         hooks,
         fallback,
+        counters: &[],
     }
 }
 
-const CLASSES: [Class; 38] = [
+const CLASSES: [Class; 41] = [
     class("OOM kill", &[Hook::Oom], Fallback::KernelLog),
     class("process crash", &[Hook::Crash], Fallback::KernelLog),
     class("block I/O error", &[Hook::BlockIo], Fallback::KernelLog),
@@ -41,8 +52,8 @@ const CLASSES: [Class; 38] = [
     class("WARN, oops, BUG", &[], Fallback::KernelLog),
     class("panic", &[], Fallback::Pstore),
     class("machine check", &[Hook::MachineCheck], Fallback::KernelLog),
-    class("memory module (EDAC)", &[Hook::Edac], Fallback::KernelLog),
-    class("PCIe error (AER)", &[Hook::PcieError], Fallback::KernelLog),
+    class("memory module (EDAC)", &[Hook::Edac], Fallback::KernelLog).counted(&["edac"]),
+    class("PCIe error (AER)", &[Hook::PcieError], Fallback::KernelLog).counted(&["pcie-errors"]),
     class("PCIe link, hotplug", &[], Fallback::KernelLog),
     class(
         "firmware-first error",
@@ -50,7 +61,8 @@ const CLASSES: [Class; 38] = [
         Fallback::KernelLog,
     ),
     class("CXL error", &[Hook::Cxl], Fallback::None),
-    class("poisoned page", &[Hook::PoisonedPage], Fallback::KernelLog),
+    class("poisoned page", &[Hook::PoisonedPage], Fallback::KernelLog)
+        .counted(&["poisoned-memory"]),
     class("ext4 error", &[Hook::Ext4Error], Fallback::KernelLog),
     class(
         "file system shutdown",
@@ -66,24 +78,28 @@ const CLASSES: [Class; 38] = [
         "SCSI error, timeout",
         &[Hook::ScsiError, Hook::ScsiTimeout],
         Fallback::KernelLog,
-    ),
+    )
+    .counted(&["scsi-errors"]),
     class("ATA error", &[Hook::Ata], Fallback::KernelLog),
-    class("packet drops", &[Hook::NetDrop], Fallback::None),
+    class("packet drops", &[Hook::NetDrop], Fallback::None).counted(&["cpu-backlog"]),
     class(
         "transmit timeout",
         &[Hook::TransmitTimeout],
         Fallback::KernelLog,
     ),
     class("devlink health", &[Hook::DevlinkHealth], Fallback::None),
-    class("conntrack full", &[], Fallback::KernelLog),
-    class("neighbour table full", &[], Fallback::KernelLog),
-    class("SYN flood, TCP memory", &[], Fallback::KernelLog),
+    class("conntrack full", &[], Fallback::KernelLog).counted(&["conntrack"]),
+    class("neighbour table full", &[], Fallback::KernelLog).counted(&["neighbours"]),
+    class("SYN flood, TCP memory", &[], Fallback::KernelLog).counted(&["tcp-memory"]),
     class("netdevice leak", &[], Fallback::KernelLog),
-    class("fork refused", &[], Fallback::KernelLog),
-    class("file-max reached", &[], Fallback::KernelLog),
-    class("temperature", &[Hook::Thermal], Fallback::KernelLog),
+    class("fork refused", &[], Fallback::KernelLog).counted(&["pids-limit", "processes"]),
+    class("file-max reached", &[], Fallback::KernelLog).counted(&["open-files"]),
+    class("temperature", &[Hook::Thermal], Fallback::KernelLog).counted(&["thermal-throttle"]),
     class("page allocation", &[], Fallback::KernelLog),
     class("clocksource unstable", &[], Fallback::KernelLog),
+    class("stuck disk", &[], Fallback::None).counted(&["stuck-disks"]),
+    class("memory stall", &[], Fallback::None).counted(&["memory-stall"]),
+    class("CPU starvation, steal", &[], Fallback::None).counted(&["cpu-pressure", "cpu-steal"]),
 ];
 
 /// How one class is found.
@@ -93,21 +109,25 @@ pub(super) struct Found {
     /// `tp_btf mark_victim`, or what is left without the hooks.
     pub using: Option<String>,
     /// What would be left without the hooks.
-    pub fallback: Option<&'static str>,
+    pub fallback: Option<String>,
     /// Why not by the hooks.
     pub missing: Option<String>,
     /// Neither hook nor fallback, and the kernel has no more to offer.
     pub absent: bool,
 }
 
-pub(super) fn found(hooks: &[HookStatus], kernel_log: bool) -> Vec<Found> {
+pub(super) fn found(
+    hooks: &[HookStatus],
+    kernel_log: bool,
+    counters: &[CounterStatus],
+) -> Vec<Found> {
     CLASSES
         .iter()
-        .map(|class| one(class, hooks, kernel_log))
+        .map(|class| one(class, hooks, kernel_log, counters))
         .collect()
 }
 
-fn one(class: &Class, hooks: &[HookStatus], kernel_log: bool) -> Found {
+fn one(class: &Class, hooks: &[HookStatus], kernel_log: bool, counters: &[CounterStatus]) -> Found {
     let ours: Vec<_> = hooks
         .iter()
         .filter(|status| class.hooks.contains(&status.hook))
@@ -123,17 +143,34 @@ fn one(class: &Class, hooks: &[HookStatus], kernel_log: bool) -> Found {
         .collect();
     // Where no program can be loaded at all, all say the same.
     missing.dedup();
-    let fallback = match class.fallback {
-        Fallback::KernelLog if kernel_log => Some("kernel log"),
-        Fallback::Pstore => Some("pstore, after the next boot"),
+    let said = match class.fallback {
+        Fallback::KernelLog if kernel_log => Some("kernel log".to_owned()),
+        Fallback::Pstore => Some("pstore, after the next boot".to_owned()),
         Fallback::KernelLog | Fallback::None => None,
     };
+    let ours_counted = counters
+        .iter()
+        .filter(|status| class.counters.contains(&status.name));
+    let counted = ours_counted
+        .clone()
+        .filter(|status| status.using.is_some())
+        .map(|status| format!("counter {}", status.name));
+    let others: Vec<_> = said.into_iter().chain(counted).collect();
+    let fallback = (!others.is_empty()).then(|| others.join(", "));
     let (using, fallback) = if attached.is_empty() {
-        (fallback.map(str::to_owned), None)
+        (fallback, None)
     } else {
         (Some(attached.join(", ")), fallback)
     };
-    let absent = using.is_none() && !ours.is_empty() && ours.iter().all(|status| status.absent);
+    missing.extend(ours_counted.filter_map(|status| status.missing.as_deref()));
+    let has_none = ours.is_empty() && class.counters.is_empty();
+    let absent = using.is_none()
+        && !has_none
+        && ours.iter().all(|status| status.absent)
+        && counters
+            .iter()
+            .filter(|status| class.counters.contains(&status.name))
+            .all(|status| status.absent);
     let missing = match missing.is_empty() {
         true if using.is_none() => Some("the kernel log cannot be read".to_owned()),
         true => None,
@@ -161,6 +198,15 @@ mod tests {
         }
     }
 
+    fn counter(name: &'static str, using: bool) -> CounterStatus {
+        CounterStatus {
+            name,
+            using: using.then(|| "read".to_owned()),
+            missing: (!using).then(|| format!("no {name}")),
+            absent: !using,
+        }
+    }
+
     fn of<'a>(found: &'a [Found], class: &str) -> &'a Found {
         found.iter().find(|found| found.class == class).unwrap()
     }
@@ -185,14 +231,16 @@ mod tests {
             status(Hook::Ext4Shutdown, true, false),
             status(Hook::XfsShutdown, false, true),
         ];
-        let with_log = found(&hooks, true);
+        let counters = [counter("cpu-backlog", false), counter("conntrack", true)];
+        let with_log = found(&hooks, true, &counters);
         let oom = of(&with_log, "OOM kill");
         assert_eq!(oom.using.as_deref(), Some("tracepoint oom"));
-        assert_eq!((oom.fallback, &oom.missing), (Some("kernel log"), &None));
+        assert_eq!(oom.fallback.as_deref(), Some("kernel log"));
+        assert_eq!(oom.missing, None);
         let hung = of(&with_log, "hung task");
         assert_eq!(hung.using.as_deref(), Some("kernel log"));
         assert_eq!(
-            (hung.fallback, hung.missing.as_deref()),
+            (hung.fallback.as_deref(), hung.missing.as_deref()),
             (None, Some("no blocked-task; no hung-task"))
         );
         let drops = of(&with_log, "packet drops");
@@ -201,11 +249,13 @@ mod tests {
         let shutdown = of(&with_log, "file system shutdown");
         assert_eq!(shutdown.using.as_deref(), Some("tracepoint ext4-shutdown"));
         assert_eq!(shutdown.missing.as_deref(), Some("no xfs-shutdown"));
+        let full = of(&with_log, "conntrack full");
+        assert_eq!(full.using.as_deref(), Some("kernel log, counter conntrack"));
     }
 
     #[test]
     fn without_the_log_what_only_it_tells_is_not_watched() {
-        let without = found(&[status(Hook::Oom, true, false)], false);
+        let without = found(&[status(Hook::Oom, true, false)], false, &[]);
         assert_eq!(of(&without, "OOM kill").fallback, None);
         let lockup = of(&without, "soft lockup");
         assert_eq!(lockup.using, None);
