@@ -50,7 +50,7 @@ pub use self::crash::{Crash, FORGED_NAMES, abort, crash, handled_crash};
 pub use self::ext4::Ext4;
 pub use self::fuse::FuseSleeper;
 pub use self::hung_task::HungTask;
-pub use self::kernel_log::overrun_kernel_log;
+pub use self::kernel_log::{fill_kernel_log, overrun_kernel_log};
 pub use self::loop_disk::LoopDisk;
 pub use self::pod_cgroup::{Killed, PodCgroup};
 pub use self::silent_disk::SilentDisk;

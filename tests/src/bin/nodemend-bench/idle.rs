@@ -50,7 +50,7 @@ pub(crate) async fn watch(stage: &Stage, watched: Duration) -> anyhow::Result<Id
 }
 
 /// Nanoseconds on a CPU, from schedstat: ticks are too coarse for so little.
-fn cpu(detector: &Daemon) -> anyhow::Result<Duration> {
+pub(crate) fn cpu(detector: &Daemon) -> anyhow::Result<Duration> {
     let mut total = 0;
     for thread in threads(detector)? {
         let text =

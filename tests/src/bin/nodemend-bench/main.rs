@@ -4,6 +4,7 @@
 mod drops;
 mod export;
 mod idle;
+mod kernel;
 mod latency;
 mod report;
 mod stage;
@@ -51,6 +52,8 @@ struct Args {
 enum Benchmark {
     /// What a fleet of exporters asks of the API server
     Export(export::Args),
+    /// What the programs in the kernel cost, and how soon a fault is a finding
+    Kernel(kernel::Args),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -64,6 +67,16 @@ fn main() -> ExitCode {
     let result = match &args.command {
         Some(Benchmark::Export(args)) => run(async || {
             let report = export::measure(args).await?;
+            Ok(match args.output {
+                Format::Table => report.table(),
+                Format::Json => format!("{}\n", report.json()),
+            })
+        }),
+        Some(Benchmark::Kernel(args)) => run(async || {
+            if let Some(reason) = faults::unavailable() {
+                return Err(anyhow!(reason));
+            }
+            let report = kernel::measure(args).await?;
             Ok(match args.output {
                 Format::Table => report.table(),
                 Format::Json => format!("{}\n", report.json()),

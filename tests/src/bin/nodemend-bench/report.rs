@@ -131,12 +131,12 @@ impl Idle {
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
 /// The smallest value that at least `share` percent of the values do not exceed (nearest rank).
-fn percentile(values: &[Duration], share: usize) -> Duration {
+pub(crate) fn percentile(values: &[Duration], share: usize) -> Duration {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     let rank = (sorted.len() * share).div_ceil(100).max(1);
