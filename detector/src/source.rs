@@ -17,6 +17,7 @@ pub(crate) mod blocked;
 pub(crate) mod bpf;
 pub(crate) mod counters;
 pub(crate) mod file;
+mod hardware;
 pub(crate) mod journal;
 pub(crate) mod kmsg;
 pub(crate) mod nvml;

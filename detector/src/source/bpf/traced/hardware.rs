@@ -6,6 +6,7 @@ use super::Event;
 use crate::reason::Reason;
 use crate::signal::LogFault;
 use crate::source::bpf::hook::Hook;
+use crate::source::hardware::{machine_check, memory_module};
 
 /// arch/x86/kernel/cpu/mce/core.c. Corrected ones come when a bank is polled: every 5 minutes, or after
 /// an interrupt.
@@ -19,22 +20,10 @@ pub(super) const MACHINE_CHECK: Event = Event {
     limited_by: Some("cpu"),
     needs: &["status", "cpu", "bank"],
     read: |values, _| {
-        /// `MCi_STATUS.UC` (Intel SDM 17.3.2.2; AMD APM 9.3.2.2).
-        const UNCORRECTED: u64 = 1 << 61;
-        let (cpu, bank) = (values.number("cpu")?, values.number("bank")?);
-        let status = values.number("status")?;
-        let (reason, kind) = if status & UNCORRECTED == 0 {
-            (Reason::MachineCheckCorrected, "a corrected")
-        } else {
-            (Reason::MachineCheck, "an uncorrected")
-        };
-        let message = format!(
-            "CPU {cpu} reported {kind} machine check in bank {bank}, status {status:#018x}"
-        );
-        Ok(Some(LogFault::new(
-            reason,
-            format!("cpu {cpu} bank {bank}"),
-            message,
+        Ok(Some(machine_check(
+            values.word("cpu")?,
+            values.word("bank")?,
+            values.number("status")?,
         )))
     },
 };
@@ -58,12 +47,13 @@ pub(super) const MEMORY_CONTROLLER: Event = Event {
             1 | 3 => (Reason::EdacUncorrectedError, "uncorrected"),
             _information => return Ok(None),
         };
-        let (label, controller) = (values.text("label")?, values.number("mc_index")?);
-        let count = values.number("error_count")?;
-        let message =
-            format!("{count} {kind} memory errors on {label} of memory controller {controller}");
-        let entity = format!("MC{controller} {label}");
-        Ok(Some(LogFault::new(reason, entity, message)))
+        Ok(Some(memory_module(
+            reason,
+            kind,
+            values.word("error_count")?,
+            values.word("mc_index")?,
+            &values.text("label")?,
+        )))
     },
 };
 

@@ -1,7 +1,7 @@
 //! PURE. Clocks that the kernel no longer trusts.
 
 use super::super::record::Record;
-use super::words::{are_words, fault, is_word};
+use super::words::{are_words, is_word};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::LogFault;
@@ -51,7 +51,7 @@ fn tsc(record: &Record<'_>) -> Option<LogFault> {
 }
 
 fn unstable(name: &str, why: &str) -> LogFault {
-    fault(
+    LogFault::new(
         Reason::ClocksourceUnstable,
         name.to_owned(),
         format!("the kernel no longer trusts the clock {name}: {why}"),

@@ -2,7 +2,7 @@
 //! no other family may read such a line as its own.
 
 use super::super::record::Record;
-use super::words::{comm, fault, hex, shown};
+use super::words::{comm, hex, shown};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::{LogFault, Task};
@@ -102,7 +102,7 @@ fn crash(process: &str, how: &str) -> Option<LogFault> {
             comm: name.clone(),
             workload: None,
         }),
-        ..fault(Reason::AppCrash, name, message)
+        ..LogFault::new(Reason::AppCrash, name, message)
     })
 }
 

@@ -1,10 +1,11 @@
 //! PURE. Memory modules, caches and buses that err.
 
 use super::super::record::Record;
-use super::words::{fault, only, shown};
+use super::words::{only, shown};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::LogFault;
+use crate::source::hardware::memory_module;
 
 pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
     let rest = record.text.strip_prefix("EDAC ")?;
@@ -38,10 +39,8 @@ fn module(record: &Record<'_>, rest: &str) -> Option<LogFault> {
     if !whole || label.is_empty() {
         return None;
     }
-    let dimm = shown(label, 100);
-    let message =
-        format!("{count} {kind} memory errors on {dimm} of memory controller {controller}");
-    Some(fault(reason, format!("MC{controller} {dimm}"), message))
+    let label = shown(label, 100);
+    Some(memory_module(reason, kind, count, controller, &label))
 }
 
 /// `EDAC DEVICE0: CE: cpu-l2 instance: l20 block: L2 count: 1 'L2 correctable error'`, KERN_WARNING;
@@ -74,7 +73,11 @@ fn device(record: &Record<'_>, rest: &str) -> Option<LogFault> {
         "{kind} error of {place} (EDAC device {device}): {}",
         shown(text, 100)
     );
-    Some(fault(reason, format!("device {device} {place}"), message))
+    Some(LogFault::new(
+        reason,
+        format!("device {device} {place}"),
+        message,
+    ))
 }
 
 /// A driver's name for a part: `cpu-l2`, `N/A`, `xgene-pmd 0`.

@@ -5,17 +5,11 @@ use crate::reason::Reason;
 use crate::signal::{LogFault, What};
 
 pub(super) fn on_device(reason: Reason, device: String, message: &str) -> What {
-    What::Logged(LogFault {
-        device: Some(device.clone()),
-        ..fault(reason, device, message)
-    })
+    What::Logged(LogFault::on_device(reason, device, shown(message)))
 }
 
 pub(super) fn on_interface(reason: Reason, interface: String, message: &str) -> What {
-    What::Logged(LogFault {
-        interface: Some(interface.clone()),
-        ..fault(reason, interface, message)
-    })
+    What::Logged(LogFault::on_interface(reason, interface, shown(message)))
 }
 
 pub(super) fn on(reason: Reason, entity: String, message: &str) -> What {
@@ -23,7 +17,7 @@ pub(super) fn on(reason: Reason, entity: String, message: &str) -> What {
 }
 
 pub(super) fn fault(reason: Reason, entity: String, message: &str) -> LogFault {
-    words::fault(reason, entity, shown(message))
+    LogFault::new(reason, entity, shown(message))
 }
 
 pub(super) fn shown(text: &str) -> String {

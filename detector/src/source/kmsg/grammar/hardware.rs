@@ -1,13 +1,11 @@
 //! PURE. What processors and firmware say about failing hardware: machine checks, NMIs, GHES and BERT.
 
 use super::super::record::Record;
-use super::words::{fault, hex};
+use super::words::hex;
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::LogFault;
-
-/// `MCi_STATUS` (Intel SDM 17.3.2.2; AMD APM 9.3.2.2).
-const UNCORRECTED: u64 = 1 << 61;
+use crate::source::hardware;
 
 pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
     machine_check(record)
@@ -26,7 +24,11 @@ fn machine_check(record: &Record<'_>) -> Option<LogFault> {
     let (state, rest) = rest.strip_prefix(": ")?.split_once(" Bank ")?;
     let (bank, status) = rest.split_once(": ")?;
     hex(state)?;
-    of_bank(number(cpu)?, number(bank)?, hex(status)?)
+    Some(hardware::machine_check(
+        number(cpu)?,
+        number(bank)?,
+        hex(status)?,
+    ))
 }
 
 /// `[Hardware Error]: CPU:2 (17:31:0) MC18_STATUS[Over|CE|...]: 0xdc2040000000011b`, KERN_EMERG
@@ -44,25 +46,18 @@ fn amd_machine_check(record: &Record<'_>) -> Option<LogFault> {
     if !flags.bytes().all(fits) {
         return None;
     }
-    of_bank(number(cpu)?, number(bank)?, hex(status)?)
-}
-
-fn of_bank(cpu: u32, bank: u32, status: u64) -> Option<LogFault> {
-    let (reason, kind) = if status & UNCORRECTED == 0 {
-        (Reason::MachineCheckCorrected, "a corrected")
-    } else {
-        (Reason::MachineCheck, "an uncorrected")
-    };
-    let message =
-        format!("CPU {cpu} reported {kind} machine check in bank {bank}, status {status:#018x}");
-    Some(fault(reason, format!("cpu {cpu} bank {bank}"), message))
+    Some(hardware::machine_check(
+        number(cpu)?,
+        number(bank)?,
+        hex(status)?,
+    ))
 }
 
 /// KERN_INFO, without saying which (arch/x86/kernel/cpu/mce/core.c, `mce_notify_irq`).
 fn events_logged(record: &Record<'_>) -> Option<LogFault> {
     let line = at_level(record, 6)?;
     (line == "mce: [Hardware Error]: Machine check events logged").then(|| {
-        fault(
+        LogFault::new(
             Reason::MachineCheckCorrected,
             "host".to_owned(),
             "machine check events were logged: see rasdaemon, mcelog or EDAC".to_owned(),
@@ -95,7 +90,7 @@ fn firmware(record: &Record<'_>) -> Option<LogFault> {
         _ => return None,
     };
     let message = format!("the firmware reported a hardware error{when}: {severity}");
-    Some(fault(reason, "firmware".to_owned(), message))
+    Some(LogFault::new(reason, "firmware".to_owned(), message))
 }
 
 /// KERN_EMERG (arch/x86/kernel/nmi.c). Of the reason only its bits are known.
@@ -129,7 +124,11 @@ fn nmi(record: &Record<'_>) -> Option<LogFault> {
     let (reason, cpu) = (hex(reason)?, number(cpu)?);
     let message =
         format!("CPU {cpu} received a non-maskable interrupt for {what}, reason {reason:#04x}");
-    Some(fault(Reason::NmiReceived, (*kind).to_owned(), message))
+    Some(LogFault::new(
+        Reason::NmiReceived,
+        (*kind).to_owned(),
+        message,
+    ))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! Their lines name no process.
 
 use super::super::record::Record;
-use super::words::{fault, is_word, only, shown};
+use super::words::{is_word, only, shown};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::LogFault;
@@ -30,7 +30,7 @@ fn hard_lockup(record: &Record<'_>) -> Option<LogFault> {
         None => rest,
     };
     let cpu = number(rest.strip_prefix("Watchdog detected hard LOCKUP on cpu ")?)?;
-    Some(fault(
+    Some(LogFault::new(
         Reason::HardLockup,
         format!("cpu {cpu}"),
         format!("CPU {cpu} has not taken an interrupt for longer than the watchdog's limit"),
@@ -64,7 +64,7 @@ fn rcu_stall(record: &Record<'_>) -> Option<LogFault> {
             })?
         }
     };
-    Some(fault(
+    Some(LogFault::new(
         Reason::RcuStall,
         flavor.to_owned(),
         format!("a grace period of {flavor} does not end: {whose}"),
@@ -80,7 +80,7 @@ fn workqueue_lockup(record: &Record<'_>) -> Option<LogFault> {
     let cpus = pool.split(' ').next()?.strip_prefix("cpus=")?;
     let fits = |b: u8| b.is_ascii_alphanumeric() || b" =,-".contains(&b);
     (pool.len() <= 200 && only(pool, fits)).then(|| {
-        fault(
+        LogFault::new(
             Reason::WorkqueueLockup,
             format!("cpus {}", shown(cpus, 60)),
             format!("a worker pool has made no progress for {seconds} s: {pool}"),

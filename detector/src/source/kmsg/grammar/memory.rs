@@ -1,7 +1,7 @@
 //! PURE. Pages that were given up, and allocations that failed.
 
 use super::super::record::Record;
-use super::words::{comm, fault, hex, is_word, only, process, shown};
+use super::words::{comm, hex, is_word, only, process, shown};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::{LogFault, Task};
@@ -49,7 +49,7 @@ fn poisoned(record: &Record<'_>) -> Option<LogFault> {
     let message = format!("the hardware cannot keep the memory page {page:#x}: {what}");
     Some(LogFault {
         task,
-        ..fault(
+        ..LogFault::new(
             Reason::MemoryPagePoisoned,
             format!("page {page:#x}"),
             message,
@@ -70,7 +70,7 @@ fn killed_by_access(record: &Record<'_>) -> Option<LogFault> {
     );
     Some(LogFault {
         task: Some(task.clone()),
-        ..fault(
+        ..LogFault::new(
             Reason::MemoryPagePoisoned,
             format!("process {comm}"),
             message,
@@ -108,7 +108,7 @@ fn allocation(record: &Record<'_>) -> Option<LogFault> {
         1_u128 << order,
         shown(flags, 100)
     );
-    Some(fault(
+    Some(LogFault::new(
         Reason::PageAllocationFailure,
         format!("process {name}"),
         message,
@@ -139,7 +139,7 @@ fn of_xfs(record: &Record<'_>) -> Option<LogFault> {
             comm: name.clone(),
             workload: None,
         }),
-        ..fault(
+        ..LogFault::new(
             Reason::PageAllocationFailure,
             format!("process {name}"),
             message,

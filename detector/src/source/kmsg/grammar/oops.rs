@@ -1,7 +1,7 @@
 //! PURE. The kernel found a mistake of its own: BUG, oops, KASAN, panic.
 
 use super::super::record::Record;
-use super::words::{are_words, comm, fault, function, hex, is_place, is_word, process, shown};
+use super::words::{are_words, comm, function, hex, is_place, is_word, process, shown};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::{LogFault, Task};
@@ -215,13 +215,13 @@ fn panic(record: &Record<'_>) -> Option<LogFault> {
     let text = at_level(record, 0)?.strip_prefix("Kernel panic - not syncing: ")?;
     (!text.is_empty()).then(|| {
         let message = format!("the kernel panicked: {}", shown(text, 200));
-        fault(Reason::KernelPanic, KERNEL.to_owned(), message)
+        LogFault::new(Reason::KernelPanic, KERNEL.to_owned(), message)
     })
 }
 
 fn bug(entity: &str, line: &str) -> LogFault {
     let message = format!("the kernel found itself broken: {}", shown(line, 200));
-    fault(Reason::KernelBug, entity.to_owned(), message)
+    LogFault::new(Reason::KernelBug, entity.to_owned(), message)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::super::record::Record;
 use super::at_level;
-use super::words::{are_words, fault, is_word, only};
+use super::words::{are_words, is_word, only};
 use crate::reason::Reason;
 use crate::signal::LogFault;
 
@@ -33,7 +33,7 @@ pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
     let message = format!("PCIe error of {device} ({driver}): {severity}, {layer}");
     Some(LogFault {
         device: Some(device.clone()),
-        ..fault(reason, device, message)
+        ..LogFault::new(reason, device, message)
     })
 }
 

@@ -1,7 +1,7 @@
 //! PURE. What is too hot.
 
 use super::super::record::Record;
-use super::words::{are_words, fault};
+use super::words::are_words;
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::LogFault;
@@ -33,7 +33,7 @@ fn throttled(record: &Record<'_>) -> Option<LogFault> {
         _ => return None,
     };
     let message = format!("{whose} too hot and runs at a lower clock ({events} times since boot)");
-    Some(fault(Reason::CpuThrottled, entity, message))
+    Some(LogFault::new(Reason::CpuThrottled, entity, message))
 }
 
 /// `thermal thermal_zone0: acpitz: critical temperature reached`, then `, shutting down` or nothing;
@@ -56,7 +56,7 @@ fn critical_temperature(record: &Record<'_>) -> Option<LogFault> {
     }
     let message = format!("thermal zone {zone} {name} has reached its critical temperature");
     let message = message.replace("  ", " ");
-    Some(fault(
+    Some(LogFault::new(
         Reason::CriticalTemperature,
         format!("thermal zone {zone}"),
         message,

@@ -1,7 +1,7 @@
 //! PURE. The kernel met a state that its authors had ruled out, and went on.
 
 use super::super::record::Record;
-use super::words::{fault, function, is_place, process};
+use super::words::{function, is_place, process};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::{LogFault, Task};
@@ -49,7 +49,7 @@ pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
             comm: name,
             workload: None,
         }),
-        ..fault(Reason::KernelWarning, entity.to_owned(), message)
+        ..LogFault::new(Reason::KernelWarning, entity.to_owned(), message)
     })
 }
 

@@ -1,13 +1,6 @@
 //! PURE. What the rules of more than one family are made of.
 
-use crate::reason::Reason;
-use crate::signal::LogFault;
 use crate::text;
-
-/// A fault of the kernel's text alone.
-pub(super) fn fault(reason: Reason, entity: String, message: String) -> LogFault {
-    LogFault::new(reason, entity, message)
-}
 
 /// What a stranger may have chosen: printable, bounded, and without the separator of a condition's
 /// parts, which the next agent reads.
