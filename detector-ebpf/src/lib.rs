@@ -27,6 +27,8 @@ pub const EVENT_BYTES: usize = 768;
 pub const RCU_TEXT: usize = 32;
 /// Records of one kind about one entity that are made in one second; the others are counted in the next.
 pub const MOST_PER_SECOND: u64 = 16;
+/// The same for crashes in one container: each may be of another program.
+pub const MOST_CRASHES_PER_SECOND: u64 = 128;
 
 macro_rules! kinds {
     ($($kind:ident = $number:literal,)+) => {

@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use detector_ebpf::{Kind, MOST_PER_SECOND};
+use detector_ebpf::{Kind, MOST_CRASHES_PER_SECOND, MOST_PER_SECOND};
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -55,7 +55,11 @@ pub(crate) fn admit(kind: Kind, entity: u64) -> Option<u64> {
         second.start_ns = now;
         second.records = 0;
     }
-    if second.records >= MOST_PER_SECOND {
+    let most = match kind {
+        Kind::Crash => MOST_CRASHES_PER_SECOND,
+        _ => MOST_PER_SECOND,
+    };
+    if second.records >= most {
         second.held_back += 1;
         return None;
     }

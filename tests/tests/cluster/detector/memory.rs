@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::faults::Ext4;
+use nodemend_tests::wait;
 use serde_json::json;
 
 use super::agent::Agent;
@@ -75,11 +77,13 @@ pub(super) async fn unexpected_boot(cluster: Arc<Cluster>) -> anyhow::Result<()>
         .await?;
     // This boot ends in order, so the next one will be expected.
     agent.stop()?;
-    let boots = fs::read_to_string(folder.path().join("boots.json")).context("read boots")?;
-    let boots: serde_json::Value = serde_json::from_str(&boots).context("parse boots")?;
-    ensure!(
-        boots["boots"][1]["stopped"] == true && boots["boots"][1]["unexpected"] == true,
-        "{boots}"
-    );
-    Ok(())
+    // The agent does not wait long for the process that notes it.
+    let noted = async || {
+        let boots = fs::read_to_string(folder.path().join("boots.json")).context("read boots")?;
+        let boots: serde_json::Value = serde_json::from_str(&boots).context("parse boots")?;
+        let told = boots["boots"][1]["stopped"] == true;
+        ensure!(boots["boots"][1]["unexpected"] == true, "{boots}");
+        Ok::<_, anyhow::Error>(told.then_some(()))
+    };
+    wait::until(Duration::from_secs(10), "the stop is noted", noted).await
 }
