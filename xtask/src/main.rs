@@ -84,6 +84,8 @@ enum Task {
 enum Benchmark {
     /// What a fleet of exporters asks of the API server: in peace, after an outage, in a rolling restart
     Export,
+    /// What the programs in the kernel cost, how soon a fault is a finding, and what a burst of log lines does
+    Kernel,
 }
 
 fn main() -> ExitCode {
@@ -122,8 +124,12 @@ fn run(task: Task) -> anyhow::Result<bool> {
         }
         Task::Test { suite, filter } => return test::run(&repo, suite, filter.as_deref()),
         Task::Bench { what, mut args } => {
-            if let Some(Benchmark::Export) = what {
-                args.insert(0, "export".to_owned());
+            if let Some(what) = what {
+                let name = match what {
+                    Benchmark::Export => "export",
+                    Benchmark::Kernel => "kernel",
+                };
+                args.insert(0, name.to_owned());
             }
             run::harness(&repo, "nodemend-bench", &args)?;
         }
