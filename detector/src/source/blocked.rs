@@ -8,13 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::Errno;
 use tracing::{debug, warn};
 
 use self::continuity::{Continuity, Id};
 use self::symbols::Symbols;
 use super::Source;
+use super::bell::{event, ring, silence};
 use super::bpf::tasks::{Sleeper, Tasks};
 use crate::clock;
 use crate::core::UNNAMED;
@@ -34,10 +33,7 @@ impl BlockedSource {
     pub(crate) fn start(tasks: Tasks, interval: Duration) -> anyhow::Result<Self> {
         let (queue, signals) = mpsc::channel();
         let (alive, ended) = mpsc::channel();
-        let wake = Arc::new(
-            eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
-                .context("make an eventfd")?,
-        );
+        let wake = Arc::new(event()?);
         let mut watch = Watch {
             tasks,
             continuity: Continuity::new(interval),
@@ -56,9 +52,7 @@ impl BlockedSource {
                         for signal in blocked {
                             drop(queue.send(signal));
                         }
-                        if let Err(error) = rustix::io::write(&waker, &1u64.to_ne_bytes()) {
-                            warn!(%error, "the reader thread could not be woken");
-                        }
+                        ring(&waker);
                     }
                     match ended.recv_timeout(interval) {
                         Err(RecvTimeoutError::Timeout) => {}
@@ -85,14 +79,8 @@ impl Source for BlockedSource {
     }
 
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
-        let mut counter = [0; 8];
-        match rustix::io::read(&self.wake, &mut counter) {
-            Ok(_) | Err(Errno::AGAIN) => {}
-            Err(error) => return Err(error).context("read the eventfd of blocked tasks"),
-        }
-        for signal in self.signals.try_iter() {
-            emit(signal);
-        }
+        silence(&self.wake)?;
+        self.signals.try_iter().for_each(emit);
         Ok(())
     }
 }

@@ -10,11 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::Errno;
-use tracing::warn;
 
+use self::files::{Files, Roots};
 use super::Source;
+use super::bell::{event, ring, silence};
 use super::bpf::Hook;
 use crate::args::SourceArgs;
 use crate::clock;
@@ -38,8 +37,6 @@ mod tcp_memory;
 mod text;
 mod thermal;
 mod told;
-
-use self::files::{Files, Roots};
 
 /// One idea of what is counted where.
 trait Counter: Send {
@@ -101,10 +98,7 @@ impl CountersSource {
             .collect();
         statuses.extend(spared.iter().map(|counter| in_reserve(counter.as_ref())));
         let (queue, signals) = mpsc::channel();
-        let wake = Arc::new(
-            eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
-                .context("make an eventfd")?,
-        );
+        let wake = Arc::new(event()?);
         let waker = Arc::clone(&wake);
         thread::Builder::new()
             .name("counters".to_owned())
@@ -130,14 +124,8 @@ impl Source for CountersSource {
     }
 
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
-        let mut counter = [0; 8];
-        match rustix::io::read(&self.wake, &mut counter) {
-            Ok(_) | Err(Errno::AGAIN) => {}
-            Err(error) => return Err(error).context("read the eventfd of the counters"),
-        }
-        for signal in self.signals.try_iter() {
-            emit(signal);
-        }
+        silence(&self.wake)?;
+        self.signals.try_iter().for_each(emit);
         Ok(())
     }
 }
@@ -208,9 +196,7 @@ fn hand_over(found: Vec<Signal>, queue: &Sender<Signal>, wake: &OwnedFd) -> bool
         return true;
     }
     let heard = found.into_iter().all(|signal| queue.send(signal).is_ok());
-    if let Err(error) = rustix::io::write(wake, &1u64.to_ne_bytes()) {
-        warn!(%error, "the reader thread could not be woken by the counters");
-    }
+    ring(wake);
     heard
 }
 
