@@ -91,6 +91,8 @@ pub(super) async fn lost_answer(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     let kubeconfig = proxy.kubeconfig(&cluster.control_plane, &cluster.detector_kubeconfig)?;
     let mut agent = Agent::start(&kubeconfig, "lost-answer-node", &[])?;
     agent.wait_ready().await?;
+    // What the kernel log still holds is told first, so that the lost answer is this fault's.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     agent.daemon.forget_log();
     proxy.points().arm("POST events", 1, When::After, || {});
     let disk = LoopDisk::new()?;
