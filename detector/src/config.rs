@@ -223,7 +223,8 @@ impl Scope {
             | What::Configuration { .. }
             | What::UnexpectedBoot { .. }
             | What::BlockedTask(_)
-            | What::Lost { .. } => true,
+            | What::Lost { .. }
+            | What::Overrun { .. } => true,
         }
     }
 }

@@ -60,11 +60,13 @@ pub(crate) struct SourceCounts {
 
 impl SourceCounts {
     fn signal(&self, signal: &Signal) {
-        if let What::Lost { count, .. } = signal.what {
-            self.lost.fetch_add(count, Ordering::Relaxed);
-        } else {
-            self.signals.fetch_add(1, Ordering::Relaxed);
-        }
+        let (counter, count) = match signal.what {
+            What::Lost { count, .. } => (&self.lost, count),
+            // At least.
+            What::Overrun { .. } => (&self.lost, 1),
+            _ => (&self.signals, 1),
+        };
+        counter.fetch_add(count, Ordering::Relaxed);
     }
 }
 

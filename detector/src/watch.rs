@@ -105,7 +105,6 @@ fn missing(host: &Host) -> BTreeMap<SourceName, String> {
         host.hooks.first().and_then(why)
     };
     let others = [
-        (SourceName::Kmsg, &host.kernel_log),
         (SourceName::Nvml, &host.nvml),
         (SourceName::File, &host.log_files),
         (SourceName::Journal, &host.journal),
@@ -114,9 +113,11 @@ fn missing(host: &Host) -> BTreeMap<SourceName, String> {
     let others = others
         .into_iter()
         .filter_map(|(source, open)| Some((source, open.clone().err()?)));
+    let kernel_log = host.kernel_log.as_ref().err();
     programs
         .map(|why| (SourceName::Bpf, why))
         .into_iter()
+        .chain(kernel_log.map(|why| (SourceName::Kmsg, why.clone())))
         .chain(others)
         .collect()
 }

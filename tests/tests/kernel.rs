@@ -22,6 +22,8 @@ mod journal;
 mod kernel_log;
 #[path = "kernel/live.rs"]
 mod live;
+#[path = "kernel/lockup.rs"]
+mod lockup;
 #[path = "kernel/net_drop.rs"]
 mod net_drop;
 #[path = "kernel/oom.rs"]
@@ -62,7 +64,13 @@ fn main() {
     ];
     let tests = tests
         .into_iter()
-        .chain([host::TESTS, journal::TESTS, live::TESTS, undone::TESTS])
+        .chain([
+            host::TESTS,
+            journal::TESTS,
+            live::TESTS,
+            undone::TESTS,
+            lockup::TESTS,
+        ])
         .flatten();
     let trials = tests
         .map(|&(name, needs, test)| trial(name, support.missing(needs), test))

@@ -193,6 +193,7 @@ impl Agent {
                     Output::Conditions { .. }
                     | Output::Probe { .. }
                     | Output::LookAtTask { .. }
+                    | Output::LookAtCpu { .. }
                     | Output::Open(_)
                     | Output::State(_),
                 ) => {}

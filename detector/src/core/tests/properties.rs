@@ -100,6 +100,7 @@ impl Host {
                 Output::Probe { device } => self.asked.push(device),
                 Output::Transition(_)
                 | Output::LookAtTask { .. }
+                | Output::LookAtCpu { .. }
                 | Output::Open(_)
                 | Output::State(_) => {}
                 Output::Conditions { conditions, .. } => {
