@@ -11,7 +11,7 @@ use crate::export::Coexistence;
 use crate::finding::{Change, Finding, Now, Transition};
 use crate::host::Host;
 use crate::reason::{Reason, Severity};
-use crate::signal::{Signal, SourceName, What};
+use crate::signal::{Counted, Signal, SourceName, What};
 use crate::text;
 
 pub(crate) mod counted;
@@ -64,6 +64,10 @@ impl SourceCounts {
             What::Lost { count, .. } => (&self.lost, count),
             // At least.
             What::Overrun { .. } => (&self.lost, 1),
+            What::Counted {
+                ref fault,
+                counted: Counted::Times(count),
+            } if fault.reason == Reason::SignalsLost => (&self.lost, count),
             _ => (&self.signals, 1),
         };
         counter.fetch_add(count, Ordering::Relaxed);

@@ -68,7 +68,7 @@ pub(super) const SIGNALS_LOST: Row = Row {
     meaning: "More was reported than could be read: the ring buffer was full, or the kernel log was overwritten before it was read.",
     cause: "A storm of faults or of log lines, and an agent that did not get to run in the meantime.",
     advice: "Look at what floods the log or the disk. The findings that are open stay right; their counts are lower bounds.",
-    source: "the ring buffer's own counter; sequence numbers of /dev/kmsg, or by syslog(2) that the line read last is gone: then one for each gap",
+    source: "the ring buffer's own counter; tasks in uninterruptible sleep beyond 4096; sequence numbers of /dev/kmsg, or by syslog(2) that the line read last is gone: then one for each gap",
 };
 
 pub(super) const MONITORING_GAP: Row = Row {
