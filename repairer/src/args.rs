@@ -88,6 +88,10 @@ pub struct RunArgs {
     /// [default: made up anew at each start]
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+    /// Name of the EKS cluster, for its node groups and zonal shifts
+    /// [default: the one that the instances' tag eks:cluster-name says]
+    #[arg(long, env = "NODEMEND_EKS_CLUSTER")]
+    pub eks_cluster: Option<String>,
     #[command(flatten)]
     pub limits: LimitArgs,
     #[command(flatten)]

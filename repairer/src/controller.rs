@@ -1,21 +1,22 @@
 //! The loop: look, decide, do, wait until something changes. It decides nothing itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt;
 use kube::Client;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::api::repair::Phase;
 use crate::aws::Aws;
-use crate::cluster::{Cluster, InstanceView, Limits};
+use crate::cluster::{Cluster, Limits};
 use crate::decide::{self, Plan, Retention};
 use crate::episode::Episodes;
 use crate::lease::Leadership;
 use crate::step::Pass;
 use crate::store::Stores;
+use crate::survey::{self, Survey};
 use crate::{act, clock};
 
 /// Changes come in bursts; this makes one pass of each.
@@ -26,15 +27,11 @@ const CONCURRENCY: usize = 8;
 const AFTER_A_FAILURE: Duration = Duration::from_secs(3);
 /// How long after a step of ours to look again, should the watch be slow to tell of it.
 const AFTER_A_STEP: Duration = Duration::from_secs(1);
-/// AWS is not asked more often than this.
-const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
-/// Which group a node that is well belongs to changes rarely.
-const MEMBERSHIP_AGE: Duration = Duration::from_secs(60);
-
 /// What the command line says.
 pub struct Rules {
     pub limits: Limits,
     pub retention: Retention,
+    pub eks_cluster: Option<String>,
 }
 
 pub struct Controller {
@@ -44,10 +41,7 @@ pub struct Controller {
     stores: Stores,
     leadership: Leadership,
     episodes: Episodes,
-    instances: BTreeMap<String, InstanceView>,
-    /// When AWS was asked about every instance, and when about any.
-    asked_all: Option<Instant>,
-    asked: Option<Instant>,
+    survey: Survey,
 }
 
 impl Controller {
@@ -59,15 +53,13 @@ impl Controller {
         rules: Rules,
     ) -> Self {
         Self {
+            survey: Survey::new(rules.eks_cluster.clone()),
             rules,
             client,
             aws,
             stores,
             leadership,
             episodes: Episodes::default(),
-            instances: BTreeMap::new(),
-            asked_all: None,
-            asked: None,
         }
     }
 
@@ -78,7 +70,7 @@ impl Controller {
         loop {
             let mut cluster = self.stores.cluster();
             cluster.limits = self.rules.limits.clone();
-            let all_asked = self.look_at_aws(&mut cluster).await;
+            let all_asked = self.survey.look(&self.aws, &mut cluster).await;
             self.look_at_pods(&mut cluster).await;
             let now = clock::now();
             self.episodes.observe(&cluster, now);
@@ -86,7 +78,7 @@ impl Controller {
 
             let wake_at = plan.wake_at;
             let soon = (!plan.steps.is_empty()).then_some(AFTER_A_STEP);
-            let ask_again = (!all_asked).then_some(BETWEEN_QUESTIONS);
+            let ask_again = (!all_asked).then_some(survey::BETWEEN_QUESTIONS);
             let done = self.carry_out(&cluster, plan).await;
 
             sleep(if done { PAUSE } else { AFTER_A_FAILURE }).await;
@@ -100,57 +92,6 @@ impl Controller {
                 None => changed.await,
             }
         }
-    }
-
-    /// Adds what AWS says. An instance about which it has not answered is unknown. False: there is
-    /// more to ask.
-    async fn look_at_aws(&mut self, cluster: &mut Cluster) -> bool {
-        let in_repair = cluster
-            .repairs
-            .values()
-            .filter_map(|repair| repair.status.as_ref())
-            .filter(|status| matches!(status.phase, Phase::Replacing | Phase::Verifying))
-            .filter_map(|status| status.instance_id.clone());
-        let in_repair: BTreeSet<_> = in_repair.collect();
-        let nodes = cluster
-            .nodes
-            .values()
-            .filter_map(|node| Some(node.instance().ok()?.to_string()));
-        let all: BTreeSet<_> = nodes.chain(in_repair.iter().cloned()).collect();
-        self.instances.retain(|id, _| all.contains(id));
-
-        let ask_all = self
-            .asked_all
-            .is_none_or(|at| at.elapsed() >= MEMBERSHIP_AGE);
-        let ask: BTreeSet<_> = all
-            .into_iter()
-            .filter(|id| ask_all || in_repair.contains(id) || !self.instances.contains_key(id))
-            .collect();
-        let too_soon = self
-            .asked
-            .is_some_and(|at| at.elapsed() < BETWEEN_QUESTIONS);
-        let mut done = ask.is_empty();
-        if !ask.is_empty() && !too_soon {
-            self.asked = Some(Instant::now());
-            match self.aws.describe(&ask).await {
-                Ok(found) => {
-                    self.instances.extend(found);
-                    if ask_all {
-                        self.asked_all = self.asked;
-                    }
-                    done = true;
-                }
-                Err(error) => {
-                    warn!(
-                        error = format!("{error:#}"),
-                        "AWS did not describe the instances: nothing is decided about them"
-                    );
-                    self.instances.retain(|id, _| !ask.contains(id));
-                }
-            }
-        }
-        cluster.instances.clone_from(&self.instances);
-        done
     }
 
     /// Adds the pods of nodes whose drain is under way or just done.

@@ -26,6 +26,7 @@ pub mod act;
 pub mod api;
 pub mod args;
 pub mod aws;
+pub mod capacity;
 pub mod check;
 pub mod cleanup;
 mod clock;
@@ -37,12 +38,14 @@ pub mod episode;
 pub mod explain;
 pub mod lease;
 mod logging;
+pub mod owner;
 pub mod reasons;
 pub mod rule;
 pub mod show;
 pub mod simulate;
 pub mod step;
 pub mod store;
+pub mod survey;
 pub mod window;
 
 /// The file cannot be meant.
@@ -205,6 +208,7 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         let rules = Rules {
             limits: args.limits.limits(),
             retention: args.retention.retention(),
+            eks_cluster: args.eks_cluster.clone(),
         };
         let controller = Controller::new(client.clone(), aws, stores, leadership, rules);
         tokio::select! {

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::act::Written;
+use crate::api::policy::ReplaceBy;
 use crate::api::repair::{AttemptResult, Blocked, NodeRepair, NodeRepairStatus};
 use crate::aws::{Aws, Outcome};
 use crate::cluster::Cluster;
@@ -16,7 +17,7 @@ use crate::decide::{self, Act, Clearance, Step};
 use crate::drain::{Eviction, PodView};
 use crate::episode::Episodes;
 use crate::lease::Leadership;
-use crate::{act, clock, store};
+use crate::{act, clock, store, survey};
 
 /// A hanging API server must not stop the other steps for ever.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -137,6 +138,14 @@ impl Pass<'_> {
         repair: &NodeRepair,
         clearance: Clearance,
     ) -> anyhow::Result<()> {
+        if let Some(wait) = self.aws.must_wait() {
+            debug!(
+                repair = name,
+                ?wait,
+                "other calls come first, or AWS wants fewer"
+            );
+            return Ok(());
+        }
         let mut status = repair.status.clone().unwrap_or_default();
         status.begin_attempt(&clearance, clock::now());
         let Written::Done(stored) = act::record(self.client, name, repair, status).await? else {
@@ -146,8 +155,11 @@ impl Pass<'_> {
         let outcome = match self.second_look(name).await {
             Ok(clearance) => match self.leadership.term() {
                 Some(term) => {
-                    info!(repair = name, instance = %clearance.instance(), group = clearance.group(), "terminating");
-                    self.aws.terminate(clearance, term).await
+                    info!(repair = name, instance = %clearance.instance(), group = clearance.group(), by = ?clearance.by(), "replacing");
+                    match clearance.by() {
+                        ReplaceBy::Terminate => self.aws.terminate(clearance, term).await,
+                        ReplaceBy::InstanceHealth => self.aws.set_unhealthy(clearance, term).await,
+                    }
                 }
                 // Whoever leads now finds an attempt without an end, and looks.
                 None => anyhow::bail!(NOT_LEADING),
@@ -171,7 +183,15 @@ impl Pass<'_> {
                 request_id,
                 message,
             } => (AttemptResult::Refused, request_id, message),
+            Outcome::Denied {
+                request_id,
+                message,
+            } => (AttemptResult::Denied, request_id, message),
             Outcome::Throttled {
+                request_id,
+                message,
+            } => (AttemptResult::Throttled, request_id, message),
+            Outcome::Busy {
                 request_id,
                 message,
             } => (AttemptResult::NotApplied, request_id, message),
@@ -200,15 +220,9 @@ impl Pass<'_> {
             node.name.clone(),
             act::pods_on(self.client, &node.name).await?,
         );
-        cluster.instances.clone_from(&self.cluster.instances);
         cluster.limits.clone_from(&self.cluster.limits);
         cluster.leases.clone_from(&self.cluster.leases);
-        cluster.launches.clone_from(&self.cluster.launches);
-        cluster.shifted.clone_from(&self.cluster.shifted);
-        let instance = node.instance()?.to_string();
-        cluster
-            .instances
-            .extend(self.aws.describe(&[instance].into()).await?);
+        survey::again(self.aws, self.cluster, &mut cluster, &node).await?;
         let now = clock::now();
         // What this list shows for the first time counts as seen now.
         let mut episodes = self.episodes.clone();

@@ -87,6 +87,8 @@ pub struct RepairPolicySpec {
     #[serde(default)]
     pub drain: Drain,
     #[serde(default)]
+    pub replace: Replace,
+    #[serde(default)]
     pub verify: Verify,
     /// A node that is not Ready for so long after its creation is no longer "still joining", and counts.
     #[serde(default = "twenty_minutes")]
@@ -328,6 +330,34 @@ pub enum LocalVolumes {
     #[default]
     Hold,
     Discard,
+}
+
+/// How an instance of an Auto Scaling group is replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replace {
+    /// `Terminate` ends it at once, and the group launches another; `InstanceHealth` tells the group
+    /// that it is unhealthy, for groups whose maintenance policy launches before it terminates.
+    #[serde(default)]
+    pub by: ReplaceBy,
+    /// What to do with an instance that is protected from scale-in or from termination: `Hold`
+    /// takes that as the wish of a person, `Replace` does not.
+    #[serde(default)]
+    pub protected: Protected,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ReplaceBy {
+    #[default]
+    Terminate,
+    InstanceHealth,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Protected {
+    #[default]
+    Hold,
+    Replace,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

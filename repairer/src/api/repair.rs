@@ -482,6 +482,10 @@ pub enum AttemptResult {
     NotApplied,
     /// A gate had closed between the record and the call: it was not made.
     Withheld,
+    /// AWS threw the call away because there were too many in all. The next one takes its place.
+    Throttled,
+    /// The account may not make the call. Nothing else of the group is tried for an hour.
+    Denied,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

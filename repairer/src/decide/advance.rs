@@ -10,7 +10,7 @@ use super::due::Due;
 use super::gate::{self, Held, Stage, Subject};
 use super::tally::group_of;
 use super::{Act, Planner, Step, is_finished, reasons};
-use crate::api::policy::{CordonWhen, GroupKind, RepairPolicy, Verify};
+use crate::api::policy::{CordonWhen, GroupKind, RepairPolicy, ReplaceBy, Verify};
 use crate::api::repair::{
     Attempt, AttemptResult, Blocked, DrainStatus, Gate, Hold, NodeRepair, NodeRepairStatus,
     Outcome, Phase, PolicySnapshot, Replacement, Shadow, Trigger,
@@ -29,6 +29,8 @@ const SETTLE: Duration = Duration::from_secs(20);
 const RETELL: Duration = Duration::from_secs(300);
 /// From a refused call to the next attempt.
 const RETRY: Duration = Duration::from_secs(30);
+/// The call after which it is the health of the instance that changes first.
+const SET_HEALTH: &str = "SetInstanceHealth";
 /// AWS has said no so often: the rest is for a person.
 const MOST_REFUSALS: usize = 3;
 /// Of any result.
@@ -161,7 +163,10 @@ impl Planner<'_> {
         if let (None, Ok(instance)) = (&status.instance_id, node.instance()) {
             status.instance_id = Some(instance.to_string());
         }
-        if let Some(group) = self.cluster.group_of(node) {
+        // The group that it was admitted with stays in the record: another one is refused.
+        if let Some(group) = self.cluster.group_of(node)
+            && status.policy.is_none()
+        {
             status.group = Some(group.to_owned());
         }
         if let Some(zone) = node.zone() {
@@ -426,7 +431,12 @@ impl Planner<'_> {
             }
             Some((
                 started,
-                Some(AttemptResult::Refused | AttemptResult::NotApplied | AttemptResult::Withheld),
+                Some(
+                    AttemptResult::Refused
+                    | AttemptResult::NotApplied
+                    | AttemptResult::Withheld
+                    | AttemptResult::Throttled,
+                ),
             )) => {
                 let refused = status
                     .attempts
@@ -450,6 +460,7 @@ impl Planner<'_> {
                     return None;
                 }
             }
+            Some((_, Some(AttemptResult::Denied))) => return self.after_denial(case, status),
             None => {}
         }
         let node = self.still_ours(case, status)?;
@@ -479,6 +490,18 @@ impl Planner<'_> {
         }
     }
 
+    /// The node gets back what the policy would not have taken from it by itself.
+    fn after_denial(&self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
+        let at_repair = |policy: &RepairPolicy| policy.spec.cordon.when == CordonWhen::AtRepair;
+        if case.policy.is_some_and(at_repair) && case.node.is_some_and(NodeView::has_our_taint) {
+            return Some(Act::Uncordon);
+        }
+        let last = status.attempts.last();
+        let message = last.and_then(|attempt| attempt.message.clone());
+        let message = message.unwrap_or_default();
+        finish(status, Outcome::Failed, &message, self.now)
+    }
+
     /// A call whose end was never learned: look, never repeat.
     fn settle(
         &mut self,
@@ -487,7 +510,12 @@ impl Planner<'_> {
         status: &mut NodeRepairStatus,
     ) {
         let Some(instance) = instance else { return };
-        if instance.is_ending() {
+        let last = status
+            .attempts
+            .last()
+            .and_then(|last| last.message.as_deref());
+        let by_health = last.is_some_and(|message| message.starts_with(SET_HEALTH));
+        if instance.is_ending() || (by_health && instance.facts.unhealthy) {
             status.end_attempt(
                 AttemptResult::Accepted,
                 None,
@@ -754,10 +782,14 @@ fn finish<T>(
 impl NodeRepairStatus {
     /// The intent; stored before the call is made.
     pub fn begin_attempt(&mut self, clearance: &super::Clearance, now: Timestamp) {
-        let message = Some(format!(
-            "TerminateInstanceInAutoScalingGroup {}",
-            clearance.instance()
-        ));
+        let call = match clearance.by() {
+            ReplaceBy::Terminate => "TerminateInstanceInAutoScalingGroup",
+            ReplaceBy::InstanceHealth => SET_HEALTH,
+        };
+        let message = Some(format!("{call} {}", clearance.instance()));
+        // A call that AWS threw away is no attempt of its own: there may be any number of them.
+        let throttled = |last: &mut Attempt| last.result == Some(AttemptResult::Throttled);
+        self.attempts.pop_if(throttled);
         self.attempts.push(Attempt {
             started: MicroTime(now),
             result: None,
@@ -767,7 +799,7 @@ impl NodeRepairStatus {
         self.note(
             now,
             format!(
-                "terminating {} of {}",
+                "replacing {} of {}",
                 clearance.instance(),
                 clearance.group()
             ),
@@ -797,15 +829,17 @@ impl NodeRepairStatus {
                     "ActionTaken",
                     true,
                     "Replace",
-                    "AWS terminates the instance",
+                    "AWS replaces the instance",
                     now,
                 );
                 self.phase = Phase::Verifying;
-                self.note(now, format!("AWS accepted the termination{said}"));
+                self.note(now, format!("AWS accepted the call{said}"));
             }
             AttemptResult::Refused => self.note(now, format!("AWS refused{said}")),
             AttemptResult::NotApplied => self.note(now, format!("not applied{said}")),
             AttemptResult::Withheld => self.note(now, format!("not called{said}")),
+            AttemptResult::Throttled => self.note(now, format!("AWS throttles{said}")),
+            AttemptResult::Denied => self.note(now, format!("AWS denied the call{said}")),
         }
     }
 

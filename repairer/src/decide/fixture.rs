@@ -127,6 +127,7 @@ pub fn in_service() -> InstanceView {
         lifecycle: Some("InService".to_owned()),
         state: InstanceState::There,
         checks_pass: None,
+        facts: crate::cluster::Facts::default(),
     }
 }
 

@@ -13,13 +13,16 @@ use super::count::{exceeded, percent};
 use super::due::{Due, Ripeness};
 use super::tally::{Share, group_of};
 use crate::api::policy::{
-    Comparison, GroupKind, LastNode, LocalVolumes, Mode, RepairAction, RepairPolicy, ZonalShift,
+    Comparison, GroupKind, LastNode, LocalVolumes, Mode, RepairAction, RepairPolicy, ReplaceBy,
+    ZonalShift,
 };
-use crate::api::repair::{Gate, NodeRepair, Trigger};
+use crate::api::repair::{AttemptResult, Gate, NodeRepair, Trigger};
 use crate::api::{EXCLUDE_LABEL, duration::Wait};
+use crate::capacity::{self, Cause};
 use crate::cluster::{Asked, InstanceId, NodeView};
 use crate::drain::Treatment;
 use crate::episode::Episode;
+use crate::owner::Owner;
 use crate::rule::Choice;
 use crate::window::Window;
 
@@ -30,8 +33,6 @@ const LEASE_LIFE: Duration = Duration::from_secs(40);
 /// Older than this, the word of another agent may be one that it forgot to take back.
 const LATCH_AGE: Duration = Duration::from_secs(3600);
 const HOUR: Duration = Duration::from_secs(3600);
-/// Launches in a row that have failed: the next one will, too.
-const FAILED_LAUNCHES: u32 = 3;
 
 /// In the order in which they are reported.
 pub const GATES: [Gate; 24] = [
@@ -142,6 +143,7 @@ impl fmt::Display for Held {
 pub struct Clearance {
     instance: InstanceId,
     group: String,
+    by: ReplaceBy,
 }
 
 impl Clearance {
@@ -151,6 +153,11 @@ impl Clearance {
 
     pub fn group(&self) -> &str {
         &self.group
+    }
+
+    /// Which call is meant.
+    pub fn by(&self) -> ReplaceBy {
+        self.by
     }
 }
 
@@ -338,7 +345,7 @@ impl<'a> Planner<'a> {
         self.gates(Stage::Destroy, &subject)?;
         let (instance, group) = self
             .ownership(node)
-            .map_err(|message| Held::by(Gate::NotOurs, message))?;
+            .map_err(|(message, _)| Held::by(Gate::NotOurs, message))?;
         let status = object.status.as_ref();
         let recorded = status.and_then(|status| status.instance_id.as_deref());
         let begun_with = match InstanceId::parse(&object.spec.provider_id) {
@@ -354,7 +361,15 @@ impl<'a> Planner<'a> {
             let message = "there are pods on the node that have to leave, or they are not known";
             return Err(Held::by(Gate::Drain, message));
         }
-        Ok(Clearance { instance, group })
+        let policy = self.assigned.policy(node);
+        let by = policy
+            .map(|policy| policy.spec.replace.by)
+            .unwrap_or_default();
+        Ok(Clearance {
+            instance,
+            group,
+            by,
+        })
     }
 
     fn is_drained(&self, node: &NodeView, repair: &NodeRepair) -> bool {
@@ -379,8 +394,8 @@ impl<'a> Planner<'a> {
             Gate::Paused => self.paused(policy?),
             Gate::Excluded => excluded(node),
             Gate::ControlPlane => control_plane(node),
-            Gate::NotOurs => self.not_ours(node),
-            Gate::OtherRepairer => other_repairer(node),
+            Gate::NotOurs => self.not_ours(subject),
+            Gate::OtherRepairer => self.other_repairer(node),
             Gate::Unsupported => self.unsupported(policy?, subject),
             Gate::SignalStale => self.stale(policy?, stage, subject),
             Gate::SignalLatched => self.latched(policy?, subject),
@@ -393,7 +408,7 @@ impl<'a> Planner<'a> {
             Gate::OutsideWindow => self.outside_window(policy?),
             Gate::LastNode => self.last_node(policy?, subject),
             Gate::AttemptsSpent => self.attempts_spent(policy?, subject),
-            Gate::Capacity => self.capacity(node),
+            Gate::Capacity => self.capacity(policy?, subject),
             Gate::RepairBudget => self.over_budget(policy?, subject),
             Gate::ParallelLimit => self.no_place(policy?, subject),
             Gate::Shadow => shadow(policy?),
@@ -448,46 +463,34 @@ impl<'a> Planner<'a> {
             }))
     }
 
-    /// The instance and its group, or why it is not ours to touch.
-    fn ownership(&self, node: &NodeView) -> Result<(InstanceId, String), String> {
-        let foreign = [
-            ("karpenter.sh/nodepool", "Karpenter"),
-            (
-                "eks.amazonaws.com/compute-type",
-                "EKS (Fargate, hybrid or Auto Mode)",
-            ),
-        ];
-        if let Some((label, owner)) = foreign
-            .iter()
-            .find(|(label, _)| node.labels.contains_key(*label))
-        {
-            return Err(format!(
-                "the node belongs to {owner}, says its label {label}"
-            ));
+    /// The instance and its group, or why it is not ours to touch and what would change that.
+    fn ownership(&self, node: &NodeView) -> Result<(InstanceId, String), (String, String)> {
+        let view = node
+            .instance()
+            .ok()
+            .and_then(|id| self.cluster.instances.get(id.as_str()));
+        let owner = Owner::of(node, view);
+        if let Some(refusal) = owner.refusal() {
+            return Err(refusal);
         }
+        let Owner::Group {
+            instance, group, ..
+        } = owner
+        else {
+            return Err(("whose the node is is not known".to_owned(), String::new()));
+        };
         if node.deleting {
-            return Err("somebody is deleting the node".to_owned());
+            let message = "somebody is deleting the node".to_owned();
+            return Err((message, "nothing".to_owned()));
         }
-        let instance = node.instance().map_err(|error| error.to_string())?;
-        let view = self
-            .cluster
-            .instances
-            .get(instance.as_str())
-            .ok_or_else(|| {
-                format!("AWS has not said yet to which Auto Scaling group {instance} belongs")
-            })?;
-        let group = view.group.clone().ok_or_else(|| {
-            format!("{instance} is in no Auto Scaling group: nothing would replace it")
-        })?;
-        match view.lifecycle.as_deref() {
-            Some("InService") => Ok((instance, group)),
-            other => {
-                let lifecycle = other.unwrap_or("unknown");
-                Err(format!(
-                    "{instance} is {lifecycle} in its Auto Scaling group {group}, not InService"
-                ))
-            }
+        let same = |other: &&NodeView| {
+            other.name != node.name && other.provider_id.ends_with(instance.as_str())
+        };
+        if let Some(other) = self.cluster.nodes.values().find(same) {
+            let message = format!("{instance} is the instance of the node {}, too", other.name);
+            return Err((message, "delete the Node that is not real".to_owned()));
         }
+        Ok((instance, group))
     }
 
     /// Whether a node could ever be a canary.
@@ -497,11 +500,22 @@ impl<'a> Planner<'a> {
             && self.ownership(node).is_ok()
     }
 
-    fn not_ours(&self, node: &NodeView) -> Answer {
-        match self.ownership(node) {
-            Ok((instance, group)) => self.tell(format_args!("{instance} is InService in {group}")),
-            Err(message) => closed(message, "only whoever owns the node can repair it"),
+    fn not_ours(&self, subject: &Subject<'_>) -> Answer {
+        let (instance, group) = match self.ownership(subject.node) {
+            Ok(owned) => owned,
+            Err((message, opens)) => return closed(message, opens),
+        };
+        let status = subject.repair.and_then(|repair| repair.status.as_ref());
+        let admitted = status
+            .filter(|status| status.policy.is_some())
+            .and_then(|status| status.group.as_deref());
+        if let Some(admitted) = admitted.filter(|admitted| *admitted != group) {
+            let message = format!(
+                "{instance} is in {group} now, and was in {admitted} when its repair started"
+            );
+            return closed(message, format!("the instance is in {admitted} again"));
         }
+        self.tell(format_args!("{instance} is in {group}"))
     }
 
     fn unsupported(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
@@ -823,7 +837,7 @@ impl<'a> Planner<'a> {
         }
         let zones = shifted.iter().cloned().collect::<Vec<_>>().join(", ");
         let opens = "the zonal shift ends";
-        match (mode, node.zone_id()) {
+        match (mode, self.cluster.zone_id(node)) {
             (ZonalShift::PauseAll | ZonalShift::Ignore, _) => {
                 closed(format!("a zonal shift away from {zones} is on"), opens)
             }
@@ -1008,47 +1022,100 @@ impl<'a> Planner<'a> {
         self.history.line_of(&node.uid, self.now - limits.window.0) >= limits.count as usize
     }
 
-    fn capacity(&self, node: &NodeView) -> Answer {
+    fn other_repairer(&self, node: &NodeView) -> Answer {
+        if let Some(first) = node.others.first() {
+            return closed(first, "it is done with the node, and takes its mark away");
+        }
         let launches = match &self.cluster.launches {
-            Asked::No => return not_asked("AWS whether the group can launch instances"),
-            Asked::Yes(launches) => launches,
+            Asked::No => None,
+            Asked::Yes(launches) => self.cluster.group_of(node).and_then(|g| launches.get(g)),
         };
-        let Some(group) = self.cluster.group_of(node) else {
+        let itself = launches
+            .and_then(|launches| launches.node_group.as_ref())
+            .filter(|node_group| node_group.repairs_itself);
+        match itself {
+            None => open("nobody else repairs or removes the node"),
+            Some(node_group) => {
+                let name = &node_group.name;
+                closed(
+                    format!(
+                        "EKS repairs the nodes of the managed node group {name} itself (nodeRepairConfig)"
+                    ),
+                    format!("nodeRepairConfig enabled=false on {name}"),
+                )
+            }
+        }
+    }
+
+    /// Nothing is destroyed that would not come back. A reboot destroys nothing.
+    fn capacity(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let node = subject.node;
+        let due = Due::of(&policy.spec, node, &subject.episodes, self.now);
+        if subject.trigger() == Trigger::Auto
+            && due.is_some_and(|due| due.action == RepairAction::Reboot)
+        {
+            return open("a reboot destroys nothing");
+        }
+        let view = node
+            .instance()
+            .ok()
+            .and_then(|id| self.cluster.instances.get(id.as_str()));
+        let (Some(view), Some(group)) = (view, self.cluster.group_of(node)) else {
             return open("its group is not known");
         };
-        let Some(launches) = launches.get(group) else {
-            let message = format!("whether {group} can launch instances is not known");
-            return closed(message, "AWS describes the group");
-        };
-        let needed = ["Launch", "Terminate"];
-        let suspended: Vec<_> = needed
-            .into_iter()
-            .filter(|process| launches.suspended.iter().any(|s| s == process))
-            .collect();
-        if !suspended.is_empty() {
-            let suspended = suspended.join(", ");
-            return closed(
-                format!(
-                    "{suspended} of {group} is suspended: what is destroyed would not be replaced"
-                ),
-                format!("resume {suspended} of {group}"),
-            )
-            .with("suspended", suspended);
+        let wish = &policy.spec.replace;
+        let mut causes = capacity::of_instance(view, wish);
+        if let Some(denied) = self.denied(group) {
+            causes.push(denied);
         }
-        let failed = launches.failed;
-        let why = launches.failure.as_deref().unwrap_or("no reason was given");
-        self.tell(format_args!(
-            "the last {failed} launches of {group} failed, limit: {FAILED_LAUNCHES}"
-        ))
-        .with("failedLaunches", failed)
-        .or((failed >= FAILED_LAUNCHES).then(|| {
-            closed(
-                format!("the last {failed} launches of {group} failed: {why}"),
-                format!("{group} launches an instance"),
-            )
-            .with("failedLaunches", failed)
-            .with("limit", FAILED_LAUNCHES)
-        }))
+        let launches = match &self.cluster.launches {
+            Asked::No => None,
+            Asked::Yes(launches) => match launches.get(group) {
+                Some(launches) => Some(launches),
+                None => {
+                    let message = format!("whether {group} can launch instances is not known");
+                    return closed(message, "AWS describes the group");
+                }
+            },
+        };
+        if let Some(launches) = launches {
+            causes.extend(capacity::of_group(group, launches, wish));
+        }
+        match (causes.first(), launches) {
+            (Some(first), _) => {
+                let names: Vec<_> = causes.iter().map(|cause| cause.name).collect();
+                closed(first.message.clone(), first.clears.clone()).with("causes", names.join(", "))
+            }
+            (None, None) => not_asked("AWS whether the group can launch instances"),
+            (None, Some(launches)) => self
+                .tell(format_args!(
+                    "nothing stands against an instance of {group} in its place"
+                ))
+                .with("failedLaunches", launches.failed),
+        }
+    }
+
+    /// What AWS has denied for one instance of a group it denies for the others.
+    fn denied(&self, group: &str) -> Option<Cause> {
+        let of_group = self.cluster.repairs.values().filter_map(|repair| {
+            let status = repair.status.as_ref()?;
+            (status.group.as_deref() == Some(group)).then_some(status)
+        });
+        let denied = of_group
+            .flat_map(|status| &status.attempts)
+            .filter(|attempt| {
+                attempt.result == Some(AttemptResult::Denied) && attempt.started.0 + HOUR > self.now
+            });
+        let last = denied.max_by_key(|attempt| attempt.started.0)?;
+        let until = second(last.started.0 + HOUR);
+        Some(Cause {
+            name: "Denied",
+            message: format!(
+                "AWS has denied a call for {group}: {}",
+                last.message.as_deref().unwrap_or("no message")
+            ),
+            clears: format!("the permission (deploy/iam); it is tried again at {until}"),
+        })
     }
 
     fn over_budget(&mut self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
@@ -1255,13 +1322,6 @@ fn control_plane(node: &NodeView) -> Answer {
             "nothing: nodes of the control plane are never repaired",
         ),
         None => open("the node is not of the control plane"),
-    }
-}
-
-fn other_repairer(node: &NodeView) -> Answer {
-    match node.others.first() {
-        None => open("nobody else repairs or removes the node"),
-        Some(first) => closed(first, "it is done with the node, and takes its mark away"),
     }
 }
 

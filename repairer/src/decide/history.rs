@@ -176,7 +176,13 @@ pub(super) fn width<'a>(proofs: impl Iterator<Item = Proof<'a>>) -> Width {
 fn may_have_destroyed(result: Option<AttemptResult>) -> bool {
     match result {
         None | Some(AttemptResult::Accepted) => true,
-        Some(AttemptResult::Refused | AttemptResult::NotApplied | AttemptResult::Withheld) => false,
+        Some(
+            AttemptResult::Refused
+            | AttemptResult::NotApplied
+            | AttemptResult::Withheld
+            | AttemptResult::Throttled
+            | AttemptResult::Denied,
+        ) => false,
     }
 }
 

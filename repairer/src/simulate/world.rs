@@ -139,6 +139,7 @@ impl World {
             lifecycle: group.map(|_| "InService".to_owned()),
             state: InstanceState::There,
             checks_pass: None,
+            facts: crate::cluster::Facts::default(),
         };
         self.cluster.instances.insert(id.clone(), view);
         format!("aws:///{zone}/{id}")
@@ -217,6 +218,7 @@ impl World {
                 suspended: file.suspended.clone(),
                 failed: file.failed,
                 failure: file.failure.clone(),
+                ..Launches::default()
             };
             (group.clone(), launches)
         };
