@@ -33,8 +33,19 @@ pub enum Command {
     /// Try a policy against a described cluster and timeline, on a virtual clock: no cluster, no cloud
     /// (docs/simulate.md)
     Simulate(SimulateArgs),
+    /// Print a RepairPolicy that says what the `nodeRepairConfig` of an EKS managed node group says
+    Import(ImportArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Name of the EKS cluster
+    #[arg(long, env = "NODEMEND_EKS_CLUSTER")]
+    pub eks_cluster: String,
+    /// Name of the managed node group
+    pub node_group: String,
 }
 
 #[derive(Debug, Args)]

@@ -79,8 +79,8 @@ pub fn of_instance(view: &InstanceView, wish: &Replace) -> Vec<Cause> {
     causes
 }
 
-/// Only an instance that serves is destroyed.
-fn lifecycle(view: &InstanceView) -> Option<Cause> {
+/// Only an instance that serves is touched.
+pub fn lifecycle(view: &InstanceView) -> Option<Cause> {
     let state = view.lifecycle.as_deref().unwrap_or("unknown");
     let (name, clears) = match state.split(':').next().unwrap_or_default() {
         "InService" => return None,

@@ -13,9 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 use crate::args::{
-    CheckArgs, CleanupArgs, Cli, Command, ExplainArgs, Output, RunArgs, SimulateArgs,
+    CheckArgs, CleanupArgs, Cli, Command, ExplainArgs, ImportArgs, Output, RunArgs, SimulateArgs,
 };
-use crate::aws::Aws;
+use crate::aws::{Aws, Managed};
 use crate::cluster::{Cluster, InstanceView};
 use crate::controller::{Controller, Rules};
 use crate::episode::Episodes;
@@ -36,6 +36,7 @@ pub mod decide;
 pub mod drain;
 pub mod episode;
 pub mod explain;
+pub mod import;
 pub mod lease;
 mod logging;
 pub mod owner;
@@ -68,6 +69,7 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => runtime()?.block_on(explained(&args)),
         Command::Check(args) => runtime()?.block_on(checked(&args)),
         Command::Simulate(args) => simulated(&args),
+        Command::Import(args) => runtime()?.block_on(imported(args)),
         Command::Crds => {
             print!("{}", api::crds()?);
             Ok(ExitCode::SUCCESS)
@@ -133,6 +135,24 @@ async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Output::Json => serde_json::to_string_pretty(&checked)? + "\n",
     })?;
     Ok(exit_code(checked.is_good()))
+}
+
+async fn imported(args: ImportArgs) -> anyhow::Result<ExitCode> {
+    let managed = Managed {
+        cluster: args.eks_cluster,
+        name: args.node_group,
+    };
+    let asked = async { Aws::connect().await?.describe_node_group(&managed).await };
+    let node_group = match asked.await {
+        Ok(node_group) => node_group,
+        Err(error) => return Ok(cannot_run_here(&error)),
+    };
+    let config = node_group
+        .node_repair_config
+        .unwrap_or_else(|| aws_sdk_eks::types::NodeRepairConfig::builder().build());
+    let policy = import::policy(&managed.name, &config)?;
+    print(&serde_saphyr::to_string(&policy)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What AWS says of all instances of a cluster.

@@ -35,8 +35,12 @@ impl Aws {
                     },
                 );
             }
-            self.add_states(chunk, &mut found).await?;
+            let listed = self.add_states(chunk, &mut found).await?;
             self.add_groups(chunk, &mut found).await?;
+            // Just after a launch EC2's descriptions lag behind: its group knows it already.
+            found.retain(|id, view| {
+                !chunk.contains(id) || listed.contains(id) || view.group.is_none()
+            });
         }
         Ok(found)
     }
@@ -45,7 +49,8 @@ impl Aws {
         &self,
         ids: &[String],
         found: &mut BTreeMap<String, InstanceView>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<BTreeSet<String>> {
+        let mut listed = BTreeSet::new();
         // By filter: one unknown id among `InstanceIds` fails the whole call.
         let filter = Filter::builder()
             .name("instance-id")
@@ -67,6 +72,7 @@ impl Aws {
                 .flatten();
             for instance in instances {
                 let id = instance.instance_id().unwrap_or_default();
+                listed.insert(id.to_owned());
                 if let Some(view) = found.get_mut(id) {
                     view.state = match instance.state().and_then(|state| state.name()) {
                         Some(InstanceStateName::ShuttingDown) => InstanceState::Going,
@@ -77,7 +83,7 @@ impl Aws {
                 }
             }
         }
-        Ok(())
+        Ok(listed)
     }
 
     async fn add_groups(

@@ -147,6 +147,15 @@ pub struct Clearance {
 }
 
 impl Clearance {
+    #[cfg(test)]
+    pub(crate) fn of_a_test(instance: InstanceId) -> Self {
+        Self {
+            instance,
+            group: "workers".to_owned(),
+            by: ReplaceBy::default(),
+        }
+    }
+
     pub fn instance(&self) -> &InstanceId {
         &self.instance
     }
@@ -1050,12 +1059,6 @@ impl<'a> Planner<'a> {
     /// Nothing is destroyed that would not come back. A reboot destroys nothing.
     fn capacity(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
         let node = subject.node;
-        let due = Due::of(&policy.spec, node, &subject.episodes, self.now);
-        if subject.trigger() == Trigger::Auto
-            && due.is_some_and(|due| due.action == RepairAction::Reboot)
-        {
-            return open("a reboot destroys nothing");
-        }
         let view = node
             .instance()
             .ok()
@@ -1063,6 +1066,19 @@ impl<'a> Planner<'a> {
         let (Some(view), Some(group)) = (view, self.cluster.group_of(node)) else {
             return open("its group is not known");
         };
+        let due = Due::of(&policy.spec, node, &subject.episodes, self.now);
+        let reboots = match (subject.trigger(), subject.repair) {
+            (Trigger::Manual, Some(repair)) => repair.spec.action == RepairAction::Reboot,
+            (Trigger::Manual, None) | (Trigger::Auto, _) => {
+                due.is_some_and(|due| due.action == RepairAction::Reboot)
+            }
+        };
+        if reboots {
+            return match capacity::lifecycle(view) {
+                Some(cause) => closed(cause.message, cause.clears).with("causes", cause.name),
+                None => open("a reboot destroys nothing"),
+            };
+        }
         let wish = &policy.spec.replace;
         let mut causes = capacity::of_instance(view, wish);
         if let Some(denied) = self.denied(group) {

@@ -93,6 +93,10 @@ impl Instance {
         }
     }
 
+    pub fn is_unhealthy(&self) -> bool {
+        self.unhealthy
+    }
+
     pub(super) fn state(&self, delays: &Delays, now: Timestamp) -> InstanceState {
         match self.terminated {
             Some(at) if now >= at + delays.shutting_down => InstanceState::Terminated,

@@ -483,11 +483,17 @@ mod tests {
     #[test]
     fn a_suspended_launch_launches_when_it_is_resumed() {
         let (mut state, ids) = two_instances();
-        let suspended = |state: &mut State| &mut state.groups.get_mut("workers").unwrap().suspended;
-        suspended(&mut state).insert("Launch".to_owned(), "User suspended".to_owned());
+        let group = |state: &mut State, change: fn(&mut Group)| {
+            change(state.groups.get_mut("workers").unwrap());
+        };
+        group(&mut state, |group| {
+            group
+                .suspended
+                .insert("Launch".to_owned(), "User suspended".to_owned());
+        });
         state.terminate_in_group(&ids[0], false, after(0)).unwrap();
         assert_eq!(states(&mut state, after(60)).len(), 2);
-        suspended(&mut state).clear();
+        group(&mut state, |group| group.suspended.clear());
         assert_eq!(states(&mut state, after(60)).len(), 3);
     }
 
