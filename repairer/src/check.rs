@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Context;
+use aws_sdk_eks::types::Nodegroup;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
@@ -75,6 +76,18 @@ impl Checked {
             let _ = writeln!(out, "{word:<8} {}: {}", row.what, row.message);
         }
         out
+    }
+
+    /// EKS's own repair of a managed node group, beside ours.
+    pub fn add_node_group(&mut self, name: &str, found: &Nodegroup) {
+        let what = format!("node group {name}");
+        let config = found.node_repair_config();
+        if config.and_then(|config| config.enabled).unwrap_or_default() {
+            let message = "EKS repairs its nodes itself (nodeRepairConfig): nodemend leaves them to it; `nodemend-repairer import` takes its settings over";
+            self.add(&what, Word::Warning, message);
+        } else {
+            self.add(&what, Word::Good, "EKS does not repair its nodes itself");
+        }
     }
 
     fn add_findings(&mut self, what: &str, findings: &[Finding]) {

@@ -16,7 +16,7 @@ use crate::episode::Episodes;
 use crate::lease::Leadership;
 use crate::step::Pass;
 use crate::store::Stores;
-use crate::survey::{self, Survey};
+use crate::survey::Survey;
 use crate::{act, clock};
 
 /// Changes come in bursts; this makes one pass of each.
@@ -70,7 +70,7 @@ impl Controller {
         loop {
             let mut cluster = self.stores.cluster();
             cluster.limits = self.rules.limits.clone();
-            let all_asked = self.survey.look(&self.aws, &mut cluster).await;
+            let ask_again = self.survey.look(&self.aws, &mut cluster).await;
             self.look_at_pods(&mut cluster).await;
             let now = clock::now();
             self.episodes.observe(&cluster, now);
@@ -78,7 +78,6 @@ impl Controller {
 
             let wake_at = plan.wake_at;
             let soon = (!plan.steps.is_empty()).then_some(AFTER_A_STEP);
-            let ask_again = (!all_asked).then_some(survey::BETWEEN_QUESTIONS);
             let done = self.carry_out(&cluster, plan).await;
 
             sleep(if done { PAUSE } else { AFTER_A_FAILURE }).await;

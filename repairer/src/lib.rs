@@ -114,7 +114,7 @@ async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 Ok(client) => client,
                 Err(error) => return Ok(cannot_run_here(&error)),
             };
-            let cluster = match store::list(&client).await {
+            let mut cluster = match store::list(&client).await {
                 Ok(cluster) => cluster,
                 Err(error) => return Ok(cannot_run_here(&error)),
             };
@@ -124,6 +124,8 @@ async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 Ok(instances) => {
                     let message = format!("describes {} instances", instances.len());
                     checked.add("AWS", check::Word::Good, message);
+                    cluster.instances = instances;
+                    node_groups(&cluster, &mut checked).await?;
                 }
                 Err(error) => checked.add("AWS", check::Word::Error, format!("{error:#}")),
             }
@@ -163,6 +165,21 @@ async fn described(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Instanc
         .filter_map(|node| node.instance().ok());
     let ids = instances.map(|id| id.to_string()).collect();
     Aws::connect().await?.describe(&ids).await
+}
+
+/// Who else repairs the nodes: EKS, by managed node groups.
+async fn node_groups(cluster: &Cluster, checked: &mut check::Checked) -> anyhow::Result<()> {
+    let aws = Aws::connect().await?;
+    for managed in survey::node_groups(cluster) {
+        match aws.describe_node_group(&managed).await {
+            Ok(found) => checked.add_node_group(&managed.name, &found),
+            Err(error) => {
+                let what = format!("node group {}", managed.name);
+                checked.add(&what, check::Word::Error, format!("{error:#}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn cannot_run_here(error: &anyhow::Error) -> ExitCode {

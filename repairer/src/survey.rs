@@ -15,7 +15,7 @@ use crate::cluster::{Asked, Checks, Cluster, InstanceView, LastFacts, Launches, 
 use crate::owner::{CLUSTER_TAG, Owner};
 
 /// AWS is not asked more often than this.
-pub const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
 /// Which group a node that is well belongs to changes rarely.
 const MEMBERSHIP_AGE: Duration = Duration::from_secs(60);
 /// What stands against a repair is asked again before the call anyway.
@@ -60,15 +60,18 @@ impl Survey {
         }
     }
 
-    /// Adds what AWS says. What it has not said is unknown. False: there is more to ask.
-    pub async fn look(&mut self, aws: &Aws, cluster: &mut Cluster) -> bool {
+    /// Adds what AWS says. What it has not said is unknown. Then tells when there is more to ask.
+    pub async fn look(&mut self, aws: &Aws, cluster: &mut Cluster) -> Option<Duration> {
         let done = self.look_at_instances(aws, cluster).await;
         cluster.instances.clone_from(&self.instances);
         self.look_at_checks(aws, cluster).await;
         cluster.checks.clone_from(&self.checks);
         cluster.see_checks();
         self.look_at_pending(aws, cluster).await;
-        done
+        let now = Instant::now();
+        let due = [self.checks_due, self.shift.due].into_iter().flatten();
+        let due = due.map(|at| at.saturating_duration_since(now).max(BETWEEN_QUESTIONS));
+        due.chain((!done).then_some(BETWEEN_QUESTIONS)).min()
     }
 
     async fn look_at_instances(&mut self, aws: &Aws, cluster: &Cluster) -> bool {
@@ -127,7 +130,13 @@ impl Survey {
         match aws.checks(clock::now()).await {
             Ok(checks) => {
                 self.checks = Some(checks);
-                self.checks_due = Some(Instant::now() + CHECKS_AGE);
+                // What is to be acted on has to be confirmed.
+                let age = if pending(cluster).any {
+                    PENDING_AGE
+                } else {
+                    CHECKS_AGE
+                };
+                self.checks_due = Some(Instant::now() + age);
             }
             Err(error) => {
                 warn!(
@@ -356,6 +365,12 @@ fn managed(cluster: &Cluster, node: &NodeView) -> Option<(String, Option<Managed
         .zip(cluster_name)
         .map(|(name, cluster)| Managed { cluster, name });
     Some((group, managed))
+}
+
+/// All managed node groups of the nodes.
+pub fn node_groups(cluster: &Cluster) -> BTreeSet<Managed> {
+    let nodes = cluster.nodes.values();
+    nodes.filter_map(|node| managed(cluster, node)?.1).collect()
 }
 
 /// The one EKS cluster that the instances name in their tags.

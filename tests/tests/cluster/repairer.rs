@@ -1,6 +1,7 @@
 //! The repairer against the real API server and the local AWS, under the RBAC that
 //! `deploy/rbac/repairer.yaml` ships.
 
+mod clouds;
 mod crash;
 mod gates;
 mod leader;
@@ -50,6 +51,30 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial_alone(
             "repairer::an_aws_that_does_not_answer_holds_everything",
             outcome::aws_away,
+        ),
+        suite.trial_alone(
+            "repairer::a_node_group_that_eks_repairs_is_left_to_it",
+            clouds::stands_down_for_eks,
+        ),
+        suite.trial_alone(
+            "repairer::a_zonal_shift_holds_its_zone",
+            clouds::zonal_shift,
+        ),
+        suite.trial_alone(
+            "repairer::an_instance_that_fails_ec2s_checks_is_replaced",
+            clouds::impaired,
+        ),
+        suite.trial_alone(
+            "repairer::what_could_not_come_back_is_not_destroyed",
+            clouds::no_way_to_replace,
+        ),
+        suite.trial_alone(
+            "repairer::a_group_that_launches_first_is_told_of_the_health",
+            clouds::by_instance_health,
+        ),
+        suite.trial_alone(
+            "repairer::who_may_not_write_tries_once_and_reports",
+            clouds::denied,
         ),
         suite.trial_alone(
             "repairer::nothing_is_touched_until_the_policy_is_enabled",

@@ -1,5 +1,6 @@
 //! A cluster with a workload, a cloud, and a repairer that sees the API server through a proxy.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ impl Scene {
             .await?;
         let fleet = Fleet::start(&control_plane).await?;
         let cloud = Cloud::start().await?;
+        cloud.allow_only(allowed("replace")?);
         let zones: Vec<_> = (0..nodes)
             .map(|index| {
                 if index % 2 == 0 {
@@ -226,6 +228,22 @@ impl Scene {
             .filter(|call| call.action == TERMINATE && call.answer == Answer::Done)
             .count()
     }
+}
+
+/// What a policy of deploy/iam allows.
+pub(crate) fn allowed(policy: &str) -> anyhow::Result<BTreeSet<String>> {
+    let path = repo().join(format!("deploy/iam/{policy}.json"));
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let policy: Value = serde_json::from_str(&text).context("read the policy")?;
+    let statements = policy["Statement"].as_array().into_iter().flatten();
+    let actions = statements.flat_map(|statement| match &statement["Action"] {
+        Value::Array(many) => many.clone(),
+        one => vec![one.clone()],
+    });
+    Ok(actions
+        .filter_map(|action| action.as_str().map(str::to_owned))
+        .collect())
 }
 
 pub(crate) fn repairer(
