@@ -1,11 +1,12 @@
 //! The calls that change anything: each is sent once, with a deadline, and no faster than AWS likes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_autoscaling::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::operation::RequestId;
+use tokio::time::Instant;
 
 use super::Aws;
 use crate::decide::Clearance;

@@ -4,7 +4,9 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Aws;
 

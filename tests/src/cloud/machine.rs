@@ -122,18 +122,15 @@ impl Instance {
         }
     }
 
+    /// `usw2-az1` of `us-west-2a`: in this account they happen to be in order.
     pub(super) fn zone_id(&self) -> String {
-        zone_id(&self.zone)
+        let number = self
+            .zone
+            .bytes()
+            .last()
+            .map_or(0, |letter| letter.saturating_sub(b'a') + 1);
+        format!("usw2-az{number}")
     }
-}
-
-/// `usw2-az1` of `us-west-2a`: in this account they happen to be in order.
-pub(super) fn zone_id(zone: &str) -> String {
-    let number = zone
-        .bytes()
-        .last()
-        .map_or(0, |letter| letter.saturating_sub(b'a') + 1);
-    format!("usw2-az{number}")
 }
 
 /// An instance as it is at a moment.

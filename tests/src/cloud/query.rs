@@ -61,7 +61,6 @@ fn ec2(
             let ids = list(params, "CapacityReservationId");
             Ok(render::capacity_reservations(state, &ids, then))
         }
-        "DescribeAvailabilityZones" => Ok(render::zones(state)),
         "RebootInstances" => {
             state.reboot(&list(params, "InstanceId"), now)?;
             Ok("<return>true</return>".to_owned())
@@ -182,7 +181,7 @@ fn choose(state: &State, params: &Params, now: Timestamp) -> Result<Vec<String>,
                 format!("Invalid id: \"{id}\""),
             ));
         }
-        if !state.instances.get(id).is_some_and(|i| i.launched <= now) {
+        if state.instances.get(id).is_none_or(|i| i.launched > now) {
             return Err(state::no_such_instance(id));
         }
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::group::Group;
-use super::machine::{Instance, InstanceState, zone_id};
+use super::machine::{Instance, InstanceState};
 use super::service::Service;
 use super::state::{Activity, Refusal, State};
 
@@ -202,23 +202,6 @@ pub(super) fn capacity_reservations(state: &State, ids: &[String], now: Timestam
         })
         .collect();
     format!("<capacityReservationSet>{reservations}</capacityReservationSet>")
-}
-
-pub(super) fn zones(state: &State) -> String {
-    let mut names: Vec<_> = state.instances.values().map(|i| i.zone.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let zones: String = names
-        .iter()
-        .map(|name| {
-            format!(
-                "<item><zoneName>{}</zoneName><zoneId>{}</zoneId><zoneState>available</zoneState></item>",
-                escape(name),
-                zone_id(name)
-            )
-        })
-        .collect();
-    format!("<availabilityZoneInfo>{zones}</availabilityZoneInfo>")
 }
 
 pub(super) fn refreshes(state: &State, group: &str) -> String {

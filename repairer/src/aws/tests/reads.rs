@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use nodemend_tests::cloud::{Fault, Kind, NodeGroup, Shift};
 use serde_json::json;
 
 use super::{GROUP, Scene};
 use crate::aws::Managed;
+use crate::clock;
 use crate::cluster::InstanceState;
 
 #[tokio::test]
@@ -78,8 +79,8 @@ async fn a_read_is_tried_again_by_the_sdk() {
 #[tokio::test]
 async fn only_what_is_impaired_or_scheduled_is_told() {
     let scene = Scene::start().await;
-    let since = Timestamp::now() - SignedDuration::from_mins(5);
-    let later = Timestamp::now() + SignedDuration::from_hours(48);
+    let since = clock::now() - SignedDuration::from_mins(5);
+    let later = clock::now() + SignedDuration::from_hours(48);
     scene
         .cloud
         .instance(&scene.ids[1], |instance| instance.impaired = Some(since));
@@ -89,7 +90,7 @@ async fn only_what_is_impaired_or_scheduled_is_told() {
     scene.cloud.instance(scene.id(), |instance| {
         instance.events = vec![("system-reboot".to_owned(), later)];
     });
-    let checks = scene.aws.checks(Timestamp::now()).await.unwrap();
+    let checks = scene.aws.checks(clock::now()).await.unwrap();
     let impaired: Vec<_> = checks.impaired.iter().collect();
     assert_eq!(impaired.len(), 1);
     assert_eq!(impaired[0].0, &scene.ids[1]);
@@ -124,14 +125,14 @@ async fn a_scan_that_is_not_whole_is_none() {
             times: 1,
             kind: Kind::Deny,
         });
-        scene.aws.checks(Timestamp::now()).await.unwrap_err();
+        scene.aws.checks(clock::now()).await.unwrap_err();
         assert_eq!(scene.named().len(), nth + 1);
     }
 }
 
 #[tokio::test]
 async fn only_a_shift_that_is_applied_and_not_over_counts() {
-    let now = Timestamp::now();
+    let now = clock::now();
     let shift = |zone: u32, applied, hours, auto| Shift {
         zone_id: format!("usw2-az{zone}"),
         applied,
@@ -178,7 +179,7 @@ async fn an_arc_that_does_not_answer_is_an_error_and_no_shift() {
         times: 1,
         kind: Kind::Deny,
     });
-    let error = scene.aws.shifted(&arn, Timestamp::now()).await.unwrap_err();
+    let error = scene.aws.shifted(&arn, clock::now()).await.unwrap_err();
     assert!(
         format!("{error:#}").contains("arc-zonal-shift:GetManagedResource"),
         "{error:#}"
