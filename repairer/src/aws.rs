@@ -135,6 +135,7 @@ impl Aws {
                 let state = match instance.state.and_then(|state| state.name) {
                     Some(InstanceStateName::ShuttingDown) => InstanceState::Going,
                     Some(InstanceStateName::Terminated) => InstanceState::Gone,
+                    Some(InstanceStateName::Stopped) => InstanceState::Stopped,
                     _ => InstanceState::There,
                 };
                 if let Some(view) = instance.instance_id.and_then(|id| found.get_mut(&id)) {
@@ -167,6 +168,32 @@ impl Aws {
             }
         }
         Ok(())
+    }
+
+    /// Restarts the instance. EC2 says nothing of it afterwards: another boot id of the Node does.
+    pub async fn reboot(&self, clearance: Clearance, _term: Term) -> Outcome {
+        let once = aws_sdk_ec2::config::Config::builder()
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .operation_attempt_timeout(MUTATION)
+                    .build(),
+            );
+        let answer = self
+            .ec2
+            .reboot_instances()
+            .instance_ids(clearance.instance().as_str())
+            .customize()
+            .config_override(once)
+            .send()
+            .await;
+        match answer {
+            Ok(output) => Outcome::Accepted {
+                request_id: output.request_id().map(str::to_owned),
+                message: None,
+            },
+            Err(error) => judge(&error),
+        }
     }
 
     /// Terminates the instance; its group launches another, because the desired capacity stays.

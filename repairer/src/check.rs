@@ -19,8 +19,13 @@ use crate::explain::explain;
 /// Group, resource, verbs: deploy/rbac/repairer.yaml says why.
 const NEEDED: &[(&str, &str, &[&str])] = &[
     ("", "nodes", &["get", "list", "watch", "patch"]),
-    ("", "pods", &["get", "list"]),
+    ("", "pods", &["get", "list", "delete"]),
     ("", "pods/eviction", &["create"]),
+    ("policy", "poddisruptionbudgets", &["list"]),
+    ("apps", "daemonsets", &["list"]),
+    ("storage.k8s.io", "volumeattachments", &["list"]),
+    ("", "persistentvolumes", &["get"]),
+    ("", "events", &["list"]),
     (
         "nodemend.dev",
         "noderepairs",

@@ -6,10 +6,10 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
-use crate::api::TAINT;
 use crate::api::policy::RepairPolicy;
 use crate::api::repair::NodeRepair;
-use crate::drain::PodView;
+use crate::api::{DISMISSED, KEEP_OFF, MARKS, OUT_OF_SERVICE, TAINT};
+use crate::drain::{Attachment, Budget, PodView, Tries};
 
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
@@ -22,6 +22,15 @@ pub struct Cluster {
     pub instances: BTreeMap<String, InstanceView>,
     /// Pods of nodes that are being drained, listed in this pass; what is not here is unknown.
     pub pods: BTreeMap<String, Vec<PodView>>,
+    /// What drains need beside the pods, asked for while there is one; `None` is unknown.
+    pub budgets: Option<Vec<Budget>>,
+    /// Namespace and name of the DaemonSets that exist.
+    pub daemon_sets: Option<BTreeSet<String>>,
+    pub attachments: Option<Vec<Attachment>>,
+    /// What was answered last to evictions.
+    pub tries: Tries,
+    /// Namespace and name of the pod that this process runs in.
+    pub own_pod: Option<String>,
     /// Objects of ours that are there but cannot be read, with the error.
     pub unreadable: Vec<String>,
     /// When kubelets last renewed their Leases, by the node's name.
@@ -91,6 +100,14 @@ pub struct NodeView {
     pub others: Vec<String>,
     /// Resources of device plugins: what the kubelet may give out, and what is there.
     pub devices: BTreeMap<String, (String, String)>,
+    /// Another one is another boot; empty where the kubelet has not said.
+    pub boot_id: String,
+    /// What nodemend has set on it, as its annotation says.
+    pub marks: Option<BTreeSet<String>>,
+    /// Which of the marks that keep other programs off it has, whoever set them.
+    pub kept_off: BTreeSet<String>,
+    /// When a person deleted its NodeRepair.
+    pub dismissed: Option<Timestamp>,
     /// What nodes share that fail together: instance type, image, versions.
     pub traits: BTreeMap<String, String>,
 }
@@ -142,6 +159,8 @@ impl NodeView {
             .and_then(|status| status.conditions.as_deref())
             .unwrap_or_default();
         let writers = writers(node);
+        let annotation = |key: &str| node.metadata.annotations.as_ref()?.get(key);
+        let info = status.and_then(|status| status.node_info.as_ref());
         let condition = |condition: &core::NodeCondition| ConditionView {
             writer: writers.get(&condition.type_).cloned(),
             ..ConditionView::read(condition)
@@ -163,6 +182,14 @@ impl NodeView {
             deleting: node.metadata.deletion_timestamp.is_some(),
             others: others(node),
             devices: devices(node),
+            boot_id: info.map(|info| info.boot_id.clone()).unwrap_or_default(),
+            marks: annotation(MARKS).map(|marks| marks.split(',').map(str::to_owned).collect()),
+            kept_off: KEEP_OFF
+                .iter()
+                .filter(|key| annotation(key).is_some())
+                .map(|key| (*key).to_owned())
+                .collect(),
+            dismissed: annotation(DISMISSED).and_then(|at| at.parse().ok()),
             traits: traits(node),
         })
     }
@@ -202,6 +229,24 @@ impl NodeView {
 
     pub fn has_our_taint(&self) -> bool {
         self.taints.iter().any(|taint| taint.key == TAINT)
+    }
+
+    /// Anything that we have set and have to take off again.
+    pub fn has_marks(&self) -> bool {
+        self.has_our_taint() || self.marks.is_some() || self.is_out_of_service()
+    }
+
+    /// By us: a person who says so has a reason that we do not know.
+    pub fn is_out_of_service(&self) -> bool {
+        let (key, value) = OUT_OF_SERVICE;
+        let mut taints = self.taints.iter();
+        taints.any(|taint| taint.key == key && taint.value.as_deref() == Some(value))
+    }
+
+    /// Nobody on it can end a pod, and nobody can say that one has ended.
+    pub fn kubelet_is_silent(&self) -> bool {
+        self.condition("Ready")
+            .is_some_and(|ready| ready.status == "Unknown")
     }
 
     pub fn instance(&self) -> Result<InstanceId, ProviderIdError> {
@@ -378,8 +423,10 @@ pub struct InstanceView {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstanceState {
-    /// pending, running, stopping or stopped.
+    /// pending, running or stopping.
     There,
+    /// stopped: nothing runs on it, but it may be started again.
+    Stopped,
     /// shutting-down.
     Going,
     /// terminated.
@@ -387,12 +434,20 @@ pub enum InstanceState {
 }
 
 impl InstanceView {
+    /// Nothing of it runs any more: who has its volumes has them alone.
+    pub fn is_fenced(&self) -> bool {
+        match self.state {
+            InstanceState::Stopped | InstanceState::Gone => true,
+            InstanceState::There | InstanceState::Going => false,
+        }
+    }
+
     /// The end has begun: a terminate of whomever has been accepted.
     pub fn is_ending(&self) -> bool {
         let lifecycle = self.lifecycle.as_deref().unwrap_or_default();
         match self.state {
             InstanceState::Going | InstanceState::Gone => true,
-            InstanceState::There => {
+            InstanceState::There | InstanceState::Stopped => {
                 lifecycle.starts_with("Terminating") || lifecycle == "Terminated"
             }
         }

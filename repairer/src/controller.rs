@@ -1,10 +1,12 @@
 //! The loop: look, decide, do, wait until something changes. It decides nothing itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use kube::Client;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
@@ -12,11 +14,12 @@ use crate::api::repair::Phase;
 use crate::aws::Aws;
 use crate::cluster::{Cluster, InstanceView, Limits};
 use crate::decide::{self, Plan, Retention};
+use crate::drain::{PodView, Tries};
 use crate::episode::Episodes;
 use crate::lease::Leadership;
 use crate::step::Pass;
 use crate::store::Stores;
-use crate::{act, clock};
+use crate::{act, clock, look};
 
 /// Changes come in bursts; this makes one pass of each.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -35,6 +38,8 @@ const MEMBERSHIP_AGE: Duration = Duration::from_secs(60);
 pub struct Rules {
     pub limits: Limits,
     pub retention: Retention,
+    /// Namespace and name of the pod that this process runs in.
+    pub own_pod: Option<String>,
 }
 
 pub struct Controller {
@@ -44,6 +49,8 @@ pub struct Controller {
     stores: Stores,
     leadership: Leadership,
     episodes: Episodes,
+    tries: Mutex<Tries>,
+    step_down: watch::Sender<Option<PodView>>,
     instances: BTreeMap<String, InstanceView>,
     /// When AWS was asked about every instance, and when about any.
     asked_all: Option<Instant>,
@@ -56,6 +63,7 @@ impl Controller {
         aws: Aws,
         stores: Stores,
         leadership: Leadership,
+        step_down: watch::Sender<Option<PodView>>,
         rules: Rules,
     ) -> Self {
         Self {
@@ -65,6 +73,8 @@ impl Controller {
             stores,
             leadership,
             episodes: Episodes::default(),
+            tries: Mutex::default(),
+            step_down,
             instances: BTreeMap::new(),
             asked_all: None,
             asked: None,
@@ -79,7 +89,10 @@ impl Controller {
             let mut cluster = self.stores.cluster();
             cluster.limits = self.rules.limits.clone();
             let all_asked = self.look_at_aws(&mut cluster).await;
-            self.look_at_pods(&mut cluster).await;
+            cluster.tries = self.tries().clone();
+            cluster.own_pod.clone_from(&self.rules.own_pod);
+            look::drains(&self.client, &mut cluster).await;
+            self.tries().clone_from(&cluster.tries);
             let now = clock::now();
             self.episodes.observe(&cluster, now);
             let plan = decide::decide(&cluster, &self.episodes, self.rules.retention, now);
@@ -109,7 +122,12 @@ impl Controller {
             .repairs
             .values()
             .filter_map(|repair| repair.status.as_ref())
-            .filter(|status| matches!(status.phase, Phase::Replacing | Phase::Verifying))
+            .filter(|status| {
+                matches!(
+                    status.phase,
+                    Phase::Draining | Phase::Rebooting | Phase::Replacing | Phase::Verifying
+                )
+            })
             .filter_map(|status| status.instance_id.clone());
         let in_repair: BTreeSet<_> = in_repair.collect();
         let nodes = cluster
@@ -153,21 +171,8 @@ impl Controller {
         done
     }
 
-    /// Adds the pods of nodes whose drain is under way or just done.
-    async fn look_at_pods(&self, cluster: &mut Cluster) {
-        let drained = cluster.repairs.values().filter(|repair| {
-            let phase = repair.status.as_ref().map(|status| status.phase);
-            matches!(phase, Some(Phase::Draining | Phase::Replacing))
-        });
-        let nodes: BTreeSet<_> = drained
-            .filter_map(|repair| Some(cluster.node_of(repair)?.name.clone()))
-            .collect();
-        for node in nodes {
-            match act::pods_on(&self.client, &node).await {
-                Ok(pods) => drop(cluster.pods.insert(node, pods)),
-                Err(error) => warn!(node, error = format!("{error:#}"), "its drain waits"),
-            }
-        }
+    fn tries(&self) -> MutexGuard<'_, Tries> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// False: some of it failed.
@@ -196,6 +201,8 @@ impl Controller {
             leadership: &self.leadership,
             cluster,
             episodes: &self.episodes,
+            tries: &self.tries,
+            step_down: &self.step_down,
         };
         futures::stream::iter(plan.steps)
             .map(|step| pass.carry_out(step))

@@ -10,6 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing::info;
 
 use crate::args::{
@@ -34,9 +35,11 @@ pub mod controller;
 pub mod decide;
 pub mod drain;
 pub mod episode;
+pub mod evidence;
 pub mod explain;
 pub mod lease;
 mod logging;
+pub mod look;
 pub mod reasons;
 pub mod rule;
 pub mod show;
@@ -199,14 +202,18 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let (mut lease, leadership) = Lease::new(client.clone(), &args.lease_namespace, identity);
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (step_down, mut told_to_step_down) = watch::channel(None);
+    let own_pod = args.identity.as_ref();
+    let own_pod = own_pod.map(|name| format!("{}/{name}", args.lease_namespace));
     let lead = async {
         lease.acquire().await;
         let stores = Stores::watch(&client);
         let rules = Rules {
             limits: args.limits.limits(),
             retention: args.retention.retention(),
+            own_pod,
         };
-        let controller = Controller::new(client.clone(), aws, stores, leadership, rules);
+        let controller = Controller::new(client.clone(), aws, stores, leadership, step_down, rules);
         tokio::select! {
             lost = lease.keep() => Err(lost),
             ended = controller.run() => ended,
@@ -217,11 +224,22 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         ended = lead => return ended.map(|()| ExitCode::SUCCESS),
         _ = terminate.recv() => info!(signal = "SIGTERM", "stopping"),
         _ = interrupt.recv() => info!(signal = "SIGINT", "stopping"),
+        told = told_to_step_down.changed() => told.context("wait to step down")?,
     }
     lease
         .release()
         .await
         .context("let go of the lease; another replica begins when it has expired")?;
+    let own_pod = told_to_step_down.borrow().clone();
+    if let Some(pod) = own_pod {
+        // Whoever leads now evicts it as any other, if this is refused.
+        let answer = act::evict(&client, &pod).await?;
+        info!(
+            pod = pod.label(),
+            ?answer,
+            "stopping, and evicted from the node in repair"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -87,6 +87,8 @@ pub struct RepairPolicySpec {
     #[serde(default)]
     pub drain: Drain,
     #[serde(default)]
+    pub preserve: Preserve,
+    #[serde(default)]
     pub verify: Verify,
     /// A node that is not Ready for so long after its creation is no longer "still joining", and counts.
     #[serde(default = "twenty_minutes")]
@@ -302,19 +304,25 @@ pub struct Partition {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
-    /// After this the drain is held: it goes on trying, says what blocks it, and no longer takes one
-    /// of the `parallel` places.
+    /// From the start of the drain to `onTimeout`; a pod that was let go has its own grace beyond it.
     #[serde(default = "fifteen_minutes")]
     pub timeout: Wait,
-    /// What to do after the timeout: `Hold` waits for a person.
+    /// What to do then. `Hold` waits for a person: the drain goes on trying, says what blocks it, and no
+    /// longer takes one of the `parallel` places. `Release` un-cordons the node and ends the repair. `Force`
+    /// deletes what is left past its budget, with the pod's own grace and never with none.
     #[serde(default)]
     pub on_timeout: OnTimeout,
     /// What to do with pods whose emptyDir volumes on disk would be lost: `Hold` waits for a person.
     #[serde(default)]
     pub local_volumes: LocalVolumes,
+    /// The same before a reboot, which such volumes outlive: `Leave` leaves the pods where they are.
+    #[serde(default)]
+    pub local_volumes_at_reboot: LocalVolumesAtReboot,
+    /// What to do with pods that no controller would make again: `Hold` waits for a person.
+    #[serde(default)]
+    pub unmanaged_pods: UnmanagedPods,
 }
 
-/// `Release` and `Force` are read and taken for `Hold` by this version; `nodemend-repairer check` says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum OnTimeout {
     #[default]
@@ -330,16 +338,45 @@ pub enum LocalVolumes {
     Discard,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum LocalVolumesAtReboot {
+    #[default]
+    Leave,
+    Hold,
+    Discard,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum UnmanagedPods {
+    #[default]
+    Hold,
+    Evict,
+}
+
+/// Nodes with the label `nodemend.dev/preserve` are kept after their drain, for a person to look at.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Preserve {
+    /// Nodes of the policy that are kept at a time; the label of a further one is passed over.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub count: u32,
+    /// From the end of the drain; then the repair goes on.
+    #[serde(default = "one_day")]
+    pub age: Wait,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
-    /// From the reboot to a Ready node with another boot id; later than this the reboot has failed.
+    /// From the reboot to a node that is well, with another boot id; later than this the reboot has
+    /// failed, and the next of the rule's `repairActions` is due.
     #[serde(default = "ten_minutes")]
     pub reboot_deadline: Wait,
     /// From the terminate call to a Ready replacement; later than this the repair has failed.
     #[serde(default = "twenty_minutes")]
     pub replace_deadline: Wait,
-    /// How long the replacement must stay healthy.
+    /// How long the replacement, or the rebooted node, must stay healthy.
     #[serde(default = "five_minutes")]
     pub soak: Wait,
 }
@@ -388,7 +425,7 @@ pub enum ConditionStatus {
 pub enum RepairAction {
     /// Leave the node alone.
     NoAction,
-    /// Restart the instance in place. This version holds such a repair: it does not reboot yet.
+    /// Drain, restart the instance in place, wait for the node with another boot id.
     Reboot,
     /// Drain, terminate the instance through its Auto Scaling group, wait for the new node.
     Replace,
@@ -454,6 +491,10 @@ pub struct ShadowSummary {
     pub cordoned: u32,
     /// Nodes that would have been drained and replaced.
     pub replaced: u32,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 const fn three() -> u32 {
@@ -599,6 +640,17 @@ impl Default for Drain {
             timeout: fifteen_minutes(),
             on_timeout: OnTimeout::default(),
             local_volumes: LocalVolumes::default(),
+            local_volumes_at_reboot: LocalVolumesAtReboot::default(),
+            unmanaged_pods: UnmanagedPods::default(),
+        }
+    }
+}
+
+impl Default for Preserve {
+    fn default() -> Self {
+        Self {
+            count: one(),
+            age: one_day(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::policy::{GroupKind, Mode, OnTimeout, RepairAction, RepairPolicySpec, RepairRule};
+use super::policy::{GroupKind, RepairAction, RepairPolicySpec, RepairRule};
 use crate::reasons;
 use crate::window::Window;
 
@@ -109,15 +109,6 @@ pub fn policy(spec: &RepairPolicySpec) -> Vec<Finding> {
     if spec.parallel.count.is_some() && spec.parallel.percentage_of_unhealthy.is_some() {
         say(error, "spec.parallel".to_owned(), ONE_PARALLEL.to_owned());
     }
-    match spec.drain.on_timeout {
-        OnTimeout::Hold => {}
-        OnTimeout::Release | OnTimeout::Force => say(
-            Severity::Warning,
-            "spec.drain.onTimeout".to_owned(),
-            "this version takes it for Hold: nothing is forced or given back at the timeout"
-                .to_owned(),
-        ),
-    }
     for (index, window) in spec.maintenance_windows.iter().enumerate() {
         if let Err(message) = Window::read(window) {
             say(error, format!("spec.maintenanceWindows[{index}]"), message);
@@ -131,7 +122,7 @@ pub fn policy(spec: &RepairPolicySpec) -> Vec<Finding> {
         );
     }
     for (index, rule) in spec.rules.iter().enumerate() {
-        found.extend(of_rule(rule, &format!("spec.rules[{index}]"), spec));
+        found.extend(of_rule(rule, &format!("spec.rules[{index}]")));
     }
     for (index, rule) in spec.rules.iter().enumerate() {
         let same = |other: &&RepairRule| {
@@ -150,7 +141,7 @@ pub fn policy(spec: &RepairPolicySpec) -> Vec<Finding> {
     found
 }
 
-fn of_rule(rule: &RepairRule, path: &str, spec: &RepairPolicySpec) -> Vec<Finding> {
+fn of_rule(rule: &RepairRule, path: &str) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut say = |severity, field: &str, message: String| {
         found.push(Finding {
@@ -165,11 +156,11 @@ fn of_rule(rule: &RepairRule, path: &str, spec: &RepairPolicySpec) -> Vec<Findin
     if rule.repair_actions.contains(&RepairAction::NoAction) && rule.repair_actions.len() > 1 {
         say(Severity::Error, "", NO_ACTION_ALONE.to_owned());
     }
-    if rule.repair_actions.first() == Some(&RepairAction::Reboot) && spec.mode != Mode::Disabled {
+    if rule.repair_actions == [RepairAction::Replace, RepairAction::Reboot] {
         say(
             Severity::Warning,
-            ".repairActions[0]",
-            "this version does not reboot: such a repair is held".to_owned(),
+            ".repairActions",
+            "a node that has been replaced is not there to be rebooted".to_owned(),
         );
     }
     if let Some(reason) = &rule.node_unhealthy_reason
@@ -247,11 +238,13 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_does_not_do_is_told() {
-        let reboot = findings(|spec| spec.rules[0].repair_actions = vec![RepairAction::Reboot]);
-        assert!(reboot[0].contains("does not reboot"), "{reboot:?}");
-        let force = findings(|spec| spec.drain.on_timeout = OnTimeout::Force);
-        assert!(force[0].contains("takes it for Hold"), "{force:?}");
+    fn a_ladder_the_wrong_way_round_is_told() {
+        let ladder = [RepairAction::Replace, RepairAction::Reboot];
+        let wrong = findings(|spec| spec.rules[0].repair_actions = ladder.to_vec());
+        assert!(wrong[0].contains("not there to be rebooted"), "{wrong:?}");
+        let right = [RepairAction::Reboot, RepairAction::Replace];
+        let right = findings(|spec| spec.rules[0].repair_actions = right.to_vec());
+        assert_eq!(right, [""; 0]);
     }
 
     #[test]

@@ -13,12 +13,12 @@ use super::count::{exceeded, percent};
 use super::due::{Due, Ripeness};
 use super::tally::{Share, group_of};
 use crate::api::policy::{
-    Comparison, GroupKind, LastNode, LocalVolumes, Mode, RepairAction, RepairPolicy, ZonalShift,
+    Comparison, GroupKind, LastNode, Mode, RepairAction, RepairPolicy, ZonalShift,
 };
 use crate::api::repair::{Gate, NodeRepair, Trigger};
 use crate::api::{EXCLUDE_LABEL, duration::Wait};
 use crate::cluster::{Asked, InstanceId, NodeView};
-use crate::drain::Treatment;
+use crate::drain;
 use crate::episode::Episode;
 use crate::rule::Choice;
 use crate::window::Window;
@@ -34,7 +34,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const FAILED_LAUNCHES: u32 = 3;
 
 /// In the order in which they are reported.
-pub const GATES: [Gate; 24] = [
+pub const GATES: [Gate; 25] = [
     Gate::Unreadable,
     Gate::PolicyConflict,
     Gate::Disabled,
@@ -43,6 +43,7 @@ pub const GATES: [Gate; 24] = [
     Gate::ControlPlane,
     Gate::NotOurs,
     Gate::OtherRepairer,
+    Gate::Denied,
     Gate::Unsupported,
     Gate::SignalStale,
     Gate::SignalLatched,
@@ -140,11 +141,23 @@ impl fmt::Display for Held {
 /// anywhere else, and the call that destroys takes it by value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Clearance {
+    action: RepairAction,
     instance: InstanceId,
     group: String,
+    boot_id: Option<String>,
 }
 
 impl Clearance {
+    /// `Reboot` or `Replace`.
+    pub fn action(&self) -> RepairAction {
+        self.action
+    }
+
+    /// Of the node before its reboot.
+    pub fn boot_id(&self) -> Option<&str> {
+        self.boot_id.as_deref()
+    }
+
     pub fn instance(&self) -> &InstanceId {
         &self.instance
     }
@@ -204,8 +217,10 @@ fn is_asked(gate: Gate, stage: Stage, trigger: Trigger) -> bool {
         | Gate::LastNode
         | Gate::Capacity
         | Gate::Shadow => true,
-        // Asked by the drain itself.
-        Gate::Drain => false,
+        // What is under way is not stopped by the trouble of another.
+        Gate::Denied => matches!(stage, Stage::Cordon | Stage::Start),
+        // Asked by the drain itself, and after it.
+        Gate::Drain | Gate::Preserve => false,
     }
 }
 
@@ -354,18 +369,21 @@ impl<'a> Planner<'a> {
             let message = "there are pods on the node that have to leave, or they are not known";
             return Err(Held::by(Gate::Drain, message));
         }
-        Ok(Clearance { instance, group })
+        let action = status.and_then(|status| status.action);
+        let action = action.unwrap_or(object.spec.action);
+        let boot_id = (action == RepairAction::Reboot).then(|| node.boot_id.clone());
+        Ok(Clearance {
+            action,
+            instance,
+            group,
+            boot_id,
+        })
     }
 
     fn is_drained(&self, node: &NodeView, repair: &NodeRepair) -> bool {
-        let Some(policy) = self.assigned.policy(node) else {
-            return false;
-        };
-        let local_volumes = local_volumes(policy, repair);
-        self.cluster.pods.get(&node.name).is_some_and(|pods| {
-            pods.iter()
-                .all(|pod| pod.treatment(local_volumes) == Treatment::Leave)
-        })
+        let status = repair.status.clone().unwrap_or_default();
+        let plan = self.drain_of(node, repair, &status);
+        plan.is_some_and(|plan| plan.state == drain::State::Drained)
     }
 
     /// `None`: without a policy it cannot be asked.
@@ -393,12 +411,13 @@ impl<'a> Planner<'a> {
             Gate::OutsideWindow => self.outside_window(policy?),
             Gate::LastNode => self.last_node(policy?, subject),
             Gate::AttemptsSpent => self.attempts_spent(policy?, subject),
-            Gate::Capacity => self.capacity(node),
+            Gate::Capacity => self.capacity(policy?, subject),
             Gate::RepairBudget => self.over_budget(policy?, subject),
             Gate::ParallelLimit => self.no_place(policy?, subject),
             Gate::Shadow => shadow(policy?),
-            // Asked by the drain itself.
-            Gate::Drain => return None,
+            Gate::Denied => self.denied(subject),
+            // Asked by the drain itself, and after it.
+            Gate::Drain | Gate::Preserve => return None,
         };
         Some(answer)
     }
@@ -504,22 +523,48 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn unsupported(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
-        let action = match (subject.trigger(), subject.repair) {
+    /// What would be done, or is being done.
+    fn action_for(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Option<RepairAction> {
+        let status = subject.repair.and_then(|repair| repair.status.as_ref());
+        let recorded = status.filter(|status| !status.attempts.is_empty());
+        let recorded = recorded.and_then(|status| status.action);
+        let due = || match (subject.trigger(), subject.repair) {
             (Trigger::Manual, Some(repair)) => Some(repair.spec.action),
             (Trigger::Manual, None) | (Trigger::Auto, _) => {
-                Due::of(&policy.spec, subject.node, &subject.episodes, self.now)
-                    .map(|due| due.action)
+                let due = Due::of(&policy.spec, subject.node, &subject.episodes, self.now)?;
+                Some(self.action_of(policy, subject.node, &due))
             }
         };
+        recorded.or_else(due)
+    }
+
+    fn unsupported(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let action = self.action_for(policy, subject);
         match action {
-            Some(RepairAction::Reboot) => closed(
-                "the action that is due is Reboot, and this version does not reboot",
-                "a rule with repairActions: [Replace], or a person reboots the node",
+            Some(RepairAction::Reboot) if subject.node.boot_id.is_empty() => closed(
+                "the action that is due is Reboot, and the Node has no status.nodeInfo.bootID: nothing would prove it",
+                "the kubelet reports the bootID, or a rule with repairActions: [Replace]",
             )
             .with("action", "Reboot"),
+            Some(RepairAction::Reboot) => open("the action that is due is Reboot"),
             Some(RepairAction::Replace) => open("the action that is due is Replace"),
             Some(RepairAction::NoAction) | None => open("no action is due"),
+        }
+    }
+
+    /// One repair that may not do what it needs is enough.
+    fn denied(&self, subject: &Subject<'_>) -> Answer {
+        let mut others = self.cluster.repairs.iter();
+        let denied = others.find_map(|(name, repair)| {
+            let hold = repair.status.as_ref()?.hold.as_ref()?;
+            (hold.gate == Gate::Denied && name != subject.name).then_some((name, hold))
+        });
+        match denied {
+            None => open("no repair lacks a permission"),
+            Some((name, hold)) => closed(
+                format!("NodeRepair {name} lacks a permission: {}", hold.message),
+                "apply deploy/rbac/repairer.yaml, or delete that NodeRepair",
+            ),
         }
     }
 
@@ -527,6 +572,12 @@ impl<'a> Planner<'a> {
     fn stale(&self, policy: &RepairPolicy, stage: Stage, subject: &Subject<'_>) -> Answer {
         if subject.trigger() == Trigger::Manual {
             return open("a person asks for the repair, not a condition");
+        }
+        let status = subject.repair.and_then(|repair| repair.status.as_ref());
+        if status.is_some_and(|status| !status.attempts.is_empty())
+            && subject.node.kubelet_is_silent()
+        {
+            return open("the node has not come back from what was done to it");
         }
         let ripeness = Ripeness::of(&policy.spec, subject.node, &subject.episodes, self.now);
         let Ripeness::Due(due) = ripeness else {
@@ -989,6 +1040,19 @@ impl<'a> Planner<'a> {
             })
             .count();
         let count = limits.count as usize;
+        let reboot = self.action_for(policy, subject) == Some(RepairAction::Reboot)
+            && subject
+                .repair
+                .is_none_or(|repair| !super::has_started(repair));
+        if reboot && self.history.was_rebooted(&subject.node.uid, after) {
+            return closed(
+                format!(
+                    "the node was rebooted within {}, and no rule says what to do next",
+                    limits.window
+                ),
+                "a rule with repairActions: [Reboot, Replace], or a person",
+            );
+        }
         self.answer(
             line >= count || failed >= count,
             format_args!(
@@ -1005,10 +1069,16 @@ impl<'a> Planner<'a> {
     /// Whether the line of replacements alone has used up what is allowed.
     pub(super) fn line_is_spent(&self, policy: &RepairPolicy, node: &NodeView) -> bool {
         let limits = &policy.spec.attempts;
-        self.history.line_of(&node.uid, self.now - limits.window.0) >= limits.count as usize
+        let after = self.now - limits.window.0;
+        self.history.line_of(&node.uid, after) >= limits.count as usize
+            || self.history.was_rebooted(&node.uid, after)
     }
 
-    fn capacity(&self, node: &NodeView) -> Answer {
+    fn capacity(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let node = subject.node;
+        if self.action_for(policy, subject) == Some(RepairAction::Reboot) {
+            return open("a reboot needs no other instance");
+        }
         let launches = match &self.cluster.launches {
             Asked::No => return not_asked("AWS whether the group can launch instances"),
             Asked::Yes(launches) => launches,
@@ -1169,16 +1239,6 @@ impl<'a> Planner<'a> {
 impl Answer {
     fn or(self, other: Option<Answer>) -> Answer {
         other.unwrap_or(self)
-    }
-}
-
-/// The stricter of what the policy says and what it said when the drain started.
-pub(super) fn local_volumes(policy: &RepairPolicy, repair: &NodeRepair) -> LocalVolumes {
-    let snapshot = repair.status.as_ref().and_then(|s| s.policy.as_ref());
-    let before = snapshot.map(|snapshot| snapshot.drain.local_volumes);
-    match (policy.spec.drain.local_volumes, before) {
-        (LocalVolumes::Discard, None | Some(LocalVolumes::Discard)) => LocalVolumes::Discard,
-        (LocalVolumes::Hold, _) | (_, Some(LocalVolumes::Hold)) => LocalVolumes::Hold,
     }
 }
 

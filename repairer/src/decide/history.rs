@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::is_finished;
+use crate::api::policy::RepairAction;
 use crate::api::repair::{AttemptResult, NodeRepair, NodeRepairStatus, Outcome};
 use crate::cluster::Cluster;
 
@@ -110,6 +111,17 @@ impl<'a> History<'a> {
 
     pub(super) fn all_destroyed(&self, except: &str, after: Timestamp) -> Vec<Timestamp> {
         within(&self.all_destroyed, except, after)
+    }
+
+    /// Whether a node was rebooted after a moment, as far as anybody knows.
+    pub(super) fn was_rebooted(&self, node_uid: &str, after: Timestamp) -> bool {
+        let repairs = self.of_node(node_uid).iter();
+        let attempts = repairs.filter_map(|repair| repair.status.as_ref());
+        let mut attempts = attempts.flat_map(|status| &status.attempts);
+        attempts.any(|attempt| {
+            let reboot = attempt.action == RepairAction::Reboot;
+            reboot && attempt.started.0 > after && may_have_destroyed(attempt.result)
+        })
     }
 
     /// How many nodes in a row were destroyed for this one to be here, within the window.

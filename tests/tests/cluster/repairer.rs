@@ -2,9 +2,12 @@
 //! `deploy/rbac/repairer.yaml` ships.
 
 mod crash;
+mod drain;
 mod gates;
 mod leader;
 mod outcome;
+mod person;
+mod reboot;
 mod scene;
 mod schema;
 mod setup;
@@ -66,6 +69,47 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial_alone(
             "repairer::a_crash_on_the_way_back_repeats_nothing",
             crash::way_back,
+        ),
+        suite.trial_alone(
+            "repairer::a_crash_around_a_reboot_makes_no_second_one",
+            crash::reboot,
+        ),
+        suite.trial_alone(
+            "repairer::a_drain_says_which_budget_blocks_and_whether_it_ever_clears",
+            drain::budgets,
+        ),
+        suite.trial_alone(
+            "repairer::a_drain_treats_each_kind_of_pod_as_its_own",
+            drain::zoo,
+        ),
+        suite.trial_alone("repairer::two_hundred_pods_are_drained", drain::many),
+        suite.trial_alone(
+            "repairer::a_drain_is_forced_or_given_up_at_its_timeout",
+            drain::at_timeout,
+        ),
+        suite.trial_alone(
+            "repairer::nobody_waits_for_the_pods_of_a_dead_kubelet",
+            drain::dead_kubelet,
+        ),
+        suite.trial_alone(
+            "repairer::a_reboot_is_proven_by_another_boot",
+            reboot::proven,
+        ),
+        suite.trial_alone(
+            "repairer::a_reboot_that_does_not_help_is_followed_by_a_replacement",
+            reboot::escalates,
+        ),
+        suite.trial_alone(
+            "repairer::a_person_who_deletes_the_record_is_obeyed",
+            person::deletes_the_record,
+        ),
+        suite.trial_alone(
+            "repairer::others_are_kept_off_and_their_own_marks_stay",
+            person::marks,
+        ),
+        suite.trial_alone(
+            "repairer::a_drained_node_is_preserved_for_a_person",
+            person::preserves,
         ),
         suite.trial_alone(
             "repairer::one_replica_leads_and_the_other_takes_over",

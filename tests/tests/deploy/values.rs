@@ -59,7 +59,7 @@ pub(crate) async fn every_value() -> anyhow::Result<()> {
         ("detector.nodeSelector.a=b", r#""a":"b""#),
         ("detector.resources.limits.memory=9Mi", r#""memory":"9Mi""#),
         ("repairer.image=r9", "r9:"),
-        ("repairer.replicas=2", r#""replicas":2"#),
+        ("repairer.replicas=3", r#""replicas":3"#),
         (
             "repairer.serviceAccountAnnotations.a=b",
             r#""annotations":{"a":"b"}"#,

@@ -48,6 +48,21 @@ fn closed(gate: Gate) -> (Cluster, i64) {
         }
         Gate::Unsupported => {
             cluster.policies[0].spec.rules[0].repair_actions = vec![RepairAction::Reboot];
+            node(&mut cluster).boot_id.clear();
+        }
+        Gate::Denied => {
+            let other = fixture::add_repair(&mut cluster, "node-1", Phase::Finished, SICK_SINCE);
+            let status = cluster.repairs.get_mut(&other).unwrap().status.as_mut();
+            let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(at(RIPE));
+            status.unwrap().hold = Some(Hold {
+                gate: Gate::Denied,
+                since: time.clone(),
+                message: "the repairer may not evict pods".to_owned(),
+                told: Some(time),
+                values: BTreeMap::new(),
+                opens: String::new(),
+                behind: Vec::new(),
+            });
         }
         Gate::SignalLatched => {
             let storage = node(&mut cluster).conditions.last_mut().unwrap();
@@ -151,7 +166,7 @@ fn closed(gate: Gate) -> (Cluster, i64) {
             group_of_repair(&mut cluster, &other, "other-asg");
         }
         // Asked by the drain itself, not before it.
-        Gate::Drain => {}
+        Gate::Drain | Gate::Preserve => {}
     }
     (cluster, now)
 }
