@@ -34,12 +34,13 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         .map_or_else(|_| Config::default(), |(_, config)| config.clone());
     let mut host = Host::open(args, &config);
     let mut monitored = host.monitored();
-    let live = host.live();
+    let logs = host.logs();
+    let live = logs.live(&config.rules);
     let runtime = ConditionType::ContainerRuntimeReady;
     if config.rules.conditions(live).contains(&runtime) {
         monitored.push(runtime);
     }
-    let journal = host.find_journal();
+    let journal = logs.find_journal();
     let nvml = match &host.nvml {
         Ok(()) => nvml(&mut host.sources),
         Err(why) => Err(why.clone()),

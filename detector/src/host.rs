@@ -6,16 +6,16 @@ use tracing::{info, warn};
 
 use crate::args::{Interval, SourceArgs};
 use crate::config::Config;
+use crate::logs::Logs;
 use crate::probe;
 use crate::reason::ConditionType;
-use crate::rules::Live;
 use crate::signal::SourceName;
 use crate::source::Source;
 use crate::source::blocked::BlockedSource;
 use crate::source::bpf::{BpfSource, Hook, HookStatus};
 use crate::source::counters::{self, CounterStatus, CountersSource};
 use crate::source::file::FileSource;
-use crate::source::journal::{self, JournalSource};
+use crate::source::journal::JournalSource;
 use crate::source::kmsg::KmsgSource;
 use crate::source::nvml::{self, NvmlSource};
 use crate::source::pressure::PressureSource;
@@ -29,9 +29,8 @@ pub(crate) struct Host {
     pub nvml: Result<(), String>,
     /// Why no log file can be followed.
     pub log_files: Result<(), String>,
-    /// Why the journal cannot be read; where no rule asks for it nobody looks whether there is one.
-    pub journal: Result<(), String>,
-    root: Result<PathBuf, String>,
+    /// The host's root, or why no journal can be followed there.
+    journal: Result<PathBuf, String>,
     /// Why nothing that the kernel only counts is read.
     pub counted: Result<(), String>,
     pub counters: Vec<CounterStatus>,
@@ -108,18 +107,11 @@ impl Host {
                 .map_err(|error| format!("{error:#}"))
         });
         // Also where there is no journal: it may come later.
-        let journal = root.clone().and_then(|root| {
-            JournalSource::start(&root)
-                .map(|source| sources.push(Box::new(source)))
-                .map_err(|error| format!("{error:#}"))
+        let journal = root.and_then(|root| {
+            let source = JournalSource::start(&root).map_err(|error| format!("{error:#}"))?;
+            sources.push(Box::new(source));
+            Ok(root)
         });
-        // No disk is touched for what nobody asks for.
-        let journal = match (journal, &root) {
-            (Ok(()), Ok(root)) if config.rules.units().next().is_some() => {
-                journal::find(root.clone()).map(drop)
-            }
-            (started, _) => started,
-        };
         Self {
             sources,
             hooks,
@@ -127,7 +119,6 @@ impl Host {
             nvml,
             log_files,
             journal,
-            root,
             counted,
             counters,
             gpu_driver: nvml::driver_loaded(&args.host_sys),
@@ -172,16 +163,11 @@ impl Host {
         !self.sources.iter().any(|source| counts(source.name()))
     }
 
-    /// The file that journald writes to, or why there is none.
-    pub(crate) fn find_journal(&self) -> Result<String, String> {
-        self.root.clone().and_then(journal::find)
-    }
-
-    pub(crate) fn live(&self) -> Live {
-        Live {
+    pub(crate) fn logs(&self) -> Logs {
+        Logs {
             kernel_log: self.kernel_log.is_ok(),
             files: self.log_files.is_ok(),
-            journal: self.journal.is_ok(),
+            journal: self.journal.clone(),
         }
     }
 
@@ -216,9 +202,6 @@ impl Host {
         }
         if let Err(missing) = &self.log_files {
             warn!(source = "log files", missing, "not watched");
-        }
-        if let Err(missing) = &self.journal {
-            warn!(source = "journal", missing, "not watched");
         }
         for status in &self.counters {
             let CounterStatus {

@@ -41,6 +41,7 @@ pub mod fleet;
 mod host;
 mod http;
 mod logging;
+mod logs;
 mod metrics;
 mod mounts;
 mod probe;
@@ -113,9 +114,8 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
     // After the load, whose memory is not needed any more.
     urgency::memory().log();
     urgency::oom_score().log();
-    let live = host.live();
-    config.feed(live);
-    reload::warn_of_unwatched(&config, live);
+    let logs = host.logs();
+    logs.feed(&mut config);
     if host.watches_nothing(&config) {
         tracing::error!("nothing can be watched on this host; `nodemend-detector check` says why");
         return Ok(CANNOT_RUN_HERE);
@@ -165,7 +165,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             output,
         )?;
         let changes = mailbox.clone();
-        file.watch(&config, live, move |message| changes.send(message))?;
+        file.watch(&config, logs, move |message| changes.send(message))?;
         note_boot(&args, boot_id, mailbox.clone())?;
         if let Some(address) = args.http_address.0 {
             tokio::spawn(http::serve(address, metrics, mailbox.clone()));

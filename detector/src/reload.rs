@@ -18,8 +18,8 @@ use tracing::{error, info, warn};
 
 use crate::args::SourceArgs;
 use crate::config::{self, Config, ConfigError};
+use crate::logs::Logs;
 use crate::reader::Message;
-use crate::rules::Live;
 use crate::signal::What;
 
 pub(crate) const DEFAULT_PATH: &str = "/etc/nodemend/detector.yaml";
@@ -97,7 +97,7 @@ impl ConfigFile {
     pub(crate) fn watch(
         mut self,
         running: &Config,
-        live: Live,
+        logs: Logs,
         send: impl Fn(Message) + Send + 'static,
     ) -> anyhow::Result<()> {
         let at_start = running.at_start.clone();
@@ -109,7 +109,7 @@ impl ConfigFile {
                 // After the watches: a change since the last look is seen now or told.
                 let content = read(&self.path);
                 if content != self.content {
-                    send(self.change(&content, &at_start, live));
+                    send(self.change(&content, &at_start, &logs));
                     self.content = content;
                 }
                 if let Err(error) = wait(watch.as_ref()) {
@@ -125,12 +125,11 @@ impl ConfigFile {
         Ok(())
     }
 
-    fn change(&self, content: &Content, at_start: &config::AtStart, live: Live) -> Message {
+    fn change(&self, content: &Content, at_start: &config::AtStart, logs: &Logs) -> Message {
         let file = self.name();
         match self.parse(content) {
             Ok(mut config) => {
-                config.feed(live);
-                warn_of_unwatched(&config, live);
+                logs.feed(&mut config);
                 let pending = at_start.differs_in(&config.at_start);
                 info!(
                     file,
@@ -195,15 +194,6 @@ pub(crate) fn lines(path: &Path, errors: &[ConfigError]) -> Vec<String> {
         format!("{}:{space}{error}", path.display())
     };
     errors.iter().map(line).collect()
-}
-
-/// Nobody who writes a rule may think that it is watched when it is not.
-pub(crate) fn warn_of_unwatched(config: &Config, live: Live) {
-    for rule in config.rules.iter() {
-        if let Some(why) = rule.unwatched(live) {
-            warn!(rule = rule.name, why, "LOG RULE NOT WATCHED");
-        }
-    }
 }
 
 /// For `check`: no thread, no flags.

@@ -16,7 +16,7 @@ use crate::logging;
 use crate::metrics::{Metrics, counted};
 use crate::probe::Prober;
 use crate::reader::{self, Memory, Message};
-use crate::reload::{self, ConfigFile};
+use crate::reload::ConfigFile;
 use crate::signal::SourceName;
 use crate::source::bpf::HookStatus;
 use crate::state::file::Left;
@@ -43,9 +43,8 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     };
     let (file, mut config) = ConfigFile::open(args).context("use the configuration")?;
     let host = Host::open(args, &config);
-    let live = host.live();
-    config.feed(live);
-    reload::warn_of_unwatched(&config, live);
+    let logs = host.logs();
+    logs.feed(&mut config);
     if host.watches_nothing(&config) {
         bail!("nothing can be watched on this host; `nodemend-detector check` says why");
     }
@@ -54,7 +53,7 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     let prober = Prober::new(args.host_proc.clone(), args.critical_mounts.clone());
     let metrics = Arc::new(Metrics::default());
     metrics.host(&host);
-    let missing = missing(&host);
+    let missing = missing(&host, logs.missing_journal(&config.rules));
     // What a look at the host shows is nobody's memory.
     let memory = Memory {
         boot_id: clock::boot_id()?,
@@ -74,7 +73,7 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
         output,
     )?;
     let changes = mailbox.clone();
-    file.watch(&config, live, move |message| changes.send(message))?;
+    file.watch(&config, logs, move |message| changes.send(message))?;
     // There is no Node whose conditions could stand already.
     mailbox.send(Message::Existing(Vec::new()));
     match display {
@@ -93,7 +92,7 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
 }
 
 /// Why a source is not watched.
-fn missing(host: &Host) -> BTreeMap<SourceName, String> {
+fn missing(host: &Host, journal: Option<String>) -> BTreeMap<SourceName, String> {
     let programs = host
         .sources
         .iter()
@@ -108,12 +107,12 @@ fn missing(host: &Host) -> BTreeMap<SourceName, String> {
         (SourceName::Kmsg, &host.kernel_log),
         (SourceName::Nvml, &host.nvml),
         (SourceName::File, &host.log_files),
-        (SourceName::Journal, &host.journal),
         (SourceName::Counters, &host.counted),
     ];
     let others = others
         .into_iter()
-        .filter_map(|(source, open)| Some((source, open.clone().err()?)));
+        .filter_map(|(source, open)| Some((source, open.clone().err()?)))
+        .chain(journal.map(|why| (SourceName::Journal, why)));
     programs
         .map(|why| (SourceName::Bpf, why))
         .into_iter()

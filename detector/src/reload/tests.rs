@@ -20,6 +20,7 @@ use crate::reason::ConditionType;
 use crate::signal::{BlockErrorClass, BlockOperation, Disk, Signal, SourceName};
 use crate::source::Source;
 use crate::source::file::FileSource;
+use crate::source::journal::tests::writer::{PLAIN, Writer};
 use crate::state::file::Left;
 
 fn args(config: &Path) -> SourceArgs {
@@ -129,6 +130,37 @@ fn a_device_that_is_excluded_is_not_reported() {
     assert_eq!(agent.transition(1), None);
 }
 
+const RULES: &str = "logRules:\n\
+    - {name: a, source: file, path: /a.log, pattern: broken, reason: A, condition: StorageReady}\n\
+    - {name: b, source: journal, unit: kubelet, pattern: broken, reason: B, \
+    condition: ContainerRuntimeReady}\n";
+
+#[test]
+fn a_rule_on_a_journal_that_is_not_there_makes_its_condition_look_watched_by_no_reload() {
+    let mut map = ConfigMap::new("{}\n");
+    let agent = Agent::start(&map.file());
+    map.swap(RULES);
+    assert_eq!(agent.conditions_by("A"), []);
+}
+
+#[test]
+fn a_rule_on_a_journal_that_is_there_watches_its_condition_from_the_reload_on() {
+    let mut map = ConfigMap::new("{}\n");
+    let agent = Agent::start(&map.file());
+    let folder = "00112233445566778899aabbccddeeff";
+    let etc = agent.root.path().join("etc");
+    let journal = agent.root.path().join("var/log/journal").join(folder);
+    fs::create_dir_all(&etc).unwrap();
+    fs::create_dir_all(&journal).unwrap();
+    fs::write(etc.join("machine-id"), folder).unwrap();
+    Writer::create(&journal.join("system.journal"), [1; 16], [2; 16], PLAIN, 0).unwrap();
+    map.swap(RULES);
+    assert_eq!(
+        agent.conditions_by("A"),
+        [ConditionType::ContainerRuntimeReady]
+    );
+}
+
 /// An agent that follows a log file below a folder of its own.
 struct Agent {
     root: TempDir,
@@ -146,12 +178,12 @@ impl Agent {
         fs::write(root.path().join("a.log"), "").unwrap();
         let args = args(config);
         let (file, mut config) = ConfigFile::open(&args).unwrap();
-        let live = Live {
+        let logs = Logs {
             kernel_log: false,
             files: true,
-            journal: false,
+            journal: Ok(root.path().to_owned()),
         };
-        config.feed(live);
+        logs.feed(&mut config);
         let config = Arc::new(config);
         let files = FileSource::start(root.path().to_owned()).unwrap();
         sources.push(Box::new(files));
@@ -167,7 +199,7 @@ impl Agent {
             reader::start(sources, core, prober, Arc::clone(&config), memory, output).unwrap();
         mailbox.send(Message::Existing(Vec::new()));
         let changes = mailbox.clone();
-        file.watch(&config, live, move |message| changes.send(message))
+        file.watch(&config, logs, move |message| changes.send(message))
             .unwrap();
         // The log's end has been found.
         thread::sleep(Duration::from_millis(300));
@@ -182,6 +214,26 @@ impl Agent {
         let path = self.root.path().join("a.log");
         let mut file = File::options().append(true).open(path).unwrap();
         writeln!(file, "{line}").unwrap();
+    }
+
+    /// Those that are published when the rule for this reason is in force.
+    fn conditions_by(&self, reason: &str) -> Vec<ConditionType> {
+        let mut published = Vec::new();
+        for _ in 0..40 {
+            self.log("broken");
+            match self.outputs.recv_timeout(Duration::from_millis(250)) {
+                Ok(Output::Conditions { conditions, .. }) => {
+                    published = conditions.iter().map(|condition| condition.kind).collect();
+                }
+                Ok(Output::Transition(transition))
+                    if transition.finding.reason.name() == reason =>
+                {
+                    return published;
+                }
+                _ => {}
+            }
+        }
+        panic!("no {reason} within 10 s");
     }
 
     /// The next one within `seconds`.

@@ -205,4 +205,4 @@ impl Source for JournalSource {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,7 +14,7 @@ use crate::rules::{LogRule, Origin};
 use crate::signal::What;
 
 mod files;
-mod writer;
+pub(crate) mod writer;
 
 use self::writer::{When, Writer};
 
