@@ -3,6 +3,7 @@
 pub mod duration;
 pub mod policy;
 pub mod repair;
+pub mod schema;
 pub mod validate;
 
 use kube::CustomResourceExt;

@@ -19,6 +19,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use crate::cluster::{InstanceState, InstanceView};
 use crate::decide::Clearance;
 use crate::lease::Term;
+use crate::metrics::CountCalls;
 
 const READ_ATTEMPT: Duration = Duration::from_secs(5);
 const READ: Duration = Duration::from_secs(15);
@@ -56,7 +57,7 @@ pub enum Outcome {
 impl Aws {
     /// Credentials and region come from the SDK's default chain (environment, IRSA, Pod Identity,
     /// instance metadata).
-    pub async fn connect() -> anyhow::Result<Self> {
+    pub async fn connect(count: CountCalls) -> anyhow::Result<Self> {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
@@ -76,9 +77,11 @@ impl Aws {
                 .is_some_and(|region| !region.as_ref().is_empty()),
             "no AWS region: set AWS_REGION, or let the pod reach the instance metadata service"
         );
+        let ec2 = aws_sdk_ec2::config::Builder::from(&config).interceptor(count.clone());
+        let autoscaling = aws_sdk_autoscaling::config::Builder::from(&config).interceptor(count);
         Ok(Self {
-            ec2: aws_sdk_ec2::Client::new(&config),
-            autoscaling: aws_sdk_autoscaling::Client::new(&config),
+            ec2: aws_sdk_ec2::Client::from_conf(ec2.build()),
+            autoscaling: aws_sdk_autoscaling::Client::from_conf(autoscaling.build()),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -24,8 +25,11 @@ pub struct Cluster {
     pub pods: BTreeMap<String, Vec<PodView>>,
     /// Objects of ours that are there but cannot be read, with the error.
     pub unreadable: Vec<String>,
-    /// When kubelets last renewed their Leases, by the node's name.
-    pub leases: Asked<BTreeMap<String, Timestamp>>,
+    /// Leases of kubelets that are said to be silent, by the node's name: `None` where there is none;
+    /// what is not here is unknown.
+    pub leases: Asked<BTreeMap<String, Option<LeaseView>>>,
+    /// Since when the API server does not answer us: what is here is as old.
+    pub unreachable_since: Option<Timestamp>,
     /// Whether groups can launch what replaces an instance, by their name; what is not here is unknown.
     pub launches: Asked<BTreeMap<String, Launches>>,
     /// Zones (by id) that traffic has been shifted away from.
@@ -61,6 +65,21 @@ impl Default for Limits {
             max_parallel: Self::MAX_PARALLEL,
             max_repairs_per_hour: Self::MAX_REPAIRS_PER_HOUR,
         }
+    }
+}
+
+/// The Lease that a kubelet keeps renewing while it reaches the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// When it was last seen to change, or first seen, by our own clock: kubelets' clocks differ.
+    pub renewed: Timestamp,
+    /// The kubelet's own promise: unchanged for so long, it is silent.
+    pub lasts: Duration,
+}
+
+impl LeaseView {
+    pub fn expires(&self) -> Timestamp {
+        self.renewed + self.lasts
     }
 }
 
@@ -188,6 +207,12 @@ impl NodeView {
         self.conditions
             .iter()
             .find(|condition| condition.kind == kind)
+    }
+
+    /// The control plane has not heard from its kubelet.
+    pub fn is_silent(&self) -> bool {
+        self.condition("Ready")
+            .is_some_and(|condition| condition.status == "Unknown")
     }
 
     pub fn is_ready(&self) -> bool {

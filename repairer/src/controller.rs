@@ -13,9 +13,11 @@ use crate::aws::Aws;
 use crate::cluster::{Cluster, InstanceView, Limits};
 use crate::decide::{self, Plan, Retention};
 use crate::episode::Episodes;
+use crate::kubelet::Kubelets;
 use crate::lease::Leadership;
 use crate::step::Pass;
 use crate::store::Stores;
+use crate::tell::Teller;
 use crate::{act, clock};
 
 /// Changes come in bursts; this makes one pass of each.
@@ -43,7 +45,9 @@ pub struct Controller {
     aws: Aws,
     stores: Stores,
     leadership: Leadership,
+    teller: Teller,
     episodes: Episodes,
+    kubelets: Kubelets,
     instances: BTreeMap<String, InstanceView>,
     /// When AWS was asked about every instance, and when about any.
     asked_all: Option<Instant>,
@@ -56,6 +60,7 @@ impl Controller {
         aws: Aws,
         stores: Stores,
         leadership: Leadership,
+        teller: Teller,
         rules: Rules,
     ) -> Self {
         Self {
@@ -64,7 +69,9 @@ impl Controller {
             aws,
             stores,
             leadership,
+            teller,
             episodes: Episodes::default(),
+            kubelets: Kubelets::default(),
             instances: BTreeMap::new(),
             asked_all: None,
             asked: None,
@@ -76,25 +83,35 @@ impl Controller {
         self.stores.ready().await?;
         info!("watching the nodes");
         loop {
+            self.teller.metrics.pass_begins();
             let mut cluster = self.stores.cluster();
             cluster.limits = self.rules.limits.clone();
             let all_asked = self.look_at_aws(&mut cluster).await;
             self.look_at_pods(&mut cluster).await;
-            let now = clock::now();
+            self.kubelets.look(&self.client, &mut cluster).await;
+            let (began, now) = (Instant::now(), clock::now());
             self.episodes.observe(&cluster, now);
             let plan = decide::decide(&cluster, &self.episodes, self.rules.retention, now);
+            let metrics = &self.teller.metrics;
+            metrics.decided(&cluster, &plan, began.elapsed(), now);
 
             let wake_at = plan.wake_at;
             let soon = (!plan.steps.is_empty()).then_some(AFTER_A_STEP);
             let ask_again = (!all_asked).then_some(BETWEEN_QUESTIONS);
+            let lost = cluster.unreachable_since.map(|_| BETWEEN_QUESTIONS);
             let done = self.carry_out(&cluster, plan).await;
+            self.teller.metrics.pass_ends();
 
             sleep(if done { PAUSE } else { AFTER_A_FAILURE }).await;
             // Zero where it is past.
             let until_due = wake_at
                 .map(|at| Duration::try_from(at.duration_since(clock::now())).unwrap_or_default());
             let changed = self.stores.changed.notified();
-            match [until_due, soon, ask_again].into_iter().flatten().min() {
+            match [until_due, soon, ask_again, lost]
+                .into_iter()
+                .flatten()
+                .min()
+            {
                 // Whichever comes first.
                 Some(wait) => drop(timeout(wait, changed).await),
                 None => changed.await,
@@ -179,15 +196,17 @@ impl Controller {
                 .policies
                 .get(name)
                 .filter(|wanted| policy.status.as_ref() != Some(wanted));
-            if let Some(wanted) = wanted
-                && let Err(error) = act::record_policy(&self.client, name, wanted).await
-            {
-                warn!(
-                    policy = name,
-                    error = format!("{error:#}"),
-                    "its status is out of date"
-                );
-                done = false;
+            let Some(wanted) = wanted else { continue };
+            match act::record_policy(&self.client, name, wanted).await {
+                Ok(()) => self.teller.policy(policy, wanted),
+                Err(error) => {
+                    warn!(
+                        policy = name,
+                        error = format!("{error:#}"),
+                        "its status is out of date"
+                    );
+                    done = false;
+                }
             }
         }
         let pass = Pass {
@@ -196,6 +215,7 @@ impl Controller {
             leadership: &self.leadership,
             cluster,
             episodes: &self.episodes,
+            teller: &self.teller,
         };
         futures::stream::iter(plan.steps)
             .map(|step| pass.carry_out(step))

@@ -251,7 +251,7 @@ impl<'a> Planner<'a> {
                 tally::joins_until(node, policy).is_none_or(|until| until <= self.now)
             };
             let settled: Vec<_> = nodes.iter().filter(joined).copied().collect();
-            let silent = nodes.iter().filter(|node| is_silent(node)).count();
+            let silent = nodes.iter().filter(|node| node.is_silent()).count();
             self.silent.insert(name.to_owned(), silent);
             let partition = episode::partition(self.cluster, self.assigned, name, &policy.spec);
             if let Some(partition) = partition {
@@ -512,11 +512,6 @@ fn ends_for_good(outcome: Option<Outcome>) -> bool {
         Some(Outcome::Cancelled | Outcome::Failed | Outcome::NeedsHuman) => true,
         Some(Outcome::Succeeded | Outcome::Recovered | Outcome::Superseded) | None => false,
     }
-}
-
-fn is_silent(node: &NodeView) -> bool {
-    node.condition("Ready")
-        .is_some_and(|ready| ready.status == "Unknown")
 }
 
 /// Reasons that are stored of one node; the schema has no limit, but people read less.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -20,7 +21,9 @@ use crate::cluster::{Cluster, InstanceView};
 use crate::controller::{Controller, Rules};
 use crate::episode::Episodes;
 use crate::lease::Lease;
+use crate::metrics::{CountCalls, Metrics};
 use crate::store::Stores;
+use crate::tell::Teller;
 
 pub mod act;
 pub mod api;
@@ -35,14 +38,18 @@ pub mod decide;
 pub mod drain;
 pub mod episode;
 pub mod explain;
+mod http;
+mod kubelet;
 pub mod lease;
 mod logging;
+pub mod metrics;
 pub mod reasons;
 pub mod rule;
 pub mod show;
 pub mod simulate;
 pub mod step;
 pub mod store;
+pub mod tell;
 pub mod window;
 
 /// The file cannot be meant.
@@ -86,6 +93,7 @@ async fn explained(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         eprintln!("there is no Node {}", args.node);
         return Ok(ExitCode::FAILURE);
     };
+    kubelet::look_once(&client, &mut cluster).await;
     match described(&cluster).await {
         Ok(instances) => cluster.instances = instances,
         Err(error) => eprintln!("AWS was not asked, so groups are not known: {error:#}"),
@@ -139,7 +147,8 @@ async fn described(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Instanc
         .values()
         .filter_map(|node| node.instance().ok());
     let ids = instances.map(|id| id.to_string()).collect();
-    Aws::connect().await?.describe(&ids).await
+    let count = CountCalls(Arc::default());
+    Aws::connect(count).await?.describe(&ids).await
 }
 
 fn cannot_run_here(error: &anyhow::Error) -> ExitCode {
@@ -188,25 +197,32 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Lease ─► watches ─► controller, until a signal, or the lease or the controller ends.
 async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let (client, aws) = match connect(&args).await {
+    let metrics = Arc::new(Metrics::default());
+    let count = CountCalls(Arc::clone(&metrics));
+    let (client, aws) = match connect(&args, count).await {
         Ok(connected) => connected,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "cannot run here");
             return Ok(ExitCode::from(CANNOT_RUN_HERE));
         }
     };
+    if let Some(address) = args.http_address.0 {
+        tokio::spawn(http::serve(address, Arc::clone(&metrics)));
+    }
     let identity = args.identity.clone().unwrap_or_else(made_up_identity);
+    let teller = Teller::start(&client, identity.clone(), Arc::clone(&metrics));
     let (mut lease, leadership) = Lease::new(client.clone(), &args.lease_namespace, identity);
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let lead = async {
         lease.acquire().await;
+        metrics.leads();
         let stores = Stores::watch(&client);
         let rules = Rules {
             limits: args.limits.limits(),
             retention: args.retention.retention(),
         };
-        let controller = Controller::new(client.clone(), aws, stores, leadership, rules);
+        let controller = Controller::new(client.clone(), aws, stores, leadership, teller, rules);
         tokio::select! {
             lost = lease.keep() => Err(lost),
             ended = controller.run() => ended,
@@ -237,9 +253,9 @@ fn runtime() -> anyhow::Result<Runtime> {
         .context("start tokio")
 }
 
-async fn connect(args: &RunArgs) -> anyhow::Result<(Client, Aws)> {
+async fn connect(args: &RunArgs, count: CountCalls) -> anyhow::Result<(Client, Aws)> {
     let client = client(args.kubeconfig.as_deref()).await?;
-    Ok((client, Aws::connect().await?))
+    Ok((client, Aws::connect(count).await?))
 }
 
 async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {

@@ -16,6 +16,7 @@ use crate::decide::{self, Act, Clearance, Step};
 use crate::drain::{Eviction, PodView};
 use crate::episode::Episodes;
 use crate::lease::Leadership;
+use crate::tell::Teller;
 use crate::{act, clock, store};
 
 /// A hanging API server must not stop the other steps for ever.
@@ -28,6 +29,7 @@ pub struct Pass<'a> {
     pub leadership: &'a Leadership,
     pub cluster: &'a Cluster,
     pub episodes: &'a Episodes,
+    pub teller: &'a Teller,
 }
 
 impl Pass<'_> {
@@ -78,9 +80,9 @@ impl Pass<'_> {
 
     async fn record(&self, name: &str, status: NodeRepairStatus) -> anyhow::Result<()> {
         let seen = self.repair(name)?;
-        log(name, seen, &status);
-        if let Written::Stale = act::record(self.client, name, seen, status).await? {
-            debug!(repair = name, "seen too late; decided again");
+        match act::record(self.client, name, seen, status.clone()).await? {
+            Written::Done(_) => self.teller.repair(seen, &status),
+            Written::Stale => debug!(repair = name, "seen too late; decided again"),
         }
         Ok(())
     }
@@ -226,58 +228,9 @@ impl Pass<'_> {
     ) -> anyhow::Result<()> {
         let mut status = stored.status.clone().unwrap_or_default();
         status.end_attempt(result, request_id, Some(message), clock::now());
-        log(name, stored, &status);
-        act::record(self.client, name, stored, status).await?;
-        Ok(())
-    }
-}
-
-/// One line for each change of what is decided about a node.
-fn log(name: &str, seen: &NodeRepair, status: &NodeRepairStatus) {
-    let before = seen.status.clone().unwrap_or_default();
-    let node = &seen.spec.node_ref.name;
-    let policy = seen.policy();
-    let gate = |status: &NodeRepairStatus| status.hold.as_ref().map(|hold| hold.gate);
-    let same = before.phase == status.phase
-        && gate(&before) == gate(status)
-        && before.action == status.action
-        && before.shadow == status.shadow;
-    if same {
-        return;
-    }
-    let (phase, outcome, action) = (status.phase, status.outcome, status.action);
-    match &status.hold {
-        Some(hold) => info!(
-            repair = name,
-            node,
-            policy,
-            ?phase,
-            ?action,
-            gate = ?hold.gate,
-            behind = ?hold.behind,
-            values = ?hold.values,
-            why = hold.message,
-            "held"
-        ),
-        None => {
-            let last = status.timeline.last();
-            let last = last.map(|entry| entry.event.as_str()).unwrap_or_default();
-            info!(
-                repair = name,
-                node,
-                policy,
-                ?phase,
-                ?action,
-                ?outcome,
-                last,
-                "phase"
-            );
+        if let Written::Done(_) = act::record(self.client, name, stored, status.clone()).await? {
+            self.teller.repair(stored, &status);
         }
-    }
-    if outcome == Some(crate::api::repair::Outcome::NeedsHuman) {
-        warn!(
-            repair = name,
-            node, policy, "a person must look at the node"
-        );
+        Ok(())
     }
 }

@@ -8,12 +8,15 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime};
 use kube::core::Rule as Cel;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::duration::Wait;
 use super::repair::Gate;
-use super::validate::{GROUP_BY, NO_ACTION_ALONE, ONE_PARALLEL, ONE_THRESHOLD, STATUS_REQUIRED};
+use super::validate::{
+    GROUP_BY, NO_ACTION_ALONE, ONE_PARALLEL, ONE_THRESHOLD, SELECTOR_VALUES, STATUS_REQUIRED,
+    WINDOW_DURATION,
+};
 
 /// Which nodes may be repaired, for which conditions, after which wait and within which limits.
 /// The rules are named as in EKS `nodeRepairConfig`. Nothing is repaired until `mode: Enforce`.
@@ -54,6 +57,7 @@ pub struct RepairPolicySpec {
     #[serde(default)]
     pub paused: bool,
     /// The nodes that this policy is for; `matchLabels: {}` is all of them.
+    #[schemars(schema_with = "selector")]
     pub selector: LabelSelector,
     /// Where two policies select a node the higher one wins. Of two equal ones neither does.
     /// A `Disabled` policy never competes with an enabled one.
@@ -99,6 +103,44 @@ pub struct RepairPolicySpec {
     /// without a rule is left alone.
     #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<RepairRule>,
+}
+
+/// Kubernetes' own, with bounds: without them no rule about its parts would be cheap enough.
+fn selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "type": "object",
+                "maxProperties": 64,
+                "additionalProperties": {"type": "string", "maxLength": 63},
+            },
+            "matchExpressions": {
+                "type": "array",
+                "maxItems": 16,
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": {"type": "string", "minLength": 1, "maxLength": 317},
+                        "operator": {
+                            "type": "string",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                        },
+                        "values": {
+                            "type": "array",
+                            "maxItems": 64,
+                            "items": {"type": "string", "maxLength": 63},
+                        },
+                    },
+                    "x-kubernetes-validations": [{
+                        "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+                        "message": SELECTOR_VALUES,
+                    }],
+                },
+            },
+        },
+    })
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -262,16 +304,26 @@ pub enum ZonalShift {
 }
 
 /// A time in which repairs may start. One that has started goes on after its end.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(
+    validation = Cel::new(
+        "duration(self.duration) > duration('0s') && duration(self.duration) <= duration('168h')"
+    )
+    .message(WINDOW_DURATION)
+)]
 #[serde(rename_all = "camelCase")]
 pub struct MaintenanceWindow {
     /// When it begins, as cron has it: minute, hour, day of month, month, day of week.
     #[schemars(length(min = 9, max = 128), pattern(r"^[0-9*,/-]+( [0-9*,/-]+){4}$"))]
     pub schedule: String,
     pub duration: Wait,
-    /// `UTC` or an offset from it, for example `+02:00`.
+    /// A place of the IANA time zone database, for example `Europe/Berlin`; or an offset from UTC, for
+    /// example `+02:00`. A time that clocks leave out there opens no window.
     #[serde(default = "utc")]
-    #[schemars(length(max = 6), pattern(r"^(UTC|[+-][0-9]{2}:[0-9]{2})$"))]
+    #[schemars(
+        length(max = 64),
+        pattern(r"^([A-Za-z][A-Za-z0-9_+/-]*|[+-][0-9]{2}:[0-9]{2})$")
+    )]
     pub time_zone: String,
 }
 
@@ -365,12 +417,12 @@ pub struct RepairRule {
     pub node_unhealthy_reason: Option<String>,
     /// The statuses that are unhealthy; by default `["False"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 3))]
+    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub status: Option<Vec<ConditionStatus>>,
     /// From first seen to repair.
     pub min_repair_wait_time: Wait,
     /// Tried in this order.
-    #[schemars(length(min = 1, max = 2))]
+    #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
     pub repair_actions: Vec<RepairAction>,
 }
 
@@ -401,6 +453,7 @@ pub struct RepairPolicyStatus {
     pub observed_generation: i64,
     /// `Accepted`, and `RepairAllowed` whose reason is the gate that holds a whole group, or all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Nodes that this policy is for.
     #[serde(default)]

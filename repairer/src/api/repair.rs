@@ -105,7 +105,7 @@ pub struct NodeRepairSpec {
     pub action: RepairAction,
     /// Gates that do not hold this repair. Only a person may say so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub override_gates: Vec<Overridable>,
     /// Who asks for it, in their own words; the API server's audit log knows for sure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,6 +244,7 @@ pub struct NodeRepairStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Why it does not go on, with the numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -334,7 +335,9 @@ pub enum Phase {
     Finished,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 pub enum Outcome {
     /// A verified replacement serves.
     Succeeded,

@@ -25,8 +25,8 @@ use crate::window::Window;
 
 /// EKS's agent and ours confirm every condition at least every 5 minutes, with jitter.
 const SIGNAL_LIFE: Duration = Duration::from_secs(360);
-/// A kubelet renews its Lease every 10 s; the node controller waits for 40 s of silence.
-const LEASE_LIFE: Duration = Duration::from_secs(40);
+/// From a Lease that could not be read to the next look.
+const LEASE_RETRY: Duration = Duration::from_secs(10);
 /// Older than this, the word of another agent may be one that it forgot to take back.
 const LATCH_AGE: Duration = Duration::from_secs(3600);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -393,7 +393,7 @@ impl<'a> Planner<'a> {
             Gate::OutsideWindow => self.outside_window(policy?),
             Gate::LastNode => self.last_node(policy?, subject),
             Gate::AttemptsSpent => self.attempts_spent(policy?, subject),
-            Gate::Capacity => self.capacity(node),
+            Gate::Capacity => self.capacity(policy?, subject),
             Gate::RepairBudget => self.over_budget(policy?, subject),
             Gate::ParallelLimit => self.no_place(policy?, subject),
             Gate::Shadow => shadow(policy?),
@@ -524,7 +524,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A condition that its writer has stopped confirming says nothing about now.
-    fn stale(&self, policy: &RepairPolicy, stage: Stage, subject: &Subject<'_>) -> Answer {
+    fn stale(&mut self, policy: &RepairPolicy, stage: Stage, subject: &Subject<'_>) -> Answer {
         if subject.trigger() == Trigger::Manual {
             return open("a person asks for the repair, not a condition");
         }
@@ -573,11 +573,8 @@ impl<'a> Planner<'a> {
     }
 
     /// What else is known of a kubelet that is said to be silent.
-    fn silence(&self, policy: &RepairPolicy, node: &NodeView) -> Answer {
-        let unknown = node
-            .condition("Ready")
-            .is_some_and(|ready| ready.status == "Unknown");
-        if !unknown {
+    fn silence(&mut self, policy: &RepairPolicy, node: &NodeView) -> Answer {
+        if !node.is_silent() {
             return open("kubelet itself says that it is not ready");
         }
         let name = policy.metadata.name.as_deref().unwrap_or_default();
@@ -594,18 +591,26 @@ impl<'a> Planner<'a> {
         let lease = match &self.cluster.leases {
             Asked::No => "its Lease is not asked for".to_owned(),
             Asked::Yes(leases) => match leases.get(&node.name) {
-                None => "it has no Lease".to_owned(),
-                Some(renewed) => {
-                    let age = self.now.duration_since(*renewed).unsigned_abs();
-                    if age < LEASE_LIFE {
+                None => {
+                    self.wake(self.now + LEASE_RETRY);
+                    let message = "kubelet is said to be silent, and its Lease could not be read";
+                    return closed(message, "the Lease can be read, or Ready becomes True");
+                }
+                Some(None) => "it has no Lease".to_owned(),
+                Some(Some(lease)) => {
+                    let (renewed, lasts) = (second(lease.renewed), Wait(lease.lasts));
+                    if lease.expires() > self.now {
+                        self.wake(lease.expires());
                         return closed(
-                            "kubelet is said to be silent, and has just renewed its Lease",
-                            "the Lease grows old, or Ready becomes True",
+                            format!(
+                                "kubelet is said to be silent, and its Lease was renewed, or first looked at, less than {lasts} ago"
+                            ),
+                            format!("the Lease does not change for {lasts}, or Ready becomes True"),
                         )
-                        .with("leaseRenewed", second(*renewed))
-                        .with("limit", Wait(LEASE_LIFE));
+                        .with("leaseRenewed", renewed)
+                        .with("limit", lasts);
                     }
-                    format!("its Lease was last renewed at {}", second(*renewed))
+                    format!("its Lease was last renewed at {renewed}")
                 }
             },
         };
@@ -666,6 +671,14 @@ impl<'a> Planner<'a> {
             "limit: at least {} nodes and {} % within {} of each other",
             limits.min_nodes, limits.percentage, limits.window
         );
+        if let Some(since) = self.cluster.unreachable_since {
+            let since = second(since);
+            return closed(
+                format!("the API server does not answer our watches since {since}: what is known of the nodes is old"),
+                "it answers again; then the waits that began in between start anew",
+            )
+            .with("unreachableSince", since);
+        }
         let nodes = self.tally.counts(name).nodes;
         let Some(partition) = self.partitions.get(name) else {
             let silent = self.silent.get(name).copied().unwrap_or_default();
@@ -1008,7 +1021,26 @@ impl<'a> Planner<'a> {
         self.history.line_of(&node.uid, self.now - limits.window.0) >= limits.count as usize
     }
 
-    fn capacity(&self, node: &NodeView) -> Answer {
+    fn capacity(&mut self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let node = subject.node;
+        // Or each node of the group would be cordoned and drained for the same answer.
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let counted_in = group_of(self.cluster, node, policy).unwrap_or_default();
+        if let Some(refused) = self.history.refused(name, counted_in, subject.name)
+            && refused.started.0 + HOUR > self.now
+        {
+            let again = refused.started.0 + HOUR;
+            self.wake(again);
+            let (again, why) = (second(again), refused.message.as_deref());
+            return closed(
+                format!(
+                    "AWS refused the last call about a node of {counted_in}: {}",
+                    why.unwrap_or("no reason was given")
+                ),
+                format!("what AWS refused is mended (`nodemend-repairer check`); it is tried again at {again}"),
+            )
+            .with("tryAgain", again);
+        }
         let launches = match &self.cluster.launches {
             Asked::No => return not_asked("AWS whether the group can launch instances"),
             Asked::Yes(launches) => launches,

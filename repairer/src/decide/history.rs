@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::is_finished;
-use crate::api::repair::{AttemptResult, NodeRepair, NodeRepairStatus, Outcome};
+use crate::api::repair::{Attempt, AttemptResult, NodeRepair, NodeRepairStatus, Outcome};
 use crate::cluster::Cluster;
 
 /// From a failed canary to the next one; doubled by each further failure.
@@ -26,6 +26,8 @@ pub(super) struct History<'a> {
     /// By policy: the repairs that proved something.
     proofs: BTreeMap<&'a str, Vec<Proof<'a>>>,
     all_destroyed: Vec<(Timestamp, &'a str)>,
+    /// By policy and group: the last call that AWS has answered, with the repair's name.
+    answered: BTreeMap<(&'a str, &'a str), (&'a Attempt, &'a str)>,
 }
 
 /// The end of a repair that tells whether repairing helps.
@@ -75,6 +77,15 @@ impl<'a> History<'a> {
                     .push(entry);
                 history.all_destroyed.push(entry);
             }
+            for attempt in status.attempts.iter().filter(|a| a.result.is_some()) {
+                let last = history
+                    .answered
+                    .entry((policy, group))
+                    .or_insert((attempt, name));
+                if last.0.started < attempt.started {
+                    *last = (attempt, name);
+                }
+            }
             if let Some(proof) = proof(repair, status) {
                 history.proofs.entry(policy).or_default().push(proof);
             }
@@ -110,6 +121,13 @@ impl<'a> History<'a> {
 
     pub(super) fn all_destroyed(&self, except: &str, after: Timestamp) -> Vec<Timestamp> {
         within(&self.all_destroyed, except, after)
+    }
+
+    /// The last call about a node of a group, if it was another repair's and AWS has refused it.
+    pub(super) fn refused(&self, policy: &str, group: &str, except: &str) -> Option<&'a Attempt> {
+        let (attempt, name) = self.answered.get(&(policy, group))?;
+        let refused = attempt.result == Some(AttemptResult::Refused);
+        (refused && *name != except).then_some(*attempt)
     }
 
     /// How many nodes in a row were destroyed for this one to be here, within the window.

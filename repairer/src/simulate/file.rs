@@ -2,6 +2,7 @@
 //! implied but what the policy's own schema implies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::api::duration::Wait;
 use crate::api::policy::{RepairAction, RepairPolicySpec};
 use crate::api::repair::{Gate, Outcome, Overridable, Phase};
-use crate::api::validate::{self, Severity};
+use crate::api::validate;
 
 /// More would not be read by anybody.
 const MOST_NODES: usize = 20_000;
@@ -76,10 +77,12 @@ impl TryFrom<Value> for Spec {
     type Error = String;
 
     fn try_from(written: Value) -> Result<Self, String> {
-        let (spec, findings) = validate::read(&written)?;
-        match findings.iter().find(|f| f.severity == Severity::Error) {
-            Some(error) => Err(error.to_string()),
-            None => Ok(Self(spec)),
+        match validate::read(&written) {
+            (Some(spec), found) if validate::first_error(&found).is_none() => Ok(Self(spec)),
+            (_, found) => {
+                Err(validate::first_error(&found)
+                    .map_or_else(String::new, |error| error.to_string()))
+            }
         }
     }
 }
@@ -115,6 +118,19 @@ pub struct NodeFile {
     /// Whatever a cloud may say in its place.
     #[serde(default)]
     pub provider_id: Option<String>,
+    /// How far its clock is wrong, with which its agents write.
+    #[serde(default)]
+    pub clock_ahead: Option<Wait>,
+    #[serde(default)]
+    pub clock_behind: Option<Wait>,
+}
+
+impl NodeFile {
+    /// What its clock shows.
+    pub fn clock(&self, now: Timestamp) -> Timestamp {
+        let by = |wait: Option<Wait>| wait.map_or(Duration::ZERO, |wait| wait.0);
+        now + by(self.clock_ahead) - by(self.clock_behind)
+    }
 }
 
 fn zone() -> String {

@@ -1,6 +1,7 @@
 //! PURE. A cluster and a cloud that do what they are told, on a virtual clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
@@ -19,18 +20,24 @@ use crate::api::repair::{
     AttemptResult, Blocked, NodeRef, NodeRepair, NodeRepairSpec, NodeRepairStatus, PolicyRef,
     Trigger,
 };
-use crate::api::validate::{self, Severity};
+use crate::api::validate;
 use crate::cluster::{
-    Asked, Cluster, ConditionView, DETECTOR, InstanceState, InstanceView, Launches, NodeView,
+    Asked, Cluster, ConditionView, DETECTOR, InstanceState, InstanceView, Launches, LeaseView,
+    NodeView,
 };
 use crate::decide::{Act, Clearance, Step};
 use crate::drain::{Owner, PodView, Wish};
+
+/// Kubernetes' default.
+const KUBELET_LEASE: Duration = Duration::from_secs(40);
 
 pub struct World {
     pub cluster: Cluster,
     cloud: CloudFile,
     /// Conditions, by node and type, that nobody confirms.
     unconfirmed: BTreeSet<(String, String)>,
+    /// Nodes whose clocks are wrong.
+    clocks: BTreeMap<String, NodeFile>,
     /// Nodes whose kubelets are silent, since when.
     silent: BTreeMap<String, Timestamp>,
     budgets: BTreeMap<String, u32>,
@@ -84,6 +91,7 @@ impl World {
             cluster: Cluster::default(),
             cloud: file.cloud.clone(),
             unconfirmed: BTreeSet::new(),
+            clocks: BTreeMap::new(),
             silent: BTreeMap::new(),
             budgets: file
                 .pdbs
@@ -185,6 +193,9 @@ impl World {
         for condition in &file.conditions {
             set_condition(&mut node, condition, start);
         }
+        if file.clock(start) != start {
+            self.clocks.insert(name.to_owned(), file.clone());
+        }
         self.cluster.nodes.insert(name.to_owned(), node);
         Ok(())
     }
@@ -246,13 +257,18 @@ impl World {
             for condition in &mut node.conditions {
                 let key = (node.name.clone(), condition.kind.clone());
                 if !self.unconfirmed.contains(&key) {
-                    condition.heartbeat = Some(now);
+                    let clock = self.clocks.get(&node.name);
+                    condition.heartbeat = Some(clock.map_or(now, |file| file.clock(now)));
                 }
             }
         }
         let leases = self.cluster.nodes.keys().map(|name| {
             let renewed = self.silent.get(name).copied().unwrap_or(now);
-            (name.clone(), renewed)
+            let lease = LeaseView {
+                renewed,
+                lasts: KUBELET_LEASE,
+            };
+            (name.clone(), Some(lease))
         });
         self.cluster.leases = Asked::Yes(leases.collect());
         self.cluster.pods = self.pod_views();
@@ -377,8 +393,11 @@ impl World {
                     writer: writer.clone(),
                     age: None,
                 };
+                let clocks = self.clocks.clone();
                 for node in self.named(nodes)? {
-                    set_condition(node, &condition, now);
+                    let clock = clocks.get(&node.name);
+                    let at = clock.map_or(now, |file| file.clock(now));
+                    set_condition(node, &condition, at);
                 }
                 self.unconfirmed
                     .retain(|(node, of)| of != kind || !nodes.contains(node));
@@ -402,7 +421,7 @@ impl World {
                 for node in self.named(nodes)? {
                     set_condition(node, &unknown, now);
                 }
-                let since = now - std::time::Duration::from_secs(60);
+                let since = now - Duration::from_secs(60);
                 self.silent
                     .extend(nodes.iter().map(|node| (node.clone(), since)));
             }
@@ -543,14 +562,11 @@ impl World {
             .with_context(|| format!("there is no policy {name} then"))?;
         let mut spec = serde_json::to_value(&policy.spec).context("write the policy")?;
         overlay(&mut spec, merge);
-        let laid = || format!("what is laid over policy {name}");
-        let (spec, findings) = validate::read(&spec)
-            .map_err(anyhow::Error::msg)
-            .with_context(laid)?;
-        if let Some(error) = findings.iter().find(|f| f.severity == Severity::Error) {
-            anyhow::bail!("{}: {error}", laid());
+        let (spec, found) = validate::read(&spec);
+        if let Some(error) = validate::first_error(&found) {
+            anyhow::bail!("what is laid over policy {name}: {error}");
         }
-        policy.spec = spec;
+        policy.spec = spec.context("read the policy")?;
         let generation = policy.metadata.generation.get_or_insert(0);
         *generation += 1;
         Ok(())
