@@ -1,6 +1,7 @@
 //! The repairer against the real API server and the local AWS, under the RBAC that
 //! `deploy/rbac/repairer.yaml` ships.
 
+mod constraints;
 mod crash;
 mod gates;
 mod leader;
@@ -8,6 +9,8 @@ mod outcome;
 mod scene;
 mod schema;
 mod setup;
+mod told;
+mod trust;
 
 use std::sync::Arc;
 
@@ -77,8 +80,37 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             schema::refused,
         ),
         suite.trial_alone(
+            "repairer::every_constraint_is_the_api_server_s_and_check_s_in_the_same_words",
+            constraints::every_one,
+        ),
+        suite.trial_alone(
             "repairer::the_shipped_policy_is_accepted_and_disabled",
             schema::shipped,
+        ),
+        suite.trial_alone(
+            "repairer::a_silent_kubelet_is_believed_when_its_lease_grows_old",
+            trust::lease,
+        ),
+        suite.trial_alone(
+            "repairer::what_begins_while_the_api_server_does_not_answer_waits_anew",
+            trust::unreachable,
+        ),
+        suite.trial_alone(
+            "repairer::events_metrics_and_the_log_tell_each_decision",
+            told::whole,
+        ),
+        suite.trial_alone("repairer::the_columns_tell_the_story", told::columns),
+        suite.trial_alone(
+            "repairer::a_finished_record_is_forgotten_when_there_are_too_many",
+            told::forgotten,
+        ),
+        suite.trial_alone(
+            "repairer::a_hold_that_comes_back_counts_in_the_series_of_its_event",
+            told::series,
+        ),
+        suite.trial_alone(
+            "repairer::without_the_right_to_write_events_it_goes_on",
+            told::refused,
         ),
         suite.trial_alone(
             "repairer::what_is_missing_is_named_with_its_remedy",

@@ -109,7 +109,11 @@ impl Scene {
     }
 
     pub(crate) fn repairer(&self, identity: &str) -> anyhow::Result<Daemon> {
-        repairer(&self.kubeconfig, identity, &self.cloud)
+        self.repairer_with(identity, &[])
+    }
+
+    pub(crate) fn repairer_with(&self, identity: &str, more: &[&str]) -> anyhow::Result<Daemon> {
+        repairer_with(&self.kubeconfig, identity, &self.cloud, more)
     }
 
     /// A fault that the detector of a node keeps confirming, until this is dropped.
@@ -233,8 +237,17 @@ pub(crate) fn repairer(
     identity: &str,
     cloud: &Cloud,
 ) -> anyhow::Result<Daemon> {
+    repairer_with(kubeconfig, identity, cloud, &[])
+}
+
+fn repairer_with(
+    kubeconfig: &std::path::Path,
+    identity: &str,
+    cloud: &Cloud,
+    more: &[&str],
+) -> anyhow::Result<Daemon> {
     let kubeconfig = kubeconfig.to_string_lossy();
-    let args = [
+    let mut args = vec![
         "run",
         "--kubeconfig",
         &kubeconfig,
@@ -245,6 +258,7 @@ pub(crate) fn repairer(
         "--max-repairs-per-hour",
         "1000",
     ];
+    args.extend_from_slice(more);
     Daemon::start("nodemend-repairer", &args, &cloud.sdk_environment())
 }
 
