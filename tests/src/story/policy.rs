@@ -31,6 +31,9 @@ pub(super) struct Repair {
 pub(super) struct Hold {
     pub(super) gate: String,
     pub(super) message: String,
+    /// Further closed gates.
+    #[serde(default)]
+    pub(super) behind: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

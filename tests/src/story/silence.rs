@@ -126,25 +126,27 @@ pub(super) async fn follow(
     Ok(told)
 }
 
-/// Waits until all three are held by the share of their group; returns the reason.
+/// Waits until all three are held by the share of their group, and two of them also by what they have
+/// in common; returns the reason.
 async fn held(stage: &Stage) -> anyhow::Result<String> {
+    const SHARE: &str = "UnhealthyThreshold";
     let mut said = String::new();
     let all_held = async || {
         for node in SILENT {
             let hold = stage.records.repair(node).await?.and_then(|r| r.hold);
-            match hold.filter(|hold| hold.gate == "UnhealthyThreshold") {
-                Some(hold) if hold.message.starts_with("3 of 10") => said = hold.message,
+            match hold {
+                Some(hold) if hold.gate == SHARE && hold.message.starts_with("3 of 10") => {
+                    said = hold.message;
+                }
+                Some(hold)
+                    if hold.gate == "Correlated" && hold.behind.iter().any(|g| g == SHARE) => {}
                 Some(_) | None => return Ok(None),
             }
         }
-        Ok(Some(()))
+        Ok((!said.is_empty()).then_some(()))
     };
-    until(
-        IN_TIME,
-        "three nodes are held by UnhealthyThreshold",
-        all_held,
-    )
-    .await?;
+    let what = format!("three nodes are held by {SHARE}");
+    until(IN_TIME, &what, all_held).await?;
     Ok(said)
 }
 
