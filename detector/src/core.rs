@@ -14,7 +14,9 @@ mod assess;
 mod blocked;
 mod condition;
 mod configuration;
+mod corroborate;
 mod findings;
+mod repeated;
 mod saved;
 mod settings;
 mod stolen;
@@ -269,6 +271,7 @@ impl Core {
         let mut assessed = assess::assess(signal, self.findings.settings());
         if let Assessed::Sighting(sighting) = &mut assessed {
             self.stolen.explain(sighting);
+            corroborate::weigh(sighting, &self.findings);
         }
         match assessed {
             Assessed::Sighting(sighting) if news == Some(0) => {

@@ -154,8 +154,8 @@ impl Host {
     /// one of them.
     pub(crate) fn watches_nothing(&self, config: &Config) -> bool {
         let counts = |source: SourceName| match source {
-            SourceName::File => config.rules.files().next().is_some(),
-            SourceName::Journal => config.rules.units().next().is_some(),
+            SourceName::File => config.rules.asked_files().next().is_some(),
+            SourceName::Journal => config.rules.asked_units().next().is_some(),
             // They tell the rest of what others tell.
             SourceName::Counters => false,
             SourceName::Bpf | SourceName::Kmsg | SourceName::Nvml => true,

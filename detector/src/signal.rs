@@ -128,6 +128,9 @@ pub(crate) enum Counted {
     Over,
 }
 
+/// The entity of what concerns the whole host.
+pub(crate) const HOST: &str = "host";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogFault {
     pub reason: Reason,
@@ -138,6 +141,8 @@ pub(crate) struct LogFault {
     pub device: Option<String>,
     pub interface: Option<String>,
     pub task: Option<Task>,
+    /// The evidence makes it no more than a Warning, whatever its row says.
+    pub mild: bool,
 }
 
 impl LogFault {
@@ -149,6 +154,7 @@ impl LogFault {
             device: None,
             interface: None,
             task: None,
+            mild: false,
         }
     }
 

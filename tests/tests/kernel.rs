@@ -16,6 +16,8 @@ mod forged;
 mod host;
 #[path = "kernel/hung_task.rs"]
 mod hung_task;
+#[path = "kernel/interfaces.rs"]
+mod interfaces;
 #[path = "kernel/journal.rs"]
 mod journal;
 #[path = "kernel/kernel_log.rs"]
@@ -62,7 +64,13 @@ fn main() {
     ];
     let tests = tests
         .into_iter()
-        .chain([host::TESTS, journal::TESTS, live::TESTS, undone::TESTS])
+        .chain([
+            host::TESTS,
+            interfaces::TESTS,
+            journal::TESTS,
+            live::TESTS,
+            undone::TESTS,
+        ])
         .flatten();
     let trials = tests
         .map(|&(name, needs, test)| trial(name, support.missing(needs), test))

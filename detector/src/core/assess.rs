@@ -7,7 +7,7 @@ use super::blocked;
 use super::configuration::ConfigState;
 use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
-use crate::reason::Reason;
+use crate::reason::{Reason, Severity};
 use crate::signal::{
     BlockErrorClass, BlockOperation, BlockedTask, Counted, Disk, GpuState, LogFault, Nvml,
     OomLimit, Signal, SourceName, Task, What, Workload,
@@ -280,8 +280,13 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
 }
 
 fn of_fault(fault: LogFault, count: u64, at: Duration) -> Sighting {
+    let severity = fault.reason.row().severity;
     Sighting {
-        severity: fault.reason.row().severity,
+        severity: if fault.mild {
+            severity.min(Severity::Warning)
+        } else {
+            severity
+        },
         reason: fault.reason,
         entity: fault.entity,
         message: fault.message,
