@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 mod accelerated;
+mod allowances;
 mod custom;
 mod hardware;
 mod host;
@@ -164,6 +165,15 @@ reasons! {
     KubeletDiskUsageSlow => node_storage::KUBELET_DISK_USAGE_SLOW,
     EtcHostsMountFailed => node_storage::ETC_HOSTS_MOUNT_FAILED,
     IoDelays => node_storage::IO_DELAYS,
+    BandwidthInExceeded => allowances::BANDWIDTH_IN_EXCEEDED,
+    BandwidthOutExceeded => allowances::BANDWIDTH_OUT_EXCEEDED,
+    PpsExceeded => allowances::PPS_EXCEEDED,
+    ConntrackExceeded => allowances::CONNTRACK_EXCEEDED,
+    LinkLocalExceeded => allowances::LINK_LOCAL_EXCEEDED,
+    EbsVolumeIopsExceeded => allowances::EBS_VOLUME_IOPS_EXCEEDED,
+    EbsVolumeThroughputExceeded => allowances::EBS_VOLUME_THROUGHPUT_EXCEEDED,
+    EbsInstanceIopsExceeded => allowances::EBS_INSTANCE_IOPS_EXCEEDED,
+    EbsInstanceThroughputExceeded => allowances::EBS_INSTANCE_THROUGHPUT_EXCEEDED,
     NvidiaDeviceCountMismatch => accelerated::NVIDIA_DEVICE_COUNT_MISMATCH,
     NvidiaDoubleBitError => accelerated::NVIDIA_DOUBLE_BIT_ERROR,
     NvmlHung => accelerated::NVML_HUNG,
@@ -349,6 +359,9 @@ fn settled(settle: Duration, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     write!(f, " and has been for {} seconds", settle.as_secs())
 }
+
+#[cfg(test)]
+mod eks;
 
 #[cfg(test)]
 mod tests {

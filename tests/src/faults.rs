@@ -7,7 +7,7 @@
 //! | fault | how to provoke it | what the detector says |
 //! |---|---|---|
 //! | OOM kill in a pod | [`PodCgroup::systemd`]`(uid)?.`[`oom_kill`](PodCgroup::oom_kill)`("hog")?` | `OOMKilling` with `subject.podUid`, `containerId`, `pid`, `comm` |
-//! | block I/O error | [`LoopDisk::new`]`()?.`[`read_error`](LoopDisk::read_error)`()?` | `BlockIOError` with `subject.device` |
+//! | block I/O error | [`LoopDisk::new`]`()?.`[`read_error`](LoopDisk::read_error)`()?` | `BlockDeviceIOError` with `subject.device` |
 //! | packet drops | [`fill_socket_buffer`]`(2000)?` | `PacketsDropped` with `subject.localPort`, `interface` |
 //! | hung task | [`HungTask::start`]`("stuck-writer")?`, held for about 5 s | `AppBlocked` with `subject.pid`, `comm` |
 //! | task that khungtaskd does not see | [`HungTask::unnoticed`]`("stuck-writer")?`, or a killable one: [`FuseSleeper::start`]`("waiter")?`; held for two looks of the detector (`--task-interval 1s`) | `AppBlocked` with `subject.pid`, `comm`, and the stack in the message |

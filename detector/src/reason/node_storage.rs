@@ -41,7 +41,7 @@ pub(super) const IO_DELAYS: Row = Row {
     threshold: "a process that waited for disks for 10 of 30 seconds; or, of the whole host, all of its work for 20 % of 5 minutes",
     meaning: "Work waits for disks.",
     cause: "A disk that is slow, at the limit of its volume, or failing; too little memory, so that files are read again and again.",
-    advice: "Compare with the volume's own metrics, with BlockIOError and with MemoryStall.",
+    advice: "Compare with the volume's own metrics, with BlockDeviceIOError and with MemoryStall.",
     source: "delayacct_blkio_ticks of /proc/<pid>/stat, read every 30 s (with `kernel.task_delayacct=1`; off by default since Linux 5.14); `full avg300` of /proc/pressure/io, read as often",
     ..warning("IODelays")
 };

@@ -19,11 +19,15 @@ use crate::args::SourceArgs;
 use crate::clock;
 use crate::signal::{Signal, SourceName, What};
 
+mod asked;
 mod clock_sync;
 mod conntrack;
 mod cpu_pressure;
+mod device_ioctl;
+mod ebs;
 mod edac;
 mod efa;
+mod ena;
 mod files;
 mod forwarding;
 mod host_limits;
@@ -158,7 +162,9 @@ fn all(roots: &Roots, interval: Duration) -> Vec<Box<dyn Counter>> {
         Box::new(conntrack::Conntrack::new(roots.conntrack_entity())),
         Box::new(cpu_pressure::CpuPressure),
         Box::new(edac::Edac::default()),
+        Box::new(ebs::Ebs::new(roots.nvme(), roots.dev())),
         Box::new(efa::Efa::default()),
+        Box::new(ena::Ena::new(roots.net().to_owned())),
         Box::new(forwarding::Forwarding::default()),
         Box::new(host_limits::OpenFiles),
         Box::new(host_limits::Processes),

@@ -31,7 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Never said because of a line in the log.
-const BY_TRACEPOINT: &[&str] = &["OOMKilling", "AppBlocked", "BlockIOError", "PacketsDropped"];
+const BY_TRACEPOINT: &[&str] = &["OOMKilling", "AppBlocked", "BlockDeviceIOError", "PacketsDropped"];
 
 fn forged(name: &str) -> anyhow::Result<()> {
     let file_system = Ext4::mounted()?;

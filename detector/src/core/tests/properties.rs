@@ -290,7 +290,7 @@ fn settings() -> Settings {
         ..Override::default()
     };
     Settings {
-        overrides: BTreeMap::from([("BlockIOError".to_owned(), over)]),
+        overrides: BTreeMap::from([("BlockDeviceIOError".to_owned(), over)]),
         ..Settings::default()
     }
 }

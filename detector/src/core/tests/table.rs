@@ -93,7 +93,17 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::NpaRepeatedlyRestart
         | Reason::IpamdNotReady
         | Reason::IpamdRepeatedlyRestart => return enough(core, reason, now),
-        Reason::EfaErrorMetric | Reason::IoDelays => counted(reason, Counted::Times(1)),
+        Reason::EfaErrorMetric
+        | Reason::IoDelays
+        | Reason::BandwidthInExceeded
+        | Reason::BandwidthOutExceeded
+        | Reason::PpsExceeded
+        | Reason::ConntrackExceeded
+        | Reason::LinkLocalExceeded
+        | Reason::EbsVolumeIopsExceeded
+        | Reason::EbsVolumeThroughputExceeded
+        | Reason::EbsInstanceIopsExceeded
+        | Reason::EbsInstanceThroughputExceeded => counted(reason, Counted::Times(1)),
         Reason::ForkFailedOutOfPids
         | Reason::KubeletFailed
         | Reason::ContainerRuntimeFailed
@@ -276,6 +286,15 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::IpamdRepeatedlyRestart
         | Reason::EfaErrorMetric
         | Reason::IoDelays
+        | Reason::BandwidthInExceeded
+        | Reason::BandwidthOutExceeded
+        | Reason::PpsExceeded
+        | Reason::ConntrackExceeded
+        | Reason::LinkLocalExceeded
+        | Reason::EbsVolumeIopsExceeded
+        | Reason::EbsVolumeThroughputExceeded
+        | Reason::EbsInstanceIopsExceeded
+        | Reason::EbsInstanceThroughputExceeded
         | Reason::ForkFailedOutOfPids
         | Reason::KubeletFailed
         | Reason::ContainerRuntimeFailed

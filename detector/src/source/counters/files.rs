@@ -47,6 +47,18 @@ impl Roots {
         }
     }
 
+    pub(super) fn net(&self) -> &Path {
+        &self.net
+    }
+
+    pub(super) fn nvme(&self) -> PathBuf {
+        self.sys.join("class/nvme")
+    }
+
+    pub(super) fn dev(&self) -> PathBuf {
+        self.proc.join("1/root/dev")
+    }
+
     pub(super) fn conntrack_entity(&self) -> String {
         let namespace = fs::read_link(self.proc.join("1/ns/net"));
         conntrack::entity(&namespace.unwrap_or_default().to_string_lossy())
