@@ -158,14 +158,14 @@ pub struct BlockRecord {
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct DropsRecord {
     pub header: Header,
-    /// Packets of this reason on this CPU inside the window so far.
+    /// Packets of this reason, interface and network namespace inside the window so far.
     pub count: u64,
     pub window_ns: u64,
     /// Raw `enum skb_drop_reason`.
     pub reason: u32,
-    /// Interface that the packet came in on; 0 when unknown.
+    /// Interface that the packet came in on, or was to leave by; 0 when unknown.
     pub ifindex: u32,
-    /// Inode number of the socket's network namespace; 0 when there was no socket.
+    /// Inode number of the network namespace; 0 when unknown.
     pub netns: u32,
     /// Local port of the socket; 0 when there was none.
     pub port: u16,

@@ -28,6 +28,8 @@ pub(crate) enum Aside {
     },
     /// Notes that the agent was told to stop
     NoteStop { folder: PathBuf },
+    /// Waits for a CPU; answers whether it runs anything but the kernel
+    LookAtCpu { proc: PathBuf, cpu: u32 },
     /// Creates and removes a file; answers whether the file system refuses that
     TryWrite { file: PathBuf },
 }
@@ -42,6 +44,7 @@ pub(crate) fn run(aside: Aside) -> anyhow::Result<()> {
             dumps,
         } => serde_json::to_string(&note::start(&folder, &boot_id, now, &dumps)?),
         Aside::NoteStop { folder } => serde_json::to_string(&note::change(&folder, Boots::stop)?),
+        Aside::LookAtCpu { proc, cpu } => serde_json::to_string(&probe::look_at_cpu(&proc, cpu)?),
         Aside::TryWrite { file } => serde_json::to_string(&probe::refuses_writes(&file)?),
     };
     println!("{}", answer.context("serialize the answer")?);

@@ -19,6 +19,7 @@ use crate::signal::{Nvml, SourceName, What};
 use crate::source::Source;
 use crate::source::bpf::HookStatus;
 use crate::source::counters::CounterStatus;
+use crate::source::kmsg::KernelLog;
 use crate::urgency;
 
 mod classes;
@@ -50,12 +51,8 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         monitored.push(accelerated);
     }
     let mut rows: Vec<Row> = host.hooks.iter().map(Row::of_hook).collect();
-    let kernel_log = match &host.kernel_log {
-        Ok(()) => Ok("/dev/kmsg".to_owned()),
-        Err(why) => Err(why.clone()),
-    };
-    let classes = classes::found(&host.hooks, kernel_log.is_ok(), &host.counters);
-    rows.push(Row::new("source kernel log".to_owned(), kernel_log));
+    let classes = classes::found(&host.hooks, host.kernel_log.is_ok(), &host.counters);
+    rows.push(Row::of_kernel_log(&host.kernel_log));
     rows.push(Row::new("source NVML".to_owned(), nvml));
     rows.push(Row::new("source journal".to_owned(), journal));
     rows.extend(ConditionType::ALL.into_iter().map(|condition| {
@@ -129,6 +126,20 @@ impl Row {
             fallback: None,
             missing: status.missing.clone(),
             absent: status.absent,
+        }
+    }
+
+    fn of_kernel_log(log: &Result<KernelLog, String>) -> Self {
+        let row = Self::new(
+            "source kernel log".to_owned(),
+            log.clone().map(|log| log.using.to_owned()),
+        );
+        match log {
+            Ok(log) => Self {
+                missing: log.missing.clone(),
+                ..row
+            },
+            Err(_) => row,
         }
     }
 

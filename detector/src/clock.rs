@@ -31,6 +31,28 @@ pub(crate) fn suspended() -> Duration {
     boot().saturating_sub(read(ClockId::Monotonic))
 }
 
+/// Whether the kernel's clock is, as whoever sets it says (adjtimex(2)); None where it is not told.
+pub(crate) fn is_synchronised() -> Option<bool> {
+    let mut state = std::mem::MaybeUninit::<libc::timex>::zeroed();
+    #[expect(
+        unsafe_code,
+        reason = "adjtimex is a C function; with no modes set it only reads"
+    )]
+    let answer = unsafe {
+        // SAFETY: all zeroes is a timex without modes, and the kernel fills it.
+        libc::adjtimex(state.as_mut_ptr())
+    };
+    if answer < 0 {
+        return None;
+    }
+    #[expect(unsafe_code, reason = "what adjtimex has filled")]
+    let state = unsafe {
+        // SAFETY: zeroed, and filled by the call.
+        state.assume_init()
+    };
+    Some(state.status & libc::STA_UNSYNC == 0)
+}
+
 fn read(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
     // Both count up from zero at boot.

@@ -26,7 +26,7 @@ use self::filter::Filter;
 use self::item::Item;
 
 /// Everything that the file can say. What it does not say stays as the flags have it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub settings: Settings,
     pub critical_mounts: Option<Vec<String>>,
@@ -176,9 +176,21 @@ fn read(bytes: &[u8], errors: &mut Errors) -> Option<Config> {
         settings,
         critical_mounts,
         scope,
-        rules: Arc::new(rules),
+        rules: Arc::new(rules.with_host_logs()),
         at_start,
     })
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            critical_mounts: None,
+            scope: Scope::default(),
+            rules: Arc::new(LogRules::default().with_host_logs()),
+            at_start: AtStart::default(),
+        }
+    }
 }
 
 impl Config {
@@ -223,7 +235,8 @@ impl Scope {
             | What::Configuration { .. }
             | What::UnexpectedBoot { .. }
             | What::BlockedTask(_)
-            | What::Lost { .. } => true,
+            | What::Lost { .. }
+            | What::Overrun { .. } => true,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::finding::{Change, Finding, Now, Transition};
+use crate::probe::CpuState;
 use crate::reason::{ConditionType, Reason};
 use crate::signal::Signal;
 use crate::state::State;
@@ -14,7 +15,10 @@ mod assess;
 mod blocked;
 mod condition;
 mod configuration;
+mod corroborate;
 mod findings;
+mod lockups;
+mod repeated;
 mod saved;
 mod settings;
 mod stolen;
@@ -30,6 +34,7 @@ pub(crate) use self::blocked::{Sleep, TaskState};
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
 use self::findings::Findings;
+use self::lockups::Lockups;
 pub(crate) use self::saved::untold;
 pub(crate) use self::settings::{Override, Settings, Threshold};
 use self::stolen::Stolen;
@@ -54,6 +59,11 @@ pub(crate) enum Input {
     Task {
         pid: u32,
         state: TaskState,
+    },
+    /// The answer to [`Output::LookAtCpu`].
+    Cpu {
+        cpu: u32,
+        state: CpuState,
     },
     /// The configuration, at start and whenever it changes.
     Settings(Settings),
@@ -97,6 +107,10 @@ pub(crate) enum Output {
     LookAtTask {
         pid: u32,
     },
+    /// Find out whether this CPU runs anything but the kernel.
+    LookAtCpu {
+        cpu: u32,
+    },
     /// All open findings as they are now, repeats counted.
     Open(Vec<Finding>),
     /// What the next agent must know, once everything before it has been told.
@@ -112,6 +126,7 @@ pub(crate) struct Core {
     gpus: Gpus,
     twice: ToldTwice,
     stolen: Stolen,
+    lockups: Lockups,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
     before: BTreeMap<ConditionType, Before>,
     /// The Node has been read.
@@ -134,6 +149,7 @@ impl Core {
             gpus: Gpus::default(),
             twice: ToldTwice::default(),
             stolen: Stolen::default(),
+            lockups: Lockups::default(),
             before: BTreeMap::new(),
             node_read: false,
             earlier_boot: BTreeMap::new(),
@@ -184,6 +200,11 @@ impl Core {
             Input::Task { pid, state } => {
                 let findings = &mut self.findings;
                 self.blocked.seen(pid, state, findings, now, &mut out);
+            }
+            Input::Cpu { cpu, state } => {
+                let (stolen, findings) = (&self.stolen, &mut self.findings);
+                self.lockups
+                    .looked(cpu, state, stolen, findings, now, &mut out);
             }
             Input::Settings(settings) => self.findings.configure(settings, now, &mut out),
             Input::Wake => {
@@ -269,6 +290,7 @@ impl Core {
         let mut assessed = assess::assess(signal, self.findings.settings());
         if let Assessed::Sighting(sighting) = &mut assessed {
             self.stolen.explain(sighting);
+            corroborate::weigh(sighting, &self.findings);
         }
         match assessed {
             Assessed::Sighting(sighting) if news == Some(0) => {
@@ -280,7 +302,9 @@ impl Core {
                 sighting.count = news.unwrap_or(sighting.count);
                 let task = blocked::pid(sighting.reason, &sighting.entity);
                 let device = suspects::refuses_writes(&sighting);
+                let cpu = lockups::cpu(&sighting);
                 let sighting = blocked::as_known(sighting, &self.findings);
+                let sighting = lockups::as_known(sighting, &self.findings);
                 if historic {
                     // A first start turns no node red over old lines.
                     self.findings.see_past(sighting, now, out);
@@ -288,6 +312,9 @@ impl Core {
                     self.findings.see(sighting, now, out);
                     if let Some(pid) = task {
                         self.blocked.add(pid, &self.findings, now, out);
+                    }
+                    if let Some(cpu) = cpu {
+                        self.lockups.reported(cpu, now, out);
                     }
                 }
                 if let Some(device) = device {

@@ -183,7 +183,7 @@ impl Exporter {
             Output::Open(findings) => self.metrics.open(findings),
             Output::State(state) => self.state = Some(state),
             // Answered by the reader itself.
-            Output::Probe { .. } | Output::LookAtTask { .. } => {}
+            Output::Probe { .. } | Output::LookAtTask { .. } | Output::LookAtCpu { .. } => {}
         }
     }
 

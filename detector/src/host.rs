@@ -16,15 +16,15 @@ use crate::source::bpf::{BpfSource, Hook, HookStatus};
 use crate::source::counters::{self, CounterStatus, CountersSource};
 use crate::source::file::FileSource;
 use crate::source::journal::JournalSource;
-use crate::source::kmsg::KmsgSource;
+use crate::source::kmsg::{self, KernelLog};
 use crate::source::nvml::{self, NvmlSource};
 use crate::source::pressure::PressureSource;
 
 pub(crate) struct Host {
     pub sources: Vec<Box<dyn Source + Send>>,
     pub hooks: Vec<HookStatus>,
-    /// Why the kernel log cannot be read.
-    pub kernel_log: Result<(), String>,
+    /// How the kernel log is read, or why it cannot be.
+    pub kernel_log: Result<KernelLog, String>,
     /// Why GPUs are not watched: on most nodes, because there are none.
     pub nvml: Result<(), String>,
     /// Why no log file can be followed.
@@ -40,7 +40,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn open(flags: &SourceArgs, config: &Config) -> Self {
         let args = &effective(flags, config);
-        let off = |key| Err(format!("turned off by the configuration ({key}.enabled)"));
+        let off = |key| format!("turned off by the configuration ({key}.enabled)");
         let mut sources: Vec<Box<dyn Source + Send>> = Vec::new();
         let mut copies = None;
         let hooks = match BpfSource::load(args) {
@@ -81,18 +81,21 @@ impl Host {
         let attached = hooks.iter().filter(|status| status.using.is_some());
         let told: Vec<_> = attached.map(|status| status.hook).collect();
         let kernel_log = if config.at_start.kernel_log {
-            KmsgSource::open(args.host_sys.clone(), told.clone(), copies)
-                .map(|source| sources.push(Box::new(source)))
+            kmsg::open(args.host_sys.clone(), told.clone(), copies)
+                .map(|(source, log)| {
+                    sources.push(source);
+                    log
+                })
                 .map_err(|error| format!("{error:#}"))
         } else {
-            off("sources.kernelLog")
+            Err(off("sources.kernelLog"))
         };
         let nvml = if config.at_start.nvml.enabled {
             NvmlSource::start(args)
                 .map(|source| sources.push(Box::new(source)))
                 .map_err(|error| format!("{error:#}"))
         } else {
-            off("sources.nvml")
+            Err(off("sources.nvml"))
         };
         let (counted, counters) = if config.at_start.counters {
             open_counters(args, &told, kernel_log.is_ok(), &mut sources)
@@ -154,8 +157,8 @@ impl Host {
     /// one of them.
     pub(crate) fn watches_nothing(&self, config: &Config) -> bool {
         let counts = |source: SourceName| match source {
-            SourceName::File => config.rules.files().next().is_some(),
-            SourceName::Journal => config.rules.units().next().is_some(),
+            SourceName::File => config.rules.asked_files().next().is_some(),
+            SourceName::Journal => config.rules.asked_units().next().is_some(),
             // They tell the rest of what others tell.
             SourceName::Counters => false,
             SourceName::Bpf | SourceName::Kmsg | SourceName::Nvml => true,
@@ -194,8 +197,13 @@ impl Host {
                 ),
             }
         }
-        if let Err(missing) = &self.kernel_log {
-            warn!(source = "kernel log", missing, "not watched");
+        match &self.kernel_log {
+            Ok(KernelLog {
+                using,
+                missing: Some(missing),
+            }) => warn!(source = "kernel log", using, missing, "not by the device"),
+            Ok(_) => {}
+            Err(missing) => warn!(source = "kernel log", missing, "not watched"),
         }
         if let Err(missing) = &self.nvml {
             info!(source = "NVML", missing, "not watched");

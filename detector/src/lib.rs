@@ -39,6 +39,7 @@ mod finding;
 #[doc(hidden)]
 pub mod fleet;
 mod host;
+mod host_log;
 mod http;
 mod logging;
 mod logs;

@@ -44,9 +44,10 @@ impl Logs {
 
     /// No disk is touched for a journal that no rule asks for.
     pub(crate) fn missing_journal(&self, rules: &LogRules) -> Option<String> {
-        match rules.units().next() {
-            Some(_) => self.find_journal().err(),
-            None => self.journal.clone().err(),
+        if rules.units().is_empty() {
+            self.journal.clone().err()
+        } else {
+            self.find_journal().err()
         }
     }
 

@@ -11,7 +11,7 @@ use crate::export::Coexistence;
 use crate::finding::{Change, Finding, Now, Transition};
 use crate::host::Host;
 use crate::reason::{Reason, Severity};
-use crate::signal::{Signal, SourceName, What};
+use crate::signal::{Counted, Signal, SourceName, What};
 use crate::text;
 
 pub(crate) mod counted;
@@ -60,11 +60,17 @@ pub(crate) struct SourceCounts {
 
 impl SourceCounts {
     fn signal(&self, signal: &Signal) {
-        if let What::Lost { count, .. } = signal.what {
-            self.lost.fetch_add(count, Ordering::Relaxed);
-        } else {
-            self.signals.fetch_add(1, Ordering::Relaxed);
-        }
+        let (counter, count) = match signal.what {
+            What::Lost { count, .. } => (&self.lost, count),
+            // At least.
+            What::Overrun { .. } => (&self.lost, 1),
+            What::Counted {
+                ref fault,
+                counted: Counted::Times(count),
+            } if fault.reason == Reason::SignalsLost => (&self.lost, count),
+            _ => (&self.signals, 1),
+        };
+        counter.fetch_add(count, Ordering::Relaxed);
     }
 }
 

@@ -17,6 +17,10 @@ use crate::aside;
 use crate::core::{Evidence, Sleep, TaskState};
 use crate::mounts::{self, Situation};
 
+mod cpu;
+
+pub(crate) use self::cpu::{CpuState, look as look_at_cpu};
+
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Where the host's mounts are seen, and which paths the node needs.
@@ -59,6 +63,24 @@ impl Prober {
                 "nobody can look at the device"
             );
             answer(device, Evidence::Late);
+        }
+    }
+
+    /// The same of a CPU.
+    pub(crate) fn look_at_cpu(
+        &self,
+        cpu: u32,
+        answer: impl FnOnce(CpuState) + Clone + Send + 'static,
+    ) {
+        let (proc, from_thread) = (self.host_proc.clone(), answer.clone());
+        let thread = spawn(move || from_thread(cpu::look_aside(&proc, cpu)));
+        if let Err(error) = thread {
+            warn!(
+                cpu,
+                error = format!("{error:#}"),
+                "nobody can look at the CPU"
+            );
+            answer(CpuState::Unknown);
         }
     }
 

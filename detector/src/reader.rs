@@ -17,7 +17,7 @@ use tracing::warn;
 use crate::clock;
 use crate::config::{Config, Scope};
 use crate::core::{Core, Evidence, Existing, Input, Output, TaskState};
-use crate::probe::Prober;
+use crate::probe::{CpuState, Prober};
 use crate::signal::{Signal, What};
 use crate::source::Source;
 use crate::state::State;
@@ -34,6 +34,10 @@ pub(crate) enum Message {
     Task {
         pid: u32,
         state: TaskState,
+    },
+    Cpu {
+        cpu: u32,
+        state: CpuState,
     },
     /// From a thread that is no source.
     Signal(Signal),
@@ -150,6 +154,7 @@ impl<F: FnMut(Output)> Reader<F> {
                         self.step(Input::Evidence { device, evidence })
                     }
                     Message::Task { pid, state } => self.step(Input::Task { pid, state }),
+                    Message::Cpu { cpu, state } => self.step(Input::Cpu { cpu, state }),
                     Message::Stop => {
                         self.save();
                         return Ok(());
@@ -325,6 +330,10 @@ fn hand_over(
                 prober.probe(device, move |device, evidence| {
                     mailbox.send(Message::Evidence { device, evidence })
                 });
+            }
+            Output::LookAtCpu { cpu } => {
+                let mailbox = mailbox.clone();
+                prober.look_at_cpu(cpu, move |state| mailbox.send(Message::Cpu { cpu, state }));
             }
             // It cannot hang: the kernel takes no lock of the task for it.
             Output::LookAtTask { pid } => mailbox.send(Message::Task {

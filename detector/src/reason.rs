@@ -8,19 +8,24 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 mod accelerated;
+mod allowances;
 mod custom;
 mod hardware;
+mod host;
 mod intern;
 mod kernel;
 mod limits;
 mod lockup;
 mod networking;
+mod node_network;
+mod node_storage;
 mod oops;
+mod runtime;
 mod starved;
 mod storage;
 
 pub(crate) use self::accelerated::FATAL_XIDS;
-pub(crate) use self::intern::{LONGEST_NAME, intern, is_reason_name};
+pub(crate) use self::intern::{LONGEST_NAME, intern, intern_unit, is_reason_name};
 
 macro_rules! reasons {
     ($($reason:ident => $row:path,)+) => {
@@ -30,6 +35,8 @@ macro_rules! reasons {
             /// One reason for each number.
             NvidiaXidError(u32),
             NvidiaXidWarning(u32),
+            /// One reason for each service, by the unit's name in the reason's form.
+            UnitRepeatedRestart(&'static str),
             /// A user's own log rule.
             Custom {
                 name: &'static str,
@@ -38,11 +45,12 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// One for each row of the table; XID 79 and 31 for their families.
-            pub(crate) const ALL: [Self; [$(stringify!($reason)),+].len() + 2] = [
+            /// One for each row of the table; XID 79 and 31, and kubelet, for their families.
+            pub(crate) const ALL: [Self; [$(stringify!($reason)),+].len() + 3] = [
                 $(Self::$reason,)+
                 Self::NvidiaXidError(79),
                 Self::NvidiaXidWarning(31),
+                Self::UnitRepeatedRestart("Kubelet"),
             ];
 
             pub(crate) fn row(self) -> &'static Row {
@@ -50,6 +58,7 @@ macro_rules! reasons {
                     $(Self::$reason => &$row,)+
                     Self::NvidiaXidError(_) => &accelerated::NVIDIA_XID_ERROR,
                     Self::NvidiaXidWarning(_) => &accelerated::NVIDIA_XID_WARNING,
+                    Self::UnitRepeatedRestart(_) => &runtime::UNIT_REPEATED_RESTART,
                     Self::Custom { condition, .. } => custom::row(condition),
                 }
             }
@@ -128,6 +137,43 @@ reasons! {
     PidsLimitReached => limits::PIDS_LIMIT_REACHED,
     FileMaxReached => limits::FILE_MAX_REACHED,
     PcieLinkDown => limits::PCIE_LINK_DOWN,
+    ForkFailedOutOfPids => host::FORK_FAILED_OUT_OF_PIDS,
+    RapidCron => host::RAPID_CRON,
+    ApproachingMaxOpenFiles => host::APPROACHING_MAX_OPEN_FILES,
+    ApproachingKernelPidMax => host::APPROACHING_KERNEL_PID_MAX,
+    ExcessiveZombieProcesses => host::EXCESSIVE_ZOMBIE_PROCESSES,
+    LargeEnvironment => host::LARGE_ENVIRONMENT,
+    ClockUnsynchronized => host::CLOCK_UNSYNCHRONIZED,
+    ZramHighUsage => host::ZRAM_HIGH_USAGE,
+    PodStuckTerminating => runtime::POD_STUCK_TERMINATING,
+    KubeletFailed => runtime::KUBELET_FAILED,
+    ContainerRuntimeFailed => runtime::CONTAINER_RUNTIME_FAILED,
+    ReadinessProbeFailures => runtime::READINESS_PROBE_FAILURES,
+    LivenessProbeFailures => runtime::LIVENESS_PROBE_FAILURES,
+    ServiceFailedToStart => runtime::SERVICE_FAILED_TO_START,
+    MissingLoopbackInterface => node_network::MISSING_LOOPBACK_INTERFACE,
+    InterfaceNotUp => node_network::INTERFACE_NOT_UP,
+    InterfaceNotRunning => node_network::INTERFACE_NOT_RUNNING,
+    IpamdNotReady => node_network::IPAMD_NOT_READY,
+    IpamdRepeatedlyRestart => node_network::IPAMD_REPEATEDLY_RESTART,
+    IpamdNoIps => node_network::IPAMD_NO_IPS,
+    IpamdNotRunning => node_network::IPAMD_NOT_RUNNING,
+    NetworkSysctl => node_network::NETWORK_SYSCTL,
+    EfaErrorMetric => node_network::EFA_ERROR_METRIC,
+    NpaRepeatedlyRestart => node_network::NPA_REPEATEDLY_RESTART,
+    NpaBpfRecoveryError => node_network::NPA_BPF_RECOVERY_ERROR,
+    KubeletDiskUsageSlow => node_storage::KUBELET_DISK_USAGE_SLOW,
+    EtcHostsMountFailed => node_storage::ETC_HOSTS_MOUNT_FAILED,
+    IoDelays => node_storage::IO_DELAYS,
+    BandwidthInExceeded => allowances::BANDWIDTH_IN_EXCEEDED,
+    BandwidthOutExceeded => allowances::BANDWIDTH_OUT_EXCEEDED,
+    PpsExceeded => allowances::PPS_EXCEEDED,
+    ConntrackExceeded => allowances::CONNTRACK_EXCEEDED,
+    LinkLocalExceeded => allowances::LINK_LOCAL_EXCEEDED,
+    EbsVolumeIopsExceeded => allowances::EBS_VOLUME_IOPS_EXCEEDED,
+    EbsVolumeThroughputExceeded => allowances::EBS_VOLUME_THROUGHPUT_EXCEEDED,
+    EbsInstanceIopsExceeded => allowances::EBS_INSTANCE_IOPS_EXCEEDED,
+    EbsInstanceThroughputExceeded => allowances::EBS_INSTANCE_THROUGHPUT_EXCEEDED,
     NvidiaDeviceCountMismatch => accelerated::NVIDIA_DEVICE_COUNT_MISMATCH,
     NvidiaDoubleBitError => accelerated::NVIDIA_DOUBLE_BIT_ERROR,
     NvmlHung => accelerated::NVML_HUNG,
@@ -187,6 +233,7 @@ impl Reason {
         let name = self.row().name;
         match self {
             Self::Custom { name, .. } => Cow::Borrowed(name),
+            Self::UnitRepeatedRestart(unit) => Cow::Owned(name.replace("<Unit>", unit)),
             Self::NvidiaXidError(number) | Self::NvidiaXidWarning(number) => {
                 Cow::Owned(name.replace("<n>", &number.to_string()))
             }
@@ -210,6 +257,10 @@ impl Reason {
             .find(|reason| reason.name() == name)
             .or_else(|| xid("Error").map(Self::NvidiaXidError))
             .or_else(|| xid("Warning").map(Self::NvidiaXidWarning))
+            .or_else(|| {
+                let unit = intern_unit(name.strip_suffix("RepeatedRestart")?)?;
+                Some(Self::UnitRepeatedRestart(unit))
+            })
     }
 }
 
@@ -308,6 +359,9 @@ fn settled(settle: Duration, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     write!(f, " and has been for {} seconds", settle.as_secs())
 }
+
+#[cfg(test)]
+mod eks;
 
 #[cfg(test)]
 mod tests {

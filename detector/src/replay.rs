@@ -14,6 +14,7 @@ use crate::args::{Format, ReplayArgs};
 use crate::config::Config;
 use crate::core::{Core, Evidence, Input, Output};
 use crate::finding::{Now, Transition};
+use crate::probe::CpuState;
 use crate::reason::ConditionType;
 use crate::reload;
 use crate::rules::Origin;
@@ -184,6 +185,14 @@ impl<'a> Replay<'a> {
                         Evidence::Writable
                     };
                     said.extend(self.step(Input::Evidence { device, evidence }, line));
+                }
+                Output::LookAtCpu { cpu } => {
+                    let state = if self.evidence {
+                        CpuState::InKernel
+                    } else {
+                        CpuState::Runs
+                    };
+                    said.extend(self.step(Input::Cpu { cpu, state }, line));
                 }
                 Output::Conditions { .. }
                 // A saved log has no tasks.

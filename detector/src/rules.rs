@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
 
+use crate::host_log;
 use crate::reason::{ConditionType, Reason};
 use crate::signal::What;
 use crate::text;
@@ -53,6 +54,8 @@ pub(crate) struct Live {
 pub(crate) struct LogRules {
     rules: Vec<LogRule>,
     by_origin: BTreeMap<Origin, Group>,
+    /// With what nodemend itself knows of the host's logs ([`host_log`]).
+    host_logs: bool,
 }
 
 #[derive(Debug)]
@@ -138,13 +141,24 @@ impl LogRules {
                 },
             );
         }
-        Ok(Self { rules, by_origin })
+        Ok(Self {
+            rules,
+            by_origin,
+            host_logs: false,
+        })
+    }
+
+    pub(crate) fn with_host_logs(mut self) -> Self {
+        self.host_logs = true;
+        self
     }
 
     /// What this line means: one for each rule that it fits.
     pub(crate) fn read(&self, origin: &Origin, line: &[u8]) -> Vec<What> {
+        let own = self.host_logs.then(|| host_log::read(origin, line));
+        let own = own.flatten().into_iter();
         let Some(group) = self.by_origin.get(origin) else {
-            return Vec::new();
+            return own.collect();
         };
         let log = match origin {
             Origin::KernelLog => None,
@@ -162,7 +176,8 @@ impl LogRules {
                 line: text::printable(line, LINE_SHOWN).replace(';', ","),
             }
         };
-        group.set.matches(line).into_iter().map(what).collect()
+        own.chain(group.set.matches(line).into_iter().map(what))
+            .collect()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &LogRule> {
@@ -173,7 +188,15 @@ impl LogRules {
         self.rules.iter().map(|rule| rule.reason)
     }
 
-    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn files(&self) -> BTreeSet<&str> {
+        let own = self.host_logs.then_some(host_log::FILES);
+        self.asked_files()
+            .chain(own.into_iter().flatten())
+            .collect()
+    }
+
+    /// That a rule of the configuration names.
+    pub(crate) fn asked_files(&self) -> impl Iterator<Item = &str> {
         self.by_origin.keys().filter_map(|origin| match origin {
             Origin::File { path } => Some(path.as_str()),
             Origin::KernelLog | Origin::Journal { .. } => None,
@@ -181,20 +204,30 @@ impl LogRules {
     }
 
     /// Of the journal.
-    pub(crate) fn units(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn units(&self) -> BTreeSet<&str> {
+        let own = self.host_logs.then_some(host_log::UNITS);
+        self.asked_units()
+            .chain(own.into_iter().flatten())
+            .collect()
+    }
+
+    /// That a rule of the configuration names.
+    pub(crate) fn asked_units(&self) -> impl Iterator<Item = &str> {
         self.by_origin.keys().filter_map(|origin| match origin {
             Origin::Journal { unit } => Some(unit.as_str()),
             Origin::KernelLog | Origin::File { .. } => None,
         })
     }
 
-    /// The conditions that some rule looks after whose log is read.
+    /// The conditions that some rule looks after whose log is read; kubelet's and the runtime's lines
+    /// are in the journal.
     pub(crate) fn conditions(&self, live: Live) -> BTreeSet<ConditionType> {
         let watched = self
             .rules
             .iter()
             .filter(|rule| rule.unwatched(live).is_none());
-        watched.map(|rule| rule.condition).collect()
+        let own = (self.host_logs && live.journal).then_some(ConditionType::ContainerRuntimeReady);
+        watched.map(|rule| rule.condition).chain(own).collect()
     }
 }
 

@@ -50,7 +50,8 @@ pub(crate) enum What {
         /// Of a buffer that the request was for, not of the request.
         buffer: bool,
     },
-    /// A drop reason passed its threshold within one window on one CPU (`skb:kfree_skb`).
+    /// A drop reason passed its threshold within one window on one interface of one network namespace
+    /// (`skb:kfree_skb`).
     PacketDrops {
         /// The kernel's name without `SKB_DROP_REASON_`, for example `SOCKET_RCVBUFF`.
         reason: String,
@@ -115,6 +116,8 @@ pub(crate) enum What {
     },
     /// A source lost observations: nothing can be said about them but their number.
     Lost { source: SourceName, count: u64 },
+    /// The same where the source does not tell how many.
+    Overrun { source: SourceName },
 }
 
 /// What a reading says of a fault.
@@ -128,6 +131,9 @@ pub(crate) enum Counted {
     Over,
 }
 
+/// The entity of what concerns the whole host.
+pub(crate) const HOST: &str = "host";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogFault {
     pub reason: Reason,
@@ -138,6 +144,8 @@ pub(crate) struct LogFault {
     pub device: Option<String>,
     pub interface: Option<String>,
     pub task: Option<Task>,
+    /// The evidence makes it no more than a Warning, whatever its row says.
+    pub mild: bool,
 }
 
 impl LogFault {
@@ -149,6 +157,7 @@ impl LogFault {
             device: None,
             interface: None,
             task: None,
+            mild: false,
         }
     }
 

@@ -23,6 +23,7 @@ pub(crate) mod kmsg;
 pub(crate) mod nvml;
 mod pci;
 pub(crate) mod pressure;
+mod timer;
 mod within;
 
 /// Something that can be waited for and then drained without blocking.

@@ -25,13 +25,7 @@ impl Means {
 /// real-time one 71 µs (Linux 6.18). For the calling thread.
 pub(crate) fn scheduling() -> Means {
     const NICE: i32 = -10;
-    let parameters = libc::sched_param { sched_priority: 5 };
-    // Not for the threads that this one starts: a probe may be slow.
-    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
-    #[expect(unsafe_code, reason = "sched_setscheduler is a C function")]
-    // SAFETY: 0 is the calling thread, and `parameters` outlives the call.
-    let real_time = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) } == 0;
-    let using = if real_time {
+    let using = if real_time().is_ok() {
         Ok("SCHED_RR, priority 5".to_owned())
     } else if let Err(error) = rustix::process::nice(NICE) {
         Err(format!(
@@ -44,6 +38,21 @@ pub(crate) fn scheduling() -> Means {
     Means {
         name: "scheduling",
         using,
+    }
+}
+
+/// For the calling thread.
+pub(crate) fn real_time() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 5 };
+    // Not for the threads that this one starts: a probe may be slow.
+    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+    #[expect(unsafe_code, reason = "sched_setscheduler is a C function")]
+    // SAFETY: 0 is the calling thread, and `parameters` outlives the call.
+    let set = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

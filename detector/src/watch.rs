@@ -104,7 +104,6 @@ fn missing(host: &Host, journal: Option<String>) -> BTreeMap<SourceName, String>
         host.hooks.first().and_then(why)
     };
     let others = [
-        (SourceName::Kmsg, &host.kernel_log),
         (SourceName::Nvml, &host.nvml),
         (SourceName::File, &host.log_files),
         (SourceName::Counters, &host.counted),
@@ -113,9 +112,11 @@ fn missing(host: &Host, journal: Option<String>) -> BTreeMap<SourceName, String>
         .into_iter()
         .filter_map(|(source, open)| Some((source, open.clone().err()?)))
         .chain(journal.map(|why| (SourceName::Journal, why)));
+    let kernel_log = host.kernel_log.as_ref().err();
     programs
         .map(|why| (SourceName::Bpf, why))
         .into_iter()
+        .chain(kernel_log.map(|why| (SourceName::Kmsg, why.clone())))
         .chain(others)
         .collect()
 }

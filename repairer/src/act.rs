@@ -7,16 +7,18 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::api::TAINT;
 use crate::api::policy::{RepairPolicy, RepairPolicyStatus};
 use crate::api::repair::{NodeRepair, NodeRepairStatus};
+use crate::api::{DISMISSED, KEEP_OFF, MARKS, OUT_OF_SERVICE, TAINT};
 use crate::cluster::NodeView;
-use crate::drain::{self, Eviction, PodView};
+use crate::drain::{Answer, Deletion, PodView};
 use crate::explain::explain;
 
 const MANAGER: &str = "nodemend-repairer";
+/// Among our marks on a node: it was schedulable before us.
+const UNSCHEDULABLE: &str = "unschedulable";
 
 /// What a guarded write came to.
 pub enum Written<T> {
@@ -96,57 +98,122 @@ pub async fn record_policy(
     Ok(())
 }
 
-/// Unschedulable and our taint in one write, over exactly the node that was decided about.
+/// Unschedulable, our taint and the marks that keep other programs off, in one write over exactly
+/// the node that was decided about. What was there before us is not ours.
 pub async fn cordon(
     client: &Client,
     node: &NodeView,
     now: Timestamp,
 ) -> anyhow::Result<Written<Node>> {
-    let mut taints: Vec<_> = node
-        .taints
-        .iter()
-        .filter(|taint| taint.key != TAINT)
-        .cloned()
-        .collect();
+    let mut ours = node.marks.clone().unwrap_or_default();
+    if !node.unschedulable {
+        ours.insert(UNSCHEDULABLE.to_owned());
+    }
+    let mut annotations = Map::new();
+    for key in KEEP_OFF.iter().filter(|key| !node.kept_off.contains(**key)) {
+        ours.insert((*key).to_owned());
+        annotations.insert((*key).to_owned(), json!("true"));
+    }
+    let marks: Vec<_> = ours.into_iter().collect();
+    annotations.insert(MARKS.to_owned(), json!(marks.join(",")));
+    let mut taints = without(node, &[TAINT]);
     taints.push(Taint {
         key: TAINT.to_owned(),
         value: None,
         effect: "NoSchedule".to_owned(),
         time_added: Some(Time(now)),
     });
-    patch(
-        client,
-        node,
-        json!({"unschedulable": true, "taints": taints}),
-    )
-    .await
-    .context("cordon the node")
+    let spec = json!({"unschedulable": true, "taints": taints});
+    patch(client, node, annotations, spec)
+        .await
+        .context("cordon the node")
 }
 
-/// Undoes our cordon: the taint, and the unschedulable that we set ourselves.
+/// Undoes our cordon: the taints, the marks, and the unschedulable that we set ourselves. Whoever has
+/// taken either half of the cordon away has taken the other over.
 pub async fn uncordon(
     client: &Client,
     node: &NodeView,
     found_cordoned: bool,
 ) -> anyhow::Result<Written<Node>> {
-    let taints: Vec<_> = node
-        .taints
-        .iter()
-        .filter(|taint| taint.key != TAINT)
-        .cloned()
-        .collect();
-    patch(
-        client,
-        node,
-        json!({"unschedulable": found_cordoned, "taints": taints}),
-    )
-    .await
-    .context("un-cordon the node")
+    let (annotations, spec) = undone(node, found_cordoned);
+    patch(client, node, annotations, spec)
+        .await
+        .context("un-cordon the node")
 }
 
-async fn patch(client: &Client, node: &NodeView, spec: Value) -> anyhow::Result<Written<Node>> {
+/// The same where a person has deleted the record: it is not begun again for what is unhealthy now.
+pub async fn dismiss(
+    client: &Client,
+    node: &NodeView,
+    now: Timestamp,
+) -> anyhow::Result<Written<Node>> {
+    let (mut annotations, spec) = undone(node, false);
+    annotations.insert(DISMISSED.to_owned(), json!(now.to_string()));
+    patch(client, node, annotations, spec)
+        .await
+        .context("un-cordon the node")
+}
+
+fn undone(node: &NodeView, found_cordoned: bool) -> (Map<String, Value>, Value) {
+    let marks = node.marks.as_ref();
+    let ours = |key: &&&str| marks.is_some_and(|marks| marks.contains(**key));
+    let removed = KEEP_OFF.iter().filter(ours).chain([&MARKS]);
+    let annotations = removed.map(|key| ((*key).to_owned(), Value::Null));
+    let found = found_cordoned || marks.is_some_and(|marks| !marks.contains(UNSCHEDULABLE));
+    let unschedulable = node.unschedulable && (found || !node.has_our_taint());
+    let mut taints = without(node, &[TAINT]);
+    if node.is_out_of_service() {
+        taints.retain(|taint| taint.key != OUT_OF_SERVICE.0);
+    }
+    let spec = json!({"unschedulable": unschedulable, "taints": taints});
+    (annotations.collect(), spec)
+}
+
+/// Only where the machine is proven to be off: on one that runs, its pods would go on writing to
+/// volumes that others have got.
+pub async fn out_of_service(
+    client: &Client,
+    node: &NodeView,
+    now: Timestamp,
+) -> anyhow::Result<Written<Node>> {
+    let (key, value) = OUT_OF_SERVICE;
+    let mut taints = without(node, &[key]);
+    taints.push(Taint {
+        key: key.to_owned(),
+        value: Some(value.to_owned()),
+        effect: "NoExecute".to_owned(),
+        time_added: Some(Time(now)),
+    });
+    patch(client, node, Map::new(), json!({"taints": taints}))
+        .await
+        .context("mark the node out of service")
+}
+
+pub async fn back_in_service(client: &Client, node: &NodeView) -> anyhow::Result<Written<Node>> {
+    let taints = without(node, &[OUT_OF_SERVICE.0]);
+    patch(client, node, Map::new(), json!({"taints": taints}))
+        .await
+        .context("take the out-of-service taint off the node")
+}
+
+fn without(node: &NodeView, keys: &[&str]) -> Vec<Taint> {
+    let others = node.taints.iter();
+    let others = others.filter(|taint| !keys.contains(&taint.key.as_str()));
+    others.cloned().collect()
+}
+
+async fn patch(
+    client: &Client,
+    node: &NodeView,
+    annotations: Map<String, Value>,
+    spec: Value,
+) -> anyhow::Result<Written<Node>> {
     let api: Api<Node> = Api::all(client.clone());
-    let patch = json!({"metadata": {"uid": node.uid, "resourceVersion": node.resource_version}, "spec": spec});
+    let metadata = json!({
+        "uid": node.uid, "resourceVersion": node.resource_version, "annotations": annotations,
+    });
+    let patch = json!({"metadata": metadata, "spec": spec});
     let params = PatchParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PatchParams::default()
@@ -166,8 +233,9 @@ pub async fn pods_on(client: &Client, node: &str) -> anyhow::Result<Vec<PodView>
 }
 
 /// Asks the API server to let a pod go. Its own body: kube's `evict` sends delete options under a
-/// name that the API server ignores, and with them the UID precondition.
-pub async fn evict(client: &Client, pod: &PodView) -> anyhow::Result<Eviction> {
+/// name that the API server ignores, and with them the UID precondition. The UID was read just
+/// before: a wrong one charges the pod's budget for two minutes.
+pub async fn evict(client: &Client, pod: &PodView) -> anyhow::Result<Answer> {
     let body = json!({
         "apiVersion": "policy/v1",
         "kind": "Eviction",
@@ -175,12 +243,36 @@ pub async fn evict(client: &Client, pod: &PodView) -> anyhow::Result<Eviction> {
         "deleteOptions": {"preconditions": {"uid": pod.uid}},
     });
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+    match api.get_metadata_opt(&pod.name).await {
+        Ok(Some(found)) if found.metadata.uid.as_deref() == Some(pod.uid.as_str()) => {}
+        Ok(_) => return Ok(Answer::Gone),
+        Err(kube::Error::Api(status)) => return Ok(Answer::refused(&status)),
+        Err(error) => return Err(explain(error)).with_context(|| format!("get {}", pod.label())),
+    }
     let answer: kube::Result<Value> = api
         .create_subresource("eviction", &pod.name, &PostParams::default(), &body)
         .await;
     match answer {
-        Ok(_) => Ok(Eviction::Done),
-        Err(kube::Error::Api(status)) => Ok(drain::refused(&status)),
+        Ok(_) => Ok(Answer::Accepted),
+        Err(kube::Error::Api(status)) => Ok(Answer::refused(&status)),
         Err(error) => Err(explain(error)).with_context(|| format!("evict {}", pod.label())),
+    }
+}
+
+/// Past its budget, with the grace that it is given: never none.
+pub async fn delete(client: &Client, deletion: &Deletion) -> anyhow::Result<Answer> {
+    let pod = &deletion.pod;
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+    let seconds = u32::try_from(deletion.grace.as_secs()).unwrap_or(u32::MAX);
+    let params = DeleteParams::default()
+        .grace_period(seconds.max(1))
+        .preconditions(Preconditions {
+            resource_version: None,
+            uid: Some(pod.uid.clone()),
+        });
+    match api.delete(&pod.name, &params).await {
+        Ok(_) => Ok(Answer::Accepted),
+        Err(kube::Error::Api(status)) => Ok(Answer::refused(&status)),
+        Err(error) => Err(explain(error)).with_context(|| format!("delete {}", pod.label())),
     }
 }

@@ -3,6 +3,7 @@
 pub mod duration;
 pub mod policy;
 pub mod repair;
+pub mod schema;
 pub mod validate;
 
 use kube::CustomResourceExt;
@@ -11,6 +12,19 @@ use kube::CustomResourceExt;
 pub const TAINT: &str = "nodemend.dev/unhealthy";
 /// Node label: never touch this node; it stays in every denominator.
 pub const EXCLUDE_LABEL: &str = "nodemend.dev/exclude";
+/// The annotation that names what nodemend has set on a node, and takes off again.
+pub const MARKS: &str = "nodemend.dev/cordon";
+/// Node annotation: when a person deleted the NodeRepair; what was unhealthy then is theirs.
+pub const DISMISSED: &str = "nodemend.dev/dismissed";
+/// Node label: keep the node after its drain, for a person to look at.
+pub const PRESERVE_LABEL: &str = "nodemend.dev/preserve";
+/// Kubernetes' own taint for a node that is proven dead; this value says that it is ours.
+pub const OUT_OF_SERVICE: (&str, &str) = ("node.kubernetes.io/out-of-service", "nodemend");
+/// What keeps the cluster autoscaler and Karpenter off a node that is being repaired.
+pub const KEEP_OFF: [&str; 2] = [
+    "cluster-autoscaler.kubernetes.io/scale-down-disabled",
+    "karpenter.sh/do-not-disrupt",
+];
 /// Pod label: `skip` leaves the pod where it is, `wait` lets it end by itself.
 pub const DRAIN_LABEL: &str = "nodemend.dev/drain";
 

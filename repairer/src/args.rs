@@ -1,6 +1,8 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -33,8 +35,19 @@ pub enum Command {
     /// Try a policy against a described cluster and timeline, on a virtual clock: no cluster, no cloud
     /// (docs/simulate.md)
     Simulate(SimulateArgs),
+    /// Print a RepairPolicy that says what the `nodeRepairConfig` of an EKS managed node group says
+    Import(ImportArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Name of the EKS cluster
+    #[arg(long, env = "NODEMEND_EKS_CLUSTER")]
+    pub eks_cluster: String,
+    /// Name of the managed node group
+    pub node_group: String,
 }
 
 #[derive(Debug, Args)]
@@ -88,12 +101,36 @@ pub struct RunArgs {
     /// [default: made up anew at each start]
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+    /// Name of the EKS cluster, for its node groups and zonal shifts
+    /// [default: the one that the instances' tag eks:cluster-name says]
+    #[arg(long, env = "NODEMEND_EKS_CLUSTER")]
+    pub eks_cluster: Option<String>,
     #[command(flatten)]
     pub limits: LimitArgs,
     #[command(flatten)]
     pub retention: RetentionArgs,
+    /// Address of /metrics and /healthz; empty for none
+    #[arg(long, env = "NODEMEND_HTTP_ADDRESS", default_value = "127.0.0.1:9848")]
+    pub http_address: HttpAddress,
     #[arg(long, env = "NODEMEND_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpAddress(pub Option<SocketAddr>);
+
+impl FromStr for HttpAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let address = text.parse();
+        let address =
+            address.map_err(|_| "write an address and a port, like 127.0.0.1:9848 or [::]:9848")?;
+        Ok(Self(Some(address)))
+    }
 }
 
 /// Above all policies.
@@ -167,5 +204,12 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_http_address_is_a_socket_or_nothing() {
+        assert_eq!("".parse(), Ok(HttpAddress(None)));
+        assert!("[::]:9848".parse::<HttpAddress>().unwrap().0.is_some());
+        assert!("9848".parse::<HttpAddress>().is_err());
     }
 }

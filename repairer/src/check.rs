@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Context;
+use aws_sdk_eks::types::Nodegroup;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
@@ -16,19 +17,42 @@ use crate::api::validate::{self, Finding, Severity};
 use crate::cluster::Cluster;
 use crate::explain::explain;
 
-/// Group, resource, verbs: deploy/rbac/repairer.yaml says why.
-const NEEDED: &[(&str, &str, &[&str])] = &[
-    ("", "nodes", &["get", "list", "watch", "patch"]),
-    ("", "pods", &["get", "list"]),
-    ("", "pods/eviction", &["create"]),
+/// Namespace (empty: all of them), group, resource, verbs: deploy/rbac/repairer.yaml says why.
+const NEEDED: &[(&str, &str, &str, &[&str])] = &[
+    ("", "", "nodes", &["get", "list", "watch", "patch"]),
+    ("", "", "pods", &["get", "list", "delete"]),
+    ("", "", "pods/eviction", &["create"]),
+    ("", "policy", "poddisruptionbudgets", &["list"]),
+    ("", "apps", "daemonsets", &["list"]),
+    ("", "storage.k8s.io", "volumeattachments", &["list"]),
+    ("", "", "persistentvolumes", &["get"]),
+    ("", "", "events", &["list"]),
     (
+        "",
         "nodemend.dev",
         "noderepairs",
         &["get", "list", "watch", "create", "delete"],
     ),
-    ("nodemend.dev", "noderepairs/status", &["update"]),
-    ("nodemend.dev", "repairpolicies", &["get", "list", "watch"]),
-    ("nodemend.dev", "repairpolicies/status", &["patch"]),
+    ("", "nodemend.dev", "noderepairs/status", &["update"]),
+    (
+        "",
+        "nodemend.dev",
+        "repairpolicies",
+        &["get", "list", "watch"],
+    ),
+    ("", "nodemend.dev", "repairpolicies/status", &["patch"]),
+    (
+        "kube-node-lease",
+        "coordination.k8s.io",
+        "leases",
+        &["get", "list"],
+    ),
+    (
+        "default",
+        "events.k8s.io",
+        "events",
+        &["create", "get", "patch"],
+    ),
 ];
 
 #[derive(Debug, Default, Serialize)]
@@ -77,6 +101,18 @@ impl Checked {
         out
     }
 
+    /// EKS's own repair of a managed node group, beside ours.
+    pub fn add_node_group(&mut self, name: &str, found: &Nodegroup) {
+        let what = format!("node group {name}");
+        let config = found.node_repair_config();
+        if config.and_then(|config| config.enabled).unwrap_or_default() {
+            let message = "EKS repairs its nodes itself (nodeRepairConfig): nodemend leaves them to it; `nodemend-repairer import` takes its settings over";
+            self.add(&what, Word::Warning, message);
+        } else {
+            self.add(&what, Word::Good, "EKS does not repair its nodes itself");
+        }
+    }
+
     fn add_findings(&mut self, what: &str, findings: &[Finding]) {
         for finding in findings {
             let state = match finding.severity {
@@ -111,10 +147,8 @@ pub fn file(text: &str) -> Checked {
             .as_str()
             .unwrap_or("without a name");
         let what = format!("RepairPolicy {name}");
-        match validate::read(&document["spec"]) {
-            Ok((_, findings)) => checked.add_findings(&what, &findings),
-            Err(error) => checked.add(&what, Word::Error, format!("spec: {error}")),
-        }
+        let (_, found) = validate::read(&document["spec"]);
+        checked.add_findings(&what, &found);
     }
     if checked.rows.is_empty() {
         checked.add("the file", Word::Error, "there is no RepairPolicy in it");
@@ -152,13 +186,14 @@ fn of(policy: &RepairPolicy) -> Vec<Finding> {
 /// Whether the account may do what the repairer has to.
 pub async fn rights(client: &Client, checked: &mut Checked) -> anyhow::Result<()> {
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    for (group, resource, verbs) in NEEDED {
+    for (namespace, group, resource, verbs) in NEEDED {
         let (resource, subresource) = match resource.split_once('/') {
             Some((resource, subresource)) => (resource, Some(subresource)),
             None => (*resource, None),
         };
         for verb in *verbs {
             let attributes = ResourceAttributes {
+                namespace: (!namespace.is_empty()).then(|| (*namespace).to_owned()),
                 group: Some((*group).to_owned()),
                 resource: Some(resource.to_owned()),
                 subresource: subresource.map(str::to_owned),
@@ -229,7 +264,7 @@ mod tests {
     fn what_is_no_policy_is_told() {
         assert!(!file("a: b").is_good());
         let wrong = file("kind: RepairPolicy\nspec: {selector: {}, rules: 5}");
-        assert!(wrong.text().contains("spec: "), "{}", wrong.text());
+        assert!(wrong.text().contains("spec.rules: "), "{}", wrong.text());
     }
 
     #[test]
@@ -238,11 +273,14 @@ mod tests {
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/rbac/repairer.yaml");
         let rbac = std::fs::read_to_string(path).unwrap();
         let documents: Vec<Value> = serde_saphyr::from_multiple(&rbac).unwrap();
-        let role = documents
-            .iter()
-            .find(|d| d["kind"] == "ClusterRole")
-            .unwrap();
-        for (group, resource, verbs) in NEEDED {
+        for (namespace, group, resource, verbs) in NEEDED {
+            let is_role = |document: &&Value| match *namespace {
+                "" => document["kind"] == "ClusterRole",
+                namespace => {
+                    document["kind"] == "Role" && document["metadata"]["namespace"] == namespace
+                }
+            };
+            let role = documents.iter().find(is_role).unwrap();
             let rule =
                 role["rules"].as_array().unwrap().iter().find(|rule| {
                     rule["apiGroups"][0] == *group && rule["resources"][0] == *resource

@@ -60,7 +60,7 @@ async fn uncordon_all(client: &Client) -> anyhow::Result<()> {
             .items
             .iter()
             .filter_map(NodeView::read)
-            .filter(NodeView::has_our_taint)
+            .filter(NodeView::has_marks)
             .collect();
         if cordoned.is_empty() {
             return Ok(());

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
-use crate::api::TAINT;
 use crate::api::policy::RepairPolicy;
 use crate::api::repair::NodeRepair;
-use crate::drain::PodView;
+use crate::api::{DISMISSED, KEEP_OFF, MARKS, OUT_OF_SERVICE, TAINT};
+use crate::drain::{Attachment, Budget, PodView, Tries};
 
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
@@ -22,15 +23,57 @@ pub struct Cluster {
     pub instances: BTreeMap<String, InstanceView>,
     /// Pods of nodes that are being drained, listed in this pass; what is not here is unknown.
     pub pods: BTreeMap<String, Vec<PodView>>,
+    /// What drains need beside the pods, asked for while there is one; `None` is unknown.
+    pub budgets: Option<Vec<Budget>>,
+    /// Namespace and name of the DaemonSets that exist.
+    pub daemon_sets: Option<BTreeSet<String>>,
+    pub attachments: Option<Vec<Attachment>>,
+    /// What was answered last to evictions.
+    pub tries: Tries,
+    /// Namespace and name of the pod that this process runs in.
+    pub own_pod: Option<String>,
     /// Objects of ours that are there but cannot be read, with the error.
     pub unreadable: Vec<String>,
-    /// When kubelets last renewed their Leases, by the node's name.
-    pub leases: Asked<BTreeMap<String, Timestamp>>,
+    /// Leases of kubelets that are said to be silent, by the node's name: `None` where there is none;
+    /// what is not here is unknown.
+    pub leases: Asked<BTreeMap<String, Option<LeaseView>>>,
+    /// Since when the API server does not answer us: what is here is as old.
+    pub unreachable_since: Option<Timestamp>,
     /// Whether groups can launch what replaces an instance, by their name; what is not here is unknown.
     pub launches: Asked<BTreeMap<String, Launches>>,
     /// Zones (by id) that traffic has been shifted away from.
     pub shifted: Asked<Result<BTreeSet<String>, String>>,
+    /// What EC2 says of its instances by itself, as far as it has been asked.
+    pub checks: Option<Checks>,
+    /// The EKS cluster that this is, where that is known.
+    pub eks_cluster: Option<String>,
 }
+
+/// One whole look at the status checks and scheduled events of all instances.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checks {
+    pub at: Timestamp,
+    /// By the instance's id.
+    pub impaired: BTreeMap<String, Impaired>,
+    pub events: BTreeMap<String, Event>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Impaired {
+    /// `InstanceUnreachable` or `SystemUnreachable`.
+    pub reason: &'static str,
+    pub since: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// `InstanceRetirement` and so on, in the style of reasons.
+    pub reason: &'static str,
+    pub not_before: Option<Timestamp>,
+}
+
+/// What EC2 says, in the form of conditions: `True` is bad.
+pub const EC2_CONDITIONS: [&str; 2] = ["EC2StatusImpaired", "EC2ScheduledEvent"];
 
 /// Whether the shell looks at something at all. What it does not look at closes no gate, and every
 /// gate that would need it says so.
@@ -64,14 +107,62 @@ impl Default for Limits {
     }
 }
 
+/// The Lease that a kubelet keeps renewing while it reaches the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// When it was last seen to change, or first seen, by our own clock: kubelets' clocks differ.
+    pub renewed: Timestamp,
+    /// The kubelet's own promise: unchanged for so long, it is silent.
+    pub lasts: Duration,
+}
+
+impl LeaseView {
+    pub fn expires(&self) -> Timestamp {
+        self.renewed + self.lasts
+    }
+}
+
 /// What stands against new instances of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Launches {
     /// Suspended processes, as Auto Scaling names them.
     pub suspended: Vec<String>,
+    /// Those among them that AWS suspended, with its reason.
+    pub suspended_by_aws: BTreeMap<String, String>,
     /// How many of the last launches in a row have failed, and why the last one did.
     pub failed: u32,
     pub failure: Option<String>,
+    pub sizes: Option<Sizes>,
+    /// What Auto Scaling says of a group that is being deleted.
+    pub status: Option<String>,
+    /// The status of an instance refresh that has not ended.
+    pub refresh: Option<String>,
+    /// Its warm pool takes back what is terminated, and hands it out again.
+    pub reuses_instances: bool,
+    /// Its maintenance policy launches before it terminates.
+    pub launches_first: bool,
+    pub node_group: Option<NodeGroup>,
+    /// Why none of this is known.
+    pub unknown: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub min: i32,
+    pub desired: i32,
+    pub max: i32,
+}
+
+/// An EKS managed node group, above its Auto Scaling group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeGroup {
+    pub name: String,
+    /// `ACTIVE`, `UPDATING`, `DEGRADED` ...
+    pub status: String,
+    /// What EKS finds wrong with it.
+    pub issues: Vec<String>,
+    /// EKS repairs its nodes itself.
+    pub repairs_itself: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +182,14 @@ pub struct NodeView {
     pub others: Vec<String>,
     /// Resources of device plugins: what the kubelet may give out, and what is there.
     pub devices: BTreeMap<String, (String, String)>,
+    /// Another one is another boot; empty where the kubelet has not said.
+    pub boot_id: String,
+    /// What nodemend has set on it, as its annotation says.
+    pub marks: Option<BTreeSet<String>>,
+    /// Which of the marks that keep other programs off it has, whoever set them.
+    pub kept_off: BTreeSet<String>,
+    /// When a person deleted its NodeRepair.
+    pub dismissed: Option<Timestamp>,
     /// What nodes share that fail together: instance type, image, versions.
     pub traits: BTreeMap<String, String>,
 }
@@ -142,6 +241,8 @@ impl NodeView {
             .and_then(|status| status.conditions.as_deref())
             .unwrap_or_default();
         let writers = writers(node);
+        let annotation = |key: &str| node.metadata.annotations.as_ref()?.get(key);
+        let info = status.and_then(|status| status.node_info.as_ref());
         let condition = |condition: &core::NodeCondition| ConditionView {
             writer: writers.get(&condition.type_).cloned(),
             ..ConditionView::read(condition)
@@ -163,6 +264,14 @@ impl NodeView {
             deleting: node.metadata.deletion_timestamp.is_some(),
             others: others(node),
             devices: devices(node),
+            boot_id: info.map(|info| info.boot_id.clone()).unwrap_or_default(),
+            marks: annotation(MARKS).map(|marks| marks.split(',').map(str::to_owned).collect()),
+            kept_off: KEEP_OFF
+                .iter()
+                .filter(|key| annotation(key).is_some())
+                .map(|key| (*key).to_owned())
+                .collect(),
+            dismissed: annotation(DISMISSED).and_then(|at| at.parse().ok()),
             traits: traits(node),
         })
     }
@@ -178,7 +287,7 @@ impl NodeView {
     }
 
     /// Zonal shifts name zones by id: the names differ from account to account.
-    pub fn zone_id(&self) -> Option<&str> {
+    fn zone_id_label(&self) -> Option<&str> {
         self.labels
             .get("topology.k8s.aws/zone-id")
             .map(String::as_str)
@@ -188,6 +297,12 @@ impl NodeView {
         self.conditions
             .iter()
             .find(|condition| condition.kind == kind)
+    }
+
+    /// The control plane has not heard from its kubelet.
+    pub fn is_silent(&self) -> bool {
+        self.condition("Ready")
+            .is_some_and(|condition| condition.status == "Unknown")
     }
 
     pub fn is_ready(&self) -> bool {
@@ -202,6 +317,24 @@ impl NodeView {
 
     pub fn has_our_taint(&self) -> bool {
         self.taints.iter().any(|taint| taint.key == TAINT)
+    }
+
+    /// Anything that we have set and have to take off again.
+    pub fn has_marks(&self) -> bool {
+        self.has_our_taint() || self.marks.is_some() || self.is_out_of_service()
+    }
+
+    /// By us: a person who says so has a reason that we do not know.
+    pub fn is_out_of_service(&self) -> bool {
+        let (key, value) = OUT_OF_SERVICE;
+        let mut taints = self.taints.iter();
+        taints.any(|taint| taint.key == key && taint.value.as_deref() == Some(value))
+    }
+
+    /// Nobody on it can end a pod, and nobody can say that one has ended.
+    pub fn kubelet_is_silent(&self) -> bool {
+        self.condition("Ready")
+            .is_some_and(|ready| ready.status == "Unknown")
     }
 
     pub fn instance(&self) -> Result<InstanceId, ProviderIdError> {
@@ -374,12 +507,41 @@ pub struct InstanceView {
     pub state: InstanceState,
     /// Whether the cloud's own checks of the machine pass, where they were asked for.
     pub checks_pass: Option<bool>,
+    pub facts: Facts,
+}
+
+/// What else AWS says of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Those that say whose it is.
+    pub tags: BTreeMap<String, String>,
+    pub zone_id: Option<String>,
+    /// Of its group: a person's wish that it stays.
+    pub protected_from_scale_in: bool,
+    /// Its group knows that it is unhealthy, and will replace it.
+    pub unhealthy: bool,
+    pub spot: bool,
+    pub reservation: Option<String>,
+    /// What was asked because it is to be destroyed.
+    pub last: Option<LastFacts>,
+}
+
+/// What is asked only about an instance that is to be destroyed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastFacts {
+    pub termination_protection: bool,
+    /// The status code of its Spot request.
+    pub spot_request: Option<String>,
+    /// Its capacity reservation's state and free places.
+    pub reservation: Option<(String, i32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstanceState {
-    /// pending, running, stopping or stopped.
+    /// pending, running or stopping.
     There,
+    /// stopped: nothing runs on it, but it may be started again.
+    Stopped,
     /// shutting-down.
     Going,
     /// terminated.
@@ -387,12 +549,20 @@ pub enum InstanceState {
 }
 
 impl InstanceView {
+    /// Nothing of it runs any more: who has its volumes has them alone.
+    pub fn is_fenced(&self) -> bool {
+        match self.state {
+            InstanceState::Stopped | InstanceState::Gone => true,
+            InstanceState::There | InstanceState::Going => false,
+        }
+    }
+
     /// The end has begun: a terminate of whomever has been accepted.
     pub fn is_ending(&self) -> bool {
         let lifecycle = self.lifecycle.as_deref().unwrap_or_default();
         match self.state {
             InstanceState::Going | InstanceState::Gone => true,
-            InstanceState::There => {
+            InstanceState::There | InstanceState::Stopped => {
                 lifecycle.starts_with("Terminating") || lifecycle == "Terminated"
             }
         }
@@ -404,6 +574,44 @@ impl Cluster {
     pub fn group_of(&self, node: &NodeView) -> Option<&str> {
         let id = node.instance().ok()?;
         self.instances.get(id.as_str())?.group.as_deref()
+    }
+
+    /// Makes conditions of the nodes of what EC2 says of their instances. They are as old as the look.
+    pub fn see_checks(&mut self) {
+        let Some(checks) = &self.checks else { return };
+        for node in self.nodes.values_mut() {
+            let Ok(id) = node.instance() else { continue };
+            let impaired = checks.impaired.get(id.as_str());
+            let event = checks.events.get(id.as_str());
+            if let Some(view) = self.instances.get_mut(id.as_str()) {
+                view.checks_pass = Some(impaired.is_none());
+            }
+            let found = [
+                impaired.map(|impaired| (impaired.reason, impaired.since)),
+                event.map(|event| (event.reason, None)),
+            ];
+            for (kind, found) in EC2_CONDITIONS.into_iter().zip(found) {
+                node.conditions.retain(|condition| condition.kind != kind);
+                let (reason, transition) = found.unwrap_or(("NothingFound", None));
+                node.conditions.push(ConditionView {
+                    kind: kind.to_owned(),
+                    status: if found.is_some() { "True" } else { "False" }.to_owned(),
+                    reason: reason.to_owned(),
+                    heartbeat: Some(checks.at),
+                    transition,
+                    writer: None,
+                });
+            }
+        }
+    }
+
+    /// The id of a node's zone, by its label or as EC2 says.
+    pub fn zone_id<'a>(&'a self, node: &'a NodeView) -> Option<&'a str> {
+        let of_instance = || {
+            let id = node.instance().ok()?;
+            self.instances.get(id.as_str())?.facts.zone_id.as_deref()
+        };
+        node.zone_id_label().or_else(of_instance)
     }
 
     /// The Node of a repair: the same name *and* UID.
@@ -440,6 +648,47 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ec2_says_becomes_conditions_as_old_as_the_look() {
+        use crate::decide::fixture::{self, at};
+        let mut cluster = fixture::cluster(2);
+        let id = |index: usize| format!("i-{index:017x}");
+        let impaired = Impaired {
+            reason: "SystemUnreachable",
+            since: Some(at(10)),
+        };
+        let event = Event {
+            reason: "InstanceRetirement",
+            not_before: None,
+        };
+        cluster.checks = Some(Checks {
+            at: at(60),
+            impaired: [(id(0), impaired)].into(),
+            events: [(id(1), event)].into(),
+        });
+        cluster.see_checks();
+        cluster.see_checks();
+        let told = |node: &str| {
+            let node = &cluster.nodes[node];
+            EC2_CONDITIONS.map(|kind| {
+                let all = node.conditions.iter().filter(|c| c.kind == kind).count();
+                assert_eq!(all, 1, "said twice");
+                let condition = node.condition(kind).unwrap();
+                assert_eq!(condition.heartbeat, Some(at(60)));
+                (condition.status.clone(), condition.reason.clone())
+            })
+        };
+        let own = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        let fine = own("False", "NothingFound");
+        assert_eq!(
+            told("node-0"),
+            [own("True", "SystemUnreachable"), fine.clone()]
+        );
+        assert_eq!(told("node-1"), [fine, own("True", "InstanceRetirement")]);
+        let passes = |index| cluster.instances[&id(index)].checks_pass;
+        assert_eq!((passes(0), passes(1)), (Some(false), Some(true)));
+    }
 
     #[test]
     fn an_instance_id_is_read_from_the_provider_id() {

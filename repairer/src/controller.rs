@@ -1,22 +1,26 @@
 //! The loop: look, decide, do, wait until something changes. It decides nothing itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use kube::Client;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::api::repair::Phase;
 use crate::aws::Aws;
-use crate::cluster::{Cluster, InstanceView, Limits};
+use crate::cluster::{Cluster, Limits};
 use crate::decide::{self, Plan, Retention};
+use crate::drain::{PodView, Tries};
 use crate::episode::Episodes;
+use crate::kubelet::Kubelets;
 use crate::lease::Leadership;
 use crate::step::Pass;
 use crate::store::Stores;
-use crate::{act, clock};
+use crate::survey::Survey;
+use crate::tell::Teller;
+use crate::{act, clock, look};
 
 /// Changes come in bursts; this makes one pass of each.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -26,15 +30,13 @@ const CONCURRENCY: usize = 8;
 const AFTER_A_FAILURE: Duration = Duration::from_secs(3);
 /// How long after a step of ours to look again, should the watch be slow to tell of it.
 const AFTER_A_STEP: Duration = Duration::from_secs(1);
-/// AWS is not asked more often than this.
-const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
-/// Which group a node that is well belongs to changes rarely.
-const MEMBERSHIP_AGE: Duration = Duration::from_secs(60);
-
 /// What the command line says.
 pub struct Rules {
     pub limits: Limits,
     pub retention: Retention,
+    pub eks_cluster: Option<String>,
+    /// Namespace and name of the pod that this process runs in.
+    pub own_pod: Option<String>,
 }
 
 pub struct Controller {
@@ -43,11 +45,12 @@ pub struct Controller {
     aws: Aws,
     stores: Stores,
     leadership: Leadership,
+    teller: Teller,
     episodes: Episodes,
-    instances: BTreeMap<String, InstanceView>,
-    /// When AWS was asked about every instance, and when about any.
-    asked_all: Option<Instant>,
-    asked: Option<Instant>,
+    survey: Survey,
+    tries: Mutex<Tries>,
+    step_down: watch::Sender<Option<PodView>>,
+    kubelets: Kubelets,
 }
 
 impl Controller {
@@ -56,18 +59,22 @@ impl Controller {
         aws: Aws,
         stores: Stores,
         leadership: Leadership,
+        step_down: watch::Sender<Option<PodView>>,
+        teller: Teller,
         rules: Rules,
     ) -> Self {
         Self {
+            survey: Survey::new(rules.eks_cluster.clone()),
             rules,
             client,
             aws,
             stores,
             leadership,
+            teller,
             episodes: Episodes::default(),
-            instances: BTreeMap::new(),
-            asked_all: None,
-            asked: None,
+            tries: Mutex::default(),
+            step_down,
+            kubelets: Kubelets::default(),
         }
     }
 
@@ -76,25 +83,37 @@ impl Controller {
         self.stores.ready().await?;
         info!("watching the nodes");
         loop {
+            self.teller.metrics.pass_begins();
             let mut cluster = self.stores.cluster();
             cluster.limits = self.rules.limits.clone();
-            let all_asked = self.look_at_aws(&mut cluster).await;
-            self.look_at_pods(&mut cluster).await;
-            let now = clock::now();
+            let ask_again = self.survey.look(&self.aws, &mut cluster).await;
+            cluster.tries = self.tries().clone();
+            cluster.own_pod.clone_from(&self.rules.own_pod);
+            look::drains(&self.client, &mut cluster).await;
+            self.tries().clone_from(&cluster.tries);
+            self.kubelets.look(&self.client, &mut cluster).await;
+            let (began, now) = (Instant::now(), clock::now());
             self.episodes.observe(&cluster, now);
             let plan = decide::decide(&cluster, &self.episodes, self.rules.retention, now);
+            let metrics = &self.teller.metrics;
+            metrics.decided(&cluster, &plan, began.elapsed(), now);
 
             let wake_at = plan.wake_at;
             let soon = (!plan.steps.is_empty()).then_some(AFTER_A_STEP);
-            let ask_again = (!all_asked).then_some(BETWEEN_QUESTIONS);
+            let lost = cluster.unreachable_since.map(|_| AFTER_A_STEP);
             let done = self.carry_out(&cluster, plan).await;
+            self.teller.metrics.pass_ends();
 
             sleep(if done { PAUSE } else { AFTER_A_FAILURE }).await;
             // Zero where it is past.
             let until_due = wake_at
                 .map(|at| Duration::try_from(at.duration_since(clock::now())).unwrap_or_default());
             let changed = self.stores.changed.notified();
-            match [until_due, soon, ask_again].into_iter().flatten().min() {
+            match [until_due, soon, ask_again, lost]
+                .into_iter()
+                .flatten()
+                .min()
+            {
                 // Whichever comes first.
                 Some(wait) => drop(timeout(wait, changed).await),
                 None => changed.await,
@@ -102,72 +121,8 @@ impl Controller {
         }
     }
 
-    /// Adds what AWS says. An instance about which it has not answered is unknown. False: there is
-    /// more to ask.
-    async fn look_at_aws(&mut self, cluster: &mut Cluster) -> bool {
-        let in_repair = cluster
-            .repairs
-            .values()
-            .filter_map(|repair| repair.status.as_ref())
-            .filter(|status| matches!(status.phase, Phase::Replacing | Phase::Verifying))
-            .filter_map(|status| status.instance_id.clone());
-        let in_repair: BTreeSet<_> = in_repair.collect();
-        let nodes = cluster
-            .nodes
-            .values()
-            .filter_map(|node| Some(node.instance().ok()?.to_string()));
-        let all: BTreeSet<_> = nodes.chain(in_repair.iter().cloned()).collect();
-        self.instances.retain(|id, _| all.contains(id));
-
-        let ask_all = self
-            .asked_all
-            .is_none_or(|at| at.elapsed() >= MEMBERSHIP_AGE);
-        let ask: BTreeSet<_> = all
-            .into_iter()
-            .filter(|id| ask_all || in_repair.contains(id) || !self.instances.contains_key(id))
-            .collect();
-        let too_soon = self
-            .asked
-            .is_some_and(|at| at.elapsed() < BETWEEN_QUESTIONS);
-        let mut done = ask.is_empty();
-        if !ask.is_empty() && !too_soon {
-            self.asked = Some(Instant::now());
-            match self.aws.describe(&ask).await {
-                Ok(found) => {
-                    self.instances.extend(found);
-                    if ask_all {
-                        self.asked_all = self.asked;
-                    }
-                    done = true;
-                }
-                Err(error) => {
-                    warn!(
-                        error = format!("{error:#}"),
-                        "AWS did not describe the instances: nothing is decided about them"
-                    );
-                    self.instances.retain(|id, _| !ask.contains(id));
-                }
-            }
-        }
-        cluster.instances.clone_from(&self.instances);
-        done
-    }
-
-    /// Adds the pods of nodes whose drain is under way or just done.
-    async fn look_at_pods(&self, cluster: &mut Cluster) {
-        let drained = cluster.repairs.values().filter(|repair| {
-            let phase = repair.status.as_ref().map(|status| status.phase);
-            matches!(phase, Some(Phase::Draining | Phase::Replacing))
-        });
-        let nodes: BTreeSet<_> = drained
-            .filter_map(|repair| Some(cluster.node_of(repair)?.name.clone()))
-            .collect();
-        for node in nodes {
-            match act::pods_on(&self.client, &node).await {
-                Ok(pods) => drop(cluster.pods.insert(node, pods)),
-                Err(error) => warn!(node, error = format!("{error:#}"), "its drain waits"),
-            }
-        }
+    fn tries(&self) -> MutexGuard<'_, Tries> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// False: some of it failed.
@@ -179,15 +134,17 @@ impl Controller {
                 .policies
                 .get(name)
                 .filter(|wanted| policy.status.as_ref() != Some(wanted));
-            if let Some(wanted) = wanted
-                && let Err(error) = act::record_policy(&self.client, name, wanted).await
-            {
-                warn!(
-                    policy = name,
-                    error = format!("{error:#}"),
-                    "its status is out of date"
-                );
-                done = false;
+            let Some(wanted) = wanted else { continue };
+            match act::record_policy(&self.client, name, wanted).await {
+                Ok(()) => self.teller.policy(policy, wanted),
+                Err(error) => {
+                    warn!(
+                        policy = name,
+                        error = format!("{error:#}"),
+                        "its status is out of date"
+                    );
+                    done = false;
+                }
             }
         }
         let pass = Pass {
@@ -196,6 +153,9 @@ impl Controller {
             leadership: &self.leadership,
             cluster,
             episodes: &self.episodes,
+            tries: &self.tries,
+            step_down: &self.step_down,
+            teller: &self.teller,
         };
         futures::stream::iter(plan.steps)
             .map(|step| pass.carry_out(step))

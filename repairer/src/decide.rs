@@ -8,11 +8,11 @@ use kube::api::ObjectMeta;
 
 use crate::api::policy::{RepairAction, RepairPolicy, RepairPolicyStatus, ZonalShift};
 use crate::api::repair::{
-    EpisodeReason, NODE_UID_LABEL, NodeRef, NodeRepair, NodeRepairSpec, NodeRepairStatus, Outcome,
-    Phase, PolicyRef, Trigger,
+    EpisodeReason, Gate, Hold, NODE_UID_LABEL, NodeRef, NodeRepair, NodeRepairSpec,
+    NodeRepairStatus, Outcome, Phase, PolicyRef, Trigger,
 };
 use crate::cluster::{Asked, Cluster, NodeView};
-use crate::drain::PodView;
+use crate::drain::{Deletion, PodView};
 use crate::episode::{self, Episode, Episodes, Partition};
 use crate::rule::Assigned;
 
@@ -64,6 +64,8 @@ pub enum Step {
     Act { repair: String, act: Act },
     /// Delete this NodeRepair: it is finished, and old.
     Forget { repair: String },
+    /// Take our marks off a Node whose NodeRepair a person has deleted.
+    Dismiss { node: String },
 }
 
 #[derive(Debug, PartialEq)]
@@ -73,6 +75,15 @@ pub enum Act {
     /// Undo our cordon.
     Uncordon,
     Evict(Vec<PodView>),
+    /// Past their budgets, because the policy says so after the timeout.
+    Delete(Vec<Deletion>),
+    /// Only our own pod is left: let another replica lead, then evict it.
+    StepDown(Box<PodView>),
+    /// The instance is proven to be off: Kubernetes may take its pods and volumes away.
+    OutOfService,
+    /// It is back.
+    BackInService,
+    Reboot(Clearance),
     /// Terminate the instance through its group.
     Replace(Clearance),
 }
@@ -93,6 +104,7 @@ pub fn decide(
     }
     planner.plan.policies = planner.policy_statuses();
     planner.forget(retention);
+    planner.dismiss();
     planner.plan
 }
 
@@ -111,9 +123,13 @@ pub fn explain(
     let stage = match open.map(|(_, repair)| phase(repair)) {
         None | Some(Phase::Watching | Phase::Cordoning | Phase::Waiting) => Stage::Start,
         Some(Phase::Draining) => Stage::Continue,
-        Some(Phase::Replacing | Phase::Verifying | Phase::Uncordoning | Phase::Finished) => {
-            Stage::Destroy
-        }
+        Some(
+            Phase::Rebooting
+            | Phase::Replacing
+            | Phase::Verifying
+            | Phase::Uncordoning
+            | Phase::Finished,
+        ) => Stage::Destroy,
     };
     let subject = Subject {
         node,
@@ -150,7 +166,7 @@ fn is_finished(repair: &NodeRepair) -> bool {
 /// Past the point where its place is given away again by mere recovery.
 fn has_started(repair: &NodeRepair) -> bool {
     match phase(repair) {
-        Phase::Draining | Phase::Replacing | Phase::Verifying => true,
+        Phase::Draining | Phase::Rebooting | Phase::Replacing | Phase::Verifying => true,
         Phase::Watching
         | Phase::Cordoning
         | Phase::Waiting
@@ -170,6 +186,8 @@ struct Planner<'a> {
     in_progress: BTreeMap<String, BTreeSet<String>>,
     /// Repairs on their way to a destruction, by policy and group.
     coming: BTreeMap<(String, String), BTreeSet<String>>,
+    /// Repairs whose nodes are kept for a person, by the policy's name.
+    preserved: BTreeMap<String, BTreeSet<String>>,
     /// Which repair counts a new node as its replacement, by the node's UID.
     claims: BTreeMap<String, String>,
     /// UIDs of the nodes with a repair that has not finished.
@@ -202,6 +220,7 @@ impl<'a> Planner<'a> {
             history: History::read(cluster),
             in_progress: BTreeMap::new(),
             coming: BTreeMap::new(),
+            preserved: BTreeMap::new(),
             claims: BTreeMap::new(),
             in_repair,
             partitions: BTreeMap::new(),
@@ -251,7 +270,7 @@ impl<'a> Planner<'a> {
                 tally::joins_until(node, policy).is_none_or(|until| until <= self.now)
             };
             let settled: Vec<_> = nodes.iter().filter(joined).copied().collect();
-            let silent = nodes.iter().filter(|node| is_silent(node)).count();
+            let silent = nodes.iter().filter(|node| node.is_silent()).count();
             self.silent.insert(name.to_owned(), silent);
             let partition = episode::partition(self.cluster, self.assigned, name, &policy.spec);
             if let Some(partition) = partition {
@@ -330,6 +349,13 @@ impl<'a> Planner<'a> {
         if takes_a_place(status) || shadowed.is_some() {
             places.insert(name.to_owned());
         }
+        let preserved = self.preserved.entry(policy.to_owned()).or_default();
+        let is_kept = |hold: &Hold| hold.gate == Gate::Preserve;
+        if status.hold.as_ref().is_some_and(is_kept) {
+            preserved.insert(name.to_owned());
+        } else {
+            preserved.remove(name);
+        }
         let group = status.counted_in().unwrap_or_default();
         let coming = self
             .coming
@@ -337,7 +363,9 @@ impl<'a> Planner<'a> {
             .or_default();
         let will_destroy = match status.phase {
             Phase::Draining => true,
-            Phase::Replacing => status.attempts.iter().all(|a| a.result.is_some()),
+            Phase::Rebooting | Phase::Replacing => {
+                status.attempts.iter().all(|a| a.result.is_some())
+            }
             Phase::Watching
             | Phase::Cordoning
             | Phase::Waiting
@@ -391,7 +419,15 @@ impl<'a> Planner<'a> {
 
     /// A node that became unhealthy gets its NodeRepair.
     fn open(&mut self, node: &NodeView) {
-        if node.deleting || self.in_repair.contains(node.uid.as_str()) {
+        // One that carries our marks without a record is given back first.
+        let lost = || node.has_marks() && self.history.of_node(&node.uid).is_empty();
+        // One whose instance ends goes by itself; its replacement may serve already.
+        let ending = || {
+            let id = node.instance().ok()?;
+            Some(self.cluster.instances.get(id.as_str())?.is_ending())
+        };
+        let in_repair = self.in_repair.contains(node.uid.as_str());
+        if node.deleting || in_repair || lost() || ending() == Some(true) {
             return;
         }
         let Some(policy) = self.assigned.policy(node) else {
@@ -414,7 +450,9 @@ impl<'a> Planner<'a> {
             self.wake(due);
         } else if !self.is_settled(node, &unhealthy) {
             let due = Due::of(&policy.spec, node, &unhealthy, self.now);
-            let action = due.map_or(RepairAction::Replace, |due| due.action);
+            let action = due.map_or(RepairAction::Replace, |due| {
+                self.action_of(policy, node, &due)
+            });
             let repair = new_repair(node, policy, first, action);
             self.plan.steps.push(Step::Open(Box::new(repair)));
         }
@@ -422,6 +460,19 @@ impl<'a> Planner<'a> {
 
     /// A person, or our own failure, has ended the repair of just this: it is not begun again.
     fn is_settled(&self, node: &NodeView, unhealthy: &[&Episode]) -> bool {
+        let is_old = |episode: &&Episode, than: Timestamp| {
+            let condition = node.condition(&episode.condition);
+            let changed = condition.and_then(|condition| condition.transition);
+            changed.is_none_or(|at| at <= than)
+        };
+        if let Some(dismissed) = node.dismissed
+            // Our own first sight is lost with a process, the transition time with its writer.
+            && unhealthy
+                .iter()
+                .all(|episode| episode.since <= dismissed || is_old(episode, dismissed))
+        {
+            return true;
+        }
         self.history.of_node(&node.uid).iter().any(|repair| {
             let Some(status) = &repair.status else {
                 return false;
@@ -435,10 +486,7 @@ impl<'a> Planner<'a> {
                         .reasons
                         .iter()
                         .any(|reason| reason.condition == episode.condition);
-                    let transition = node
-                        .condition(&episode.condition)
-                        .and_then(|condition| condition.transition);
-                    known && transition.is_none_or(|at| at <= finished)
+                    known && is_old(episode, finished)
                 })
         })
     }
@@ -451,8 +499,13 @@ fn takes_a_place(status: &NodeRepairStatus) -> bool {
         Phase::Draining => status
             .hold
             .as_ref()
-            .is_none_or(|hold| hold.gate != crate::api::repair::Gate::Drain),
-        Phase::Replacing | Phase::Verifying => true,
+            .is_none_or(|hold| hold.gate != Gate::Drain),
+        // What is kept for a person is in nobody's way.
+        Phase::Rebooting | Phase::Replacing => status
+            .hold
+            .as_ref()
+            .is_none_or(|hold| hold.gate != Gate::Preserve),
+        Phase::Verifying => true,
         Phase::Watching
         | Phase::Cordoning
         | Phase::Waiting
@@ -512,11 +565,6 @@ fn ends_for_good(outcome: Option<Outcome>) -> bool {
         Some(Outcome::Cancelled | Outcome::Failed | Outcome::NeedsHuman) => true,
         Some(Outcome::Succeeded | Outcome::Recovered | Outcome::Superseded) | None => false,
     }
-}
-
-fn is_silent(node: &NodeView) -> bool {
-    node.condition("Ready")
-        .is_some_and(|ready| ready.status == "Unknown")
 }
 
 /// Reasons that are stored of one node; the schema has no limit, but people read less.

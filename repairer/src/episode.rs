@@ -120,6 +120,8 @@ pub struct Episodes {
     known: HashSet<String>,
     /// Since when each policy's nodes look cut off, while they do.
     partitions: BTreeMap<String, Timestamp>,
+    /// Since when the API server has not answered us, while it does not.
+    unreachable: Option<Timestamp>,
 }
 
 impl Episodes {
@@ -157,6 +159,17 @@ impl Episodes {
         self.open.retain(|uid, _| uids.contains(uid.as_str()));
         self.known.retain(|uid| uids.contains(uid.as_str()));
         self.restart_after_partitions(cluster, &assigned, now);
+        self.restart_when_reached(cluster, now);
+    }
+
+    /// Nor does what was seen while the API server did not answer all that we asked.
+    fn restart_when_reached(&mut self, cluster: &Cluster, now: Timestamp) {
+        if let Some(since) = cluster.unreachable_since {
+            self.unreachable.get_or_insert(since);
+        } else if let Some(began) = self.unreachable.take() {
+            let episodes = self.open.values_mut().flat_map(BTreeMap::values_mut);
+            restart(episodes, began, now);
+        }
     }
 
     fn observe_node(
@@ -211,13 +224,20 @@ impl Episodes {
             };
             for node in selected(cluster, assigned, name) {
                 let episodes = self.open.get_mut(&node.uid);
-                for episode in episodes.into_iter().flat_map(BTreeMap::values_mut) {
-                    if episode.since >= began {
-                        episode.since = now;
-                    }
-                }
+                restart(
+                    episodes.into_iter().flat_map(BTreeMap::values_mut),
+                    began,
+                    now,
+                );
             }
         }
+    }
+}
+
+/// The waits of those that began in something that is over begin now.
+fn restart<'a>(episodes: impl Iterator<Item = &'a mut Episode>, began: Timestamp, now: Timestamp) {
+    for episode in episodes.filter(|episode| episode.since >= began) {
+        episode.since = now;
     }
 }
 
@@ -426,5 +446,19 @@ mod tests {
             at(900),
             "began before it"
         );
+    }
+
+    #[test]
+    fn what_began_while_the_api_server_did_not_answer_begins_when_it_does() {
+        let mut cluster = sick_cluster();
+        let mut episodes = Episodes::default();
+        episodes.observe(&cluster, at(900));
+        cluster.unreachable_since = Some(at(1000));
+        fixture::make_sick(&mut cluster, "node-1");
+        episodes.observe(&cluster, at(1010));
+        cluster.unreachable_since = None;
+        episodes.observe(&cluster, at(1500));
+        assert_eq!(episodes.of("uid-node-1")[0].since, at(1500));
+        assert_eq!(episodes.of("uid-node-0")[0].since, at(900), "began before");
     }
 }

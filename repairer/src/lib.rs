@@ -4,28 +4,33 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing::info;
 
 use crate::args::{
-    CheckArgs, CleanupArgs, Cli, Command, ExplainArgs, Output, RunArgs, SimulateArgs,
+    CheckArgs, CleanupArgs, Cli, Command, ExplainArgs, ImportArgs, Output, RunArgs, SimulateArgs,
 };
-use crate::aws::Aws;
+use crate::aws::{Aws, Managed};
 use crate::cluster::{Cluster, InstanceView};
 use crate::controller::{Controller, Rules};
 use crate::episode::Episodes;
 use crate::lease::Lease;
+use crate::metrics::{CountCalls, Metrics};
 use crate::store::Stores;
+use crate::tell::Teller;
 
 pub mod act;
 pub mod api;
 pub mod args;
 pub mod aws;
+pub mod capacity;
 pub mod check;
 pub mod cleanup;
 mod clock;
@@ -34,15 +39,24 @@ pub mod controller;
 pub mod decide;
 pub mod drain;
 pub mod episode;
+pub mod evidence;
 pub mod explain;
+mod http;
+pub mod import;
+mod kubelet;
 pub mod lease;
 mod logging;
+pub mod look;
+pub mod metrics;
+pub mod owner;
 pub mod reasons;
 pub mod rule;
 pub mod show;
 pub mod simulate;
 pub mod step;
 pub mod store;
+pub mod survey;
+pub mod tell;
 pub mod window;
 
 /// The file cannot be meant.
@@ -65,6 +79,7 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => runtime()?.block_on(explained(&args)),
         Command::Check(args) => runtime()?.block_on(checked(&args)),
         Command::Simulate(args) => simulated(&args),
+        Command::Import(args) => runtime()?.block_on(imported(args)),
         Command::Crds => {
             print!("{}", api::crds()?);
             Ok(ExitCode::SUCCESS)
@@ -86,6 +101,7 @@ async fn explained(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         eprintln!("there is no Node {}", args.node);
         return Ok(ExitCode::FAILURE);
     };
+    kubelet::look_once(&client, &mut cluster).await;
     match described(&cluster).await {
         Ok(instances) => cluster.instances = instances,
         Err(error) => eprintln!("AWS was not asked, so groups are not known: {error:#}"),
@@ -109,7 +125,7 @@ async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 Ok(client) => client,
                 Err(error) => return Ok(cannot_run_here(&error)),
             };
-            let cluster = match store::list(&client).await {
+            let mut cluster = match store::list(&client).await {
                 Ok(cluster) => cluster,
                 Err(error) => return Ok(cannot_run_here(&error)),
             };
@@ -119,6 +135,8 @@ async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 Ok(instances) => {
                     let message = format!("describes {} instances", instances.len());
                     checked.add("AWS", check::Word::Good, message);
+                    cluster.instances = instances;
+                    node_groups(&cluster, &mut checked).await?;
                 }
                 Err(error) => checked.add("AWS", check::Word::Error, format!("{error:#}")),
             }
@@ -132,6 +150,29 @@ async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(exit_code(checked.is_good()))
 }
 
+async fn imported(args: ImportArgs) -> anyhow::Result<ExitCode> {
+    let managed = Managed {
+        cluster: args.eks_cluster,
+        name: args.node_group,
+    };
+    let asked = async {
+        Aws::connect(uncounted())
+            .await?
+            .describe_node_group(&managed)
+            .await
+    };
+    let node_group = match asked.await {
+        Ok(node_group) => node_group,
+        Err(error) => return Ok(cannot_run_here(&error)),
+    };
+    let config = node_group
+        .node_repair_config
+        .unwrap_or_else(|| aws_sdk_eks::types::NodeRepairConfig::builder().build());
+    let policy = import::policy(&managed.name, &config)?;
+    print(&serde_saphyr::to_string(&policy)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// What AWS says of all instances of a cluster.
 async fn described(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, InstanceView>> {
     let instances = cluster
@@ -139,7 +180,27 @@ async fn described(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Instanc
         .values()
         .filter_map(|node| node.instance().ok());
     let ids = instances.map(|id| id.to_string()).collect();
-    Aws::connect().await?.describe(&ids).await
+    Aws::connect(uncounted()).await?.describe(&ids).await
+}
+
+/// Nobody reads the metrics of a command that ends.
+fn uncounted() -> CountCalls {
+    CountCalls(Arc::default())
+}
+
+/// Who else repairs the nodes: EKS, by managed node groups.
+async fn node_groups(cluster: &Cluster, checked: &mut check::Checked) -> anyhow::Result<()> {
+    let aws = Aws::connect(uncounted()).await?;
+    for managed in survey::node_groups(cluster) {
+        match aws.describe_node_group(&managed).await {
+            Ok(found) => checked.add_node_group(&managed.name, &found),
+            Err(error) => {
+                let what = format!("node group {}", managed.name);
+                checked.add(&what, check::Word::Error, format!("{error:#}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn cannot_run_here(error: &anyhow::Error) -> ExitCode {
@@ -188,25 +249,45 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Lease ─► watches ─► controller, until a signal, or the lease or the controller ends.
 async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let (client, aws) = match connect(&args).await {
+    let metrics = Arc::new(Metrics::default());
+    let count = CountCalls(Arc::clone(&metrics));
+    let (client, aws) = match connect(&args, count).await {
         Ok(connected) => connected,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "cannot run here");
             return Ok(ExitCode::from(CANNOT_RUN_HERE));
         }
     };
+    if let Some(address) = args.http_address.0 {
+        tokio::spawn(http::serve(address, Arc::clone(&metrics)));
+    }
     let identity = args.identity.clone().unwrap_or_else(made_up_identity);
+    let teller = Teller::start(&client, identity.clone(), Arc::clone(&metrics));
     let (mut lease, leadership) = Lease::new(client.clone(), &args.lease_namespace, identity);
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (step_down, mut told_to_step_down) = watch::channel(None);
+    let own_pod = args.identity.as_ref();
+    let own_pod = own_pod.map(|name| format!("{}/{name}", args.lease_namespace));
     let lead = async {
         lease.acquire().await;
+        metrics.leads();
         let stores = Stores::watch(&client);
         let rules = Rules {
             limits: args.limits.limits(),
             retention: args.retention.retention(),
+            eks_cluster: args.eks_cluster.clone(),
+            own_pod,
         };
-        let controller = Controller::new(client.clone(), aws, stores, leadership, rules);
+        let controller = Controller::new(
+            client.clone(),
+            aws,
+            stores,
+            leadership,
+            step_down,
+            teller,
+            rules,
+        );
         tokio::select! {
             lost = lease.keep() => Err(lost),
             ended = controller.run() => ended,
@@ -217,11 +298,22 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         ended = lead => return ended.map(|()| ExitCode::SUCCESS),
         _ = terminate.recv() => info!(signal = "SIGTERM", "stopping"),
         _ = interrupt.recv() => info!(signal = "SIGINT", "stopping"),
+        told = told_to_step_down.changed() => told.context("wait to step down")?,
     }
     lease
         .release()
         .await
         .context("let go of the lease; another replica begins when it has expired")?;
+    let own_pod = told_to_step_down.borrow().clone();
+    if let Some(pod) = own_pod {
+        // Whoever leads now evicts it as any other, if this is refused.
+        let answer = act::evict(&client, &pod).await?;
+        info!(
+            pod = pod.label(),
+            ?answer,
+            "stopping, and evicted from the node in repair"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -237,9 +329,9 @@ fn runtime() -> anyhow::Result<Runtime> {
         .context("start tokio")
 }
 
-async fn connect(args: &RunArgs) -> anyhow::Result<(Client, Aws)> {
+async fn connect(args: &RunArgs, count: CountCalls) -> anyhow::Result<(Client, Aws)> {
     let client = client(args.kubeconfig.as_deref()).await?;
-    Ok((client, Aws::connect().await?))
+    Ok((client, Aws::connect(count).await?))
 }
 
 async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {

@@ -50,7 +50,7 @@ const KNOWN: &[&str] = &[
     "PidsLimitReached",
     "FileMaxReached",
     "PCIeLinkDown",
-    "BlockIOError",
+    "BlockDeviceIOError",
     "FilesystemError",
     "FilesystemReadOnly",
     "XFSShutdown",
@@ -74,6 +74,44 @@ const KNOWN: &[&str] = &[
     "SynFlood",
     "TCPMemoryExhausted",
     "OrphanSocketsExceeded",
+    "ForkFailedOutOfPIDs",
+    "IPAMDNotReady",
+    "IPAMDNotRunning",
+    "InterfaceNotRunning",
+    "InterfaceNotUp",
+    "MissingLoopbackInterface",
+    "PodStuckTerminating",
+    "RapidCron",
+    "ApproachingMaxOpenFiles",
+    "ApproachingKernelPidMax",
+    "ExcessiveZombieProcesses",
+    "LargeEnvironment",
+    "ClockUnsynchronized",
+    "ZramHighUsage",
+    "KubeletFailed",
+    "ContainerRuntimeFailed",
+    "ReadinessProbeFailures",
+    "LivenessProbeFailures",
+    "ServiceFailedToStart",
+    "<Unit>RepeatedRestart",
+    "IPAMDRepeatedlyRestart",
+    "IPAMDNoIPs",
+    "NetworkSysctl",
+    "EFAErrorMetric",
+    "NPARepeatedlyRestart",
+    "NPABPFRecoveryError",
+    "KubeletDiskUsageSlow",
+    "EtcHostsMountFailed",
+    "IODelays",
+    "BandwidthInExceeded",
+    "BandwidthOutExceeded",
+    "PPSExceeded",
+    "ConntrackExceeded",
+    "LinkLocalExceeded",
+    "EBSVolumeIOPSExceeded",
+    "EBSVolumeThroughputExceeded",
+    "EBSInstanceIOPSExceeded",
+    "EBSInstanceThroughputExceeded",
     "NvidiaXID<n>Error",
     "NvidiaXID<n>Warning",
     "NvidiaDeviceCountMismatch",
@@ -81,14 +119,7 @@ const KNOWN: &[&str] = &[
     "NvidiaNVMLHung",
     "NvidiaNVMLError",
     // EKS's node monitoring agent.
-    "ForkFailedOutOfPIDs",
-    "IPAMDNotReady",
-    "IPAMDNotRunning",
-    "InterfaceNotRunning",
-    "InterfaceNotUp",
-    "MissingLoopbackInterface",
     "NPANotRunning",
-    "PodStuckTerminating",
     "DCGMError",
     "DCGMDiagnosticFailure",
     "DCGMHealthCode<n>",
@@ -130,8 +161,15 @@ pub fn unknown(pattern: &str) -> Option<String> {
     ))
 }
 
-/// `NvidiaXID79Error` is of the family `NvidiaXID<n>Error`.
+/// `NvidiaXID79Error` is of the family `NvidiaXID<n>Error`, `KubeletRepeatedRestart` of
+/// `<Unit>RepeatedRestart`.
 fn family(reason: &str) -> String {
+    if reason
+        .strip_suffix("RepeatedRestart")
+        .is_some_and(|unit| !unit.is_empty())
+    {
+        return "<Unit>RepeatedRestart".to_owned();
+    }
     for beginning in ["NvidiaXID", "DCGMHealthCode"] {
         let Some(rest) = reason.strip_prefix(beginning) else {
             continue;
@@ -156,6 +194,7 @@ mod tests {
             "NvidiaXID7*",
             "DCGM*",
             "DCGMHealthCode101",
+            "Nvidia-PersistencedRepeatedRestart",
             "FilesystemReadOnly",
             "KubeletNotReady",
         ] {

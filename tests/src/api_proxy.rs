@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use axum::Router;
@@ -12,9 +13,11 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use kube::Client;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::connection::Connection;
@@ -33,6 +36,9 @@ pub struct ApiProxy {
 struct Shared {
     upstream: Client,
     points: CrashPoints,
+    requests: AtomicU64,
+    /// The resource whose watches are refused and cut.
+    cut: watch::Sender<Option<String>>,
 }
 
 impl ApiProxy {
@@ -45,6 +51,8 @@ impl ApiProxy {
         let shared = Arc::new(Shared {
             upstream,
             points: CrashPoints::default(),
+            requests: AtomicU64::new(0),
+            cut: watch::Sender::new(None),
         });
         let service = Router::new()
             .fallback(forward)
@@ -71,6 +79,16 @@ impl ApiProxy {
         &self.shared.points
     }
 
+    /// All requests so far, reads and watches too.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Ends the watches of a resource and refuses new ones, until another call says `None`.
+    pub fn cut_watches(&self, resource: Option<&str>) {
+        self.shared.cut.send_replace(resource.map(str::to_owned));
+    }
+
     /// The same service account, through this proxy.
     pub fn kubeconfig(
         &self,
@@ -92,11 +110,20 @@ async fn forward(
     ConnectInfo(connection): ConnectInfo<Connection>,
     request: Request,
 ) -> Response {
+    shared.requests.fetch_add(1, Ordering::Relaxed);
     let (mut head, body) = request.into_parts();
     let body = match axum::body::to_bytes(body, MAX_BODY).await {
         Ok(body) => body,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
+    let watched = is_watch(&head.uri).then(|| head.uri.path().to_owned());
+    let is_cut = move |cut: &Option<String>| {
+        let watched = watched.as_ref().zip(cut.as_ref());
+        watched.is_some_and(|(path, resource)| path.ends_with(resource.as_str()))
+    };
+    if is_cut(&shared.cut.borrow()) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "cut off by a test").into_response();
+    }
     let reached = name(&head.method, &head.uri, &body).and_then(|name| shared.points.record(&name));
     let after = match reached {
         Some(reached) if reached.when == When::Before => {
@@ -118,7 +145,11 @@ async fn forward(
     let outgoing = Request::from_parts(head, kube::client::Body::from(body));
     match shared.upstream.send(outgoing).await {
         Ok(answer) => {
-            let mut response = answer.map(Body::new);
+            let mut cut = shared.cut.subscribe();
+            let end = Box::pin(async move { drop(cut.wait_for(|cut| is_cut(cut)).await) });
+            let until_cut =
+                |body| Body::from_stream(Body::new(body).into_data_stream().take_until(end));
+            let mut response = answer.map(until_cut);
             response.headers_mut().remove(header::CONNECTION);
             response.headers_mut().remove(header::TRANSFER_ENCODING);
             if let Some(reached) = after {
@@ -133,6 +164,11 @@ async fn forward(
         )
             .into_response(),
     }
+}
+
+fn is_watch(uri: &Uri) -> bool {
+    let mut pairs = uri.query().into_iter().flat_map(|query| query.split('&'));
+    pairs.any(|pair| matches!(pair, "watch=true" | "watch=1"))
 }
 
 /// The stable name of a call that changes something; None for reads and dry runs.

@@ -1,13 +1,18 @@
-//! A local AWS: an endpoint that speaks the EC2 and Auto Scaling query protocols over state that
+//! A local AWS: an endpoint that speaks EC2, Auto Scaling, EKS and ARC zonal shift over state that
 //! lives and changes as AWS's does, with every call recorded and faults on demand.
 
 mod fault;
+mod group;
+mod machine;
 mod query;
 mod record;
 mod render;
+mod rest;
 mod server;
+mod service;
 mod state;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,8 +25,10 @@ use crate::connection::Connection;
 use crate::crash_point::CrashPoints;
 
 pub use fault::{Fault, Kind};
+pub use group::{Group, NodeGroup, Shift};
+pub use machine::{Instance, InstanceState, Seen};
 pub use record::{Answer, Call};
-pub use state::{Delays, InstanceState, Seen};
+pub use state::Delays;
 
 use state::State;
 
@@ -59,6 +66,8 @@ struct Shared {
     clock: Clock,
     state: Mutex<State>,
     faults: Mutex<Vec<Fault>>,
+    /// What the caller's policies allow, such as `ec2:DescribeInstances`; `None` is everything.
+    allowed: Mutex<Option<BTreeSet<String>>>,
     calls: Mutex<Vec<Call>>,
     points: CrashPoints,
 }
@@ -77,6 +86,7 @@ impl Cloud {
             clock,
             state: Mutex::new(State::new(delays)),
             faults: Mutex::default(),
+            allowed: Mutex::default(),
             calls: Mutex::default(),
             points: CrashPoints::default(),
         });
@@ -97,6 +107,55 @@ impl Cloud {
     /// An Auto Scaling group with one running instance for each zone given; their ids, in order.
     pub fn create_group(&self, name: &str, zones: &[&str]) -> Vec<String> {
         self.state(|state, now| state.create_group(name, zones, now))
+    }
+
+    /// An instance of no group.
+    pub fn create_instance(&self, zone: &str) -> String {
+        self.state(|state, now| state.create_instance(zone, now))
+    }
+
+    /// Changes a group; nothing where there is none of the name.
+    pub fn group(&self, name: &str, change: impl FnOnce(&mut Group)) {
+        self.state(|state, _| state.groups.get_mut(name).map(change));
+    }
+
+    /// Minimum, desired and maximum of a group.
+    pub fn sizes(&self, name: &str) -> Option<(usize, usize, usize)> {
+        let sizes = |group: &Group| (group.min, group.desired, group.max);
+        self.state(|state, _| state.groups.get(name).map(sizes))
+    }
+
+    pub fn instance(&self, id: &str, change: impl FnOnce(&mut Instance)) {
+        self.state(|state, _| state.instances.get_mut(id).map(change));
+    }
+
+    /// Whoever holds the terminating hook of the instance lets it go.
+    pub fn complete_hook(&self, id: &str) {
+        self.state(|state, now| state.complete_hook(id, now));
+    }
+
+    /// Replaces the one of its name.
+    pub fn set_node_group(&self, node_group: NodeGroup) {
+        self.state(|state, _| {
+            state
+                .node_groups
+                .retain(|known| known.name != node_group.name);
+            state.node_groups.push(node_group);
+        });
+    }
+
+    /// `None`: ARC does not know the cluster.
+    pub fn set_shifts(&self, shifts: Option<Vec<Shift>>) {
+        self.state(|state, _| state.shifts = shifts);
+    }
+
+    pub fn set_reservation(&self, id: &str, instances: u32) {
+        self.state(|state, _| state.reservations.insert(id.to_owned(), instances));
+    }
+
+    /// Only these, such as `ec2:DescribeInstances`; what else is asked is denied.
+    pub fn allow_only(&self, actions: BTreeSet<String>) {
+        *lock(&self.0.shared.allowed) = Some(actions);
     }
 
     /// All instances ever, as they are now.

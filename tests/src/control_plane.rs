@@ -27,6 +27,8 @@ pub(crate) use programs::program;
 
 /// From exec to "up" takes about 4 s; on a busy machine several times that.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// kwok renews its 8 s leases every 2 s: a node is lost soon, but not because a machine is busy.
+const GRACE: Duration = Duration::from_secs(12);
 
 pub struct ControlPlane {
     /// The `cluster` part of a kubeconfig: address and certificate authority.
@@ -50,10 +52,15 @@ struct Servers {
 impl ControlPlane {
     /// Starts one. A port that another process took in between is a reason to try once more.
     pub async fn start() -> anyhow::Result<Self> {
-        match Self::start_once().await {
+        Self::start_with_grace(GRACE).await
+    }
+
+    /// With so long from a kubelet's last renewal of its Lease to `Ready=Unknown`.
+    pub async fn start_with_grace(grace: Duration) -> anyhow::Result<Self> {
+        match Self::start_once(grace).await {
             Ok(control_plane) => Ok(control_plane),
             Err(error) if format!("{error:#}").contains("address already in use") => {
-                Self::start_once().await
+                Self::start_once(grace).await
             }
             Err(error) => Err(error),
         }
@@ -85,7 +92,7 @@ impl ControlPlane {
         })
     }
 
-    async fn start_once() -> anyhow::Result<Self> {
+    async fn start_once(grace: Duration) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("nodemend-").context("make a temporary folder")?;
         let pki = Pki::create(&dir.path().join("pki"))?;
         let tokens = kubeconfig::Tokens::create(dir.path())?;
@@ -118,7 +125,13 @@ impl ControlPlane {
         // Started before the API server serves, it exits at once.
         servers.controller_manager = Some(start(
             "kube-controller-manager",
-            &controller_manager_args(&pki, &controller_kubeconfig, dir.path(), controller_port),
+            &controller_manager_args(
+                &pki,
+                &controller_kubeconfig,
+                dir.path(),
+                controller_port,
+                grace,
+            ),
         )?);
         servers.scheduler = Some(start(
             "kube-scheduler",
@@ -342,7 +355,13 @@ fn apiserver_args(pki: &Pki, tokens: &Path, etcd: u16, port: u16) -> Vec<String>
     ]
 }
 
-fn controller_manager_args(pki: &Pki, kubeconfig: &Path, dir: &Path, port: u16) -> Vec<String> {
+fn controller_manager_args(
+    pki: &Pki,
+    kubeconfig: &Path,
+    dir: &Path,
+    port: u16,
+    grace: Duration,
+) -> Vec<String> {
     let kubeconfig = kubeconfig.display();
     vec![
         format!("--kubeconfig={kubeconfig}"),
@@ -366,8 +385,7 @@ fn controller_manager_args(pki: &Pki, kubeconfig: &Path, dir: &Path, port: u16) 
         // Its default is a folder in /usr that it would create.
         format!("--flex-volume-plugin-dir={}", dir.join("flex").display()),
         "--node-monitor-period=1s".to_owned(),
-        // kwok renews its 8 s leases every 2 s: a node is lost soon, but not because a machine is busy.
-        "--node-monitor-grace-period=12s".to_owned(),
+        format!("--node-monitor-grace-period={}s", grace.as_secs()),
         "--profiling=false".to_owned(),
     ]
 }

@@ -7,8 +7,9 @@
 //! | fault | how to provoke it | what the detector says |
 //! |---|---|---|
 //! | OOM kill in a pod | [`PodCgroup::systemd`]`(uid)?.`[`oom_kill`](PodCgroup::oom_kill)`("hog")?` | `OOMKilling` with `subject.podUid`, `containerId`, `pid`, `comm` |
-//! | block I/O error | [`LoopDisk::new`]`()?.`[`read_error`](LoopDisk::read_error)`()?` | `BlockIOError` with `subject.device` |
+//! | block I/O error | [`LoopDisk::new`]`()?.`[`read_error`](LoopDisk::read_error)`()?` | `BlockDeviceIOError` with `subject.device` |
 //! | packet drops | [`fill_socket_buffer`]`(2000)?` | `PacketsDropped` with `subject.localPort`, `interface` |
+//! | the same in several pods at once | [`fill_socket_buffers`]`(&[&pod, &other], 2000)?` | the same for each, with `subject.podUid` |
 //! | hung task | [`HungTask::start`]`("stuck-writer")?`, held for about 5 s | `AppBlocked` with `subject.pid`, `comm` |
 //! | task that khungtaskd does not see | [`HungTask::unnoticed`]`("stuck-writer")?`, or a killable one: [`FuseSleeper::start`]`("waiter")?`; held for two looks of the detector (`--task-interval 1s`) | `AppBlocked` with `subject.pid`, `comm`, and the stack in the message |
 //! | disk that does not answer | [`StuckDisk::start`]`("kubelet")?` | the same, and that the task is blocked on ext4; Fatal after 120 s |
@@ -18,8 +19,11 @@
 //! | full conntrack table | [`FullConntrack::fill`]`()?` | `ConntrackExceededKernel` |
 //! | disk that answers nothing | [`SilentDisk::start`]`()?`, held for two intervals of the counters | `BlockIOStuck` with `subject.device` |
 //! | lost write | [`Ext4::lose_a_write`] | `WritebackError` with `subject.device` |
+//! | memory too small for what runs | [`Thrashing::start`]`(uid)?`, held until it is told, about 15 s | `MemoryStall` |
 //! | crash | [`abort`]`("x")?`, in a pod [`PodCgroup::abort`] | `AppCrash` with `subject.pid`, `comm` |
 //! | kernel log that is overrun | [`overrun_kernel_log`]`()?` | `SignalsLost`, if nobody read meanwhile |
+//! | device that is refused | [`where_refused`]`("/dev/kmsg", || ...)?` | in `check`: `syslog(2)` |
+//! | CPU that answers nobody | [`BusyCpu::start`]`(true)?` | to `aside look-at-cpu`: `InKernel` |
 //! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
 //!
 //! `mkfs` alone, which must not be reported, is [`LoopDisk::new`] and [`LoopDisk::mkfs_ext4`].
@@ -31,6 +35,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+mod busy_cpu;
 mod conntrack;
 mod crash;
 mod ext4;
@@ -39,12 +44,15 @@ mod hung_task;
 mod kernel_log;
 mod loop_disk;
 mod pod_cgroup;
+mod refused_device;
 mod silent_disk;
 mod socket_buffer;
 mod stuck_disk;
 mod sysctl;
+mod thrashing;
 mod victim;
 
+pub use self::busy_cpu::{BusyCpu, last_cpu};
 pub use self::conntrack::FullConntrack;
 pub use self::crash::{Crash, FORGED_NAMES, abort, crash, handled_crash};
 pub use self::ext4::Ext4;
@@ -53,9 +61,11 @@ pub use self::hung_task::HungTask;
 pub use self::kernel_log::{fill_kernel_log, overrun_kernel_log};
 pub use self::loop_disk::LoopDisk;
 pub use self::pod_cgroup::{Killed, PodCgroup};
+pub use self::refused_device::where_refused;
 pub use self::silent_disk::SilentDisk;
-pub use self::socket_buffer::{Drops, fill_socket_buffer};
+pub use self::socket_buffer::{Drops, fill_socket_buffer, fill_socket_buffers};
 pub use self::stuck_disk::StuckDisk;
+pub use self::thrashing::Thrashing;
 
 /// Why no fault can be provoked here, if so.
 pub fn unavailable() -> Option<&'static str> {

@@ -21,6 +21,8 @@ use crate::process::Server;
 use crate::wait::until;
 
 const TIMEOUT: Duration = Duration::from_secs(40);
+/// See the grace period of the controller manager.
+const LEASE: Duration = Duration::from_secs(8);
 
 /// Nodes with this label are kwok's. Without it, kwok stops renewing a node's lease, as a dead
 /// kubelet does (an annotation selector keeps renewing it).
@@ -34,6 +36,14 @@ pub struct Fleet {
 
 impl Fleet {
     pub async fn start(control_plane: &ControlPlane) -> anyhow::Result<Self> {
+        Self::start_with_leases(control_plane, LEASE).await
+    }
+
+    /// With Leases that last for so long; each is renewed every quarter of it.
+    pub async fn start_with_leases(
+        control_plane: &ControlPlane,
+        lease: Duration,
+    ) -> anyhow::Result<Self> {
         let stages = crate::repo().join("tests/control-plane/stages.yaml");
         ensure!(
             stages.is_file(),
@@ -50,8 +60,7 @@ impl Fleet {
                 "--manage-nodes-with-label-selector={}={}",
                 MANAGED.0, MANAGED.1
             ),
-            // Renewed every quarter of it; see the grace period of the controller manager.
-            "--node-lease-duration-seconds=8".to_owned(),
+            format!("--node-lease-duration-seconds={}", lease.as_secs()),
             "--server-address=127.0.0.1:0".to_owned(),
         ];
         let kwok = Server::start("kwok", &args, control_plane.folder())?;
@@ -93,7 +102,11 @@ impl Fleet {
 
     /// Waits until `count` of its nodes are Ready and pods may be scheduled to them.
     pub async fn wait_ready(&self, count: usize) -> anyhow::Result<()> {
-        until(TIMEOUT, &format!("{count} nodes Ready"), async || {
+        self.wait_ready_within(count, TIMEOUT).await
+    }
+
+    pub async fn wait_ready_within(&self, count: usize, within: Duration) -> anyhow::Result<()> {
+        until(within, &format!("{count} nodes Ready"), async || {
             let managed = ListParams::default().labels(&format!("{}={}", MANAGED.0, MANAGED.1));
             let nodes = self.nodes().list(&managed).await?.items;
             Ok((nodes.iter().filter(|node| is_ready(node)).count() == count).then_some(()))

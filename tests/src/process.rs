@@ -6,6 +6,7 @@
 )]
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,10 +24,12 @@ type Job = (Command, mpsc::Sender<io::Result<Child>>);
 /// Starts `command` in its own process group, to be killed by the kernel when this process ends.
 ///
 /// The parent-death signal is sent when the *thread* that forked ends (prctl(2), `PR_SET_PDEATHSIG`),
-/// so all children are forked by one thread that lives as long as the process.
+/// so all children are forked by one thread that lives as long as the process. They still live in the
+/// namespaces of the thread that asks.
 pub(crate) fn spawn(mut command: Command) -> anyhow::Result<Child> {
     static SPAWNER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
     die_with_parent(&mut command);
+    stay_in_namespaces(&mut command)?;
     command.process_group(0);
     let name = command.get_program().to_string_lossy().into_owned();
     let spawner = SPAWNER.get_or_init(|| {
@@ -69,6 +72,30 @@ fn die_with_parent(command: &mut Command) {
     unsafe {
         command.pre_exec(before_exec);
     }
+}
+
+/// Where the calling thread has left those of the others.
+#[expect(unsafe_code, reason = "setns must run between fork and exec")]
+fn stay_in_namespaces(command: &mut Command) -> anyhow::Result<()> {
+    let mut own = Vec::new();
+    for name in ["mnt", "net"] {
+        let namespace = |of: &str| PathBuf::from(format!("/proc/{of}/ns/{name}"));
+        let link = |of| fs::read_link(namespace(of)).context("look at a namespace");
+        if link("thread-self")? != link("self")? {
+            own.push(File::open(namespace("thread-self")).context("open a namespace")?);
+        }
+    }
+    let before_exec = move || {
+        for namespace in &own {
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), None)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls and allocates nothing on its way to exec.
+    unsafe {
+        command.pre_exec(before_exec);
+    }
+    Ok(())
 }
 
 /// Waits until no thread of a process runs any more: each takes the signal when it gets to it.

@@ -9,6 +9,7 @@ mod removal;
 mod repair;
 mod replacement;
 mod screen;
+mod silence;
 mod stage;
 mod warnings;
 
@@ -99,6 +100,9 @@ async fn chapters(
     screen.chapter("Four faults that a node survives: each becomes an Event");
     let mut latencies = warnings::provoke(&mut stage, screen).await?;
 
+    screen.chapter("Meanwhile, in a larger group");
+    let silence = silence::begin(&mut stage, screen).await?;
+
     screen.chapter("A fault that it does not survive: its file system becomes read-only");
     let mut told =
         vec![repair::follow(&mut stage, options.disabled_for, &mut latencies, screen).await?];
@@ -106,6 +110,9 @@ async fn chapters(
         screen.chapter("A GPU falls off the bus: NVML (a scripted one) tells XID 79");
         told.push(gpu::follow(control_plane, &stage, &mut latencies, screen).await?);
     }
+
+    screen.chapter("Three nodes of ten are silent: is it the nodes?");
+    told.push(silence::follow(&stage, silence, screen).await?);
 
     screen.chapter("What it took");
     for line in latency::table(&latencies) {

@@ -16,12 +16,16 @@ mod forged;
 mod host;
 #[path = "kernel/hung_task.rs"]
 mod hung_task;
+#[path = "kernel/interfaces.rs"]
+mod interfaces;
 #[path = "kernel/journal.rs"]
 mod journal;
 #[path = "kernel/kernel_log.rs"]
 mod kernel_log;
 #[path = "kernel/live.rs"]
 mod live;
+#[path = "kernel/lockup.rs"]
+mod lockup;
 #[path = "kernel/net_drop.rs"]
 mod net_drop;
 #[path = "kernel/oom.rs"]
@@ -62,7 +66,14 @@ fn main() {
     ];
     let tests = tests
         .into_iter()
-        .chain([host::TESTS, journal::TESTS, live::TESTS, undone::TESTS])
+        .chain([
+            host::TESTS,
+            interfaces::TESTS,
+            journal::TESTS,
+            live::TESTS,
+            undone::TESTS,
+            lockup::TESTS,
+        ])
         .flatten();
     let trials = tests
         .map(|&(name, needs, test)| trial(name, support.missing(needs), test))

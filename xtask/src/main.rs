@@ -86,6 +86,8 @@ enum Benchmark {
     Export,
     /// What the programs in the kernel cost, how soon a fault is a finding, and what a burst of log lines does
     Kernel,
+    /// What many failures at once ask of the repairer, among many nodes
+    Repairer,
 }
 
 fn main() -> ExitCode {
@@ -128,6 +130,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
                 let name = match what {
                     Benchmark::Export => "export",
                     Benchmark::Kernel => "kernel",
+                    Benchmark::Repairer => "repairer",
                 };
                 args.insert(0, name.to_owned());
             }

@@ -68,7 +68,7 @@ pub(super) fn read(item: &Item<'_>, settings: &mut Settings, errors: &mut Errors
         item.error(errors, error);
         LogRules::default()
     });
-    if rules.files().count() > MOST_FILES {
+    if rules.asked_files().count() > MOST_FILES {
         item.error(errors, format!("more than {MOST_FILES} different files"));
     }
     rules

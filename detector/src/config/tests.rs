@@ -186,6 +186,7 @@ fn a_list_of_disks_says_nothing_about_devices_of_the_bus() {
             device: Some(device.to_owned()),
             interface: None,
             task: None,
+            mild: false,
         }))
     };
     assert!(of(Reason::PcieFatalError, "0000:01:00.0"));

@@ -7,7 +7,7 @@ use super::blocked;
 use super::configuration::ConfigState;
 use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
-use crate::reason::Reason;
+use crate::reason::{Reason, Severity};
 use crate::signal::{
     BlockErrorClass, BlockOperation, BlockedTask, Counted, Disk, GpuState, LogFault, Nvml,
     OomLimit, Signal, SourceName, Task, What, Workload,
@@ -148,8 +148,9 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 window.as_millis().max(1)
             );
             let entity = format!(
-                "{reason} netns {} port {}",
+                "{reason} netns {} interface {} port {}",
                 netns.unwrap_or(0),
+                interface.as_deref().unwrap_or("unknown"),
                 local_port.unwrap_or(0)
             );
             let subject = Subject {
@@ -259,14 +260,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             pending,
         }),
         What::Lost { source, count } => {
-            let name = match source {
-                SourceName::Bpf => "the BPF programs",
-                SourceName::Kmsg => "the kernel log",
-                SourceName::Nvml => "NVML",
-                SourceName::File => "log files",
-                SourceName::Journal => "the journal",
-                SourceName::Counters => "the counters",
-            };
+            let name = log_name(source);
             let message = format!("{count} records of {name} were lost");
             sighting(
                 Reason::SignalsLost,
@@ -276,12 +270,39 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 count,
             )
         }
+        What::Overrun { source } => {
+            let name = log_name(source);
+            let message = format!("records of {name} were lost; nobody knows how many");
+            sighting(
+                Reason::SignalsLost,
+                name.to_owned(),
+                message,
+                Subject::default(),
+                1,
+            )
+        }
+    }
+}
+
+fn log_name(source: SourceName) -> &'static str {
+    match source {
+        SourceName::Bpf => "the BPF programs",
+        SourceName::Kmsg => "the kernel log",
+        SourceName::Nvml => "NVML",
+        SourceName::File => "log files",
+        SourceName::Journal => "the journal",
+        SourceName::Counters => "the counters",
     }
 }
 
 fn of_fault(fault: LogFault, count: u64, at: Duration) -> Sighting {
+    let severity = fault.reason.row().severity;
     Sighting {
-        severity: fault.reason.row().severity,
+        severity: if fault.mild {
+            severity.min(Severity::Warning)
+        } else {
+            severity
+        },
         reason: fault.reason,
         entity: fault.entity,
         message: fault.message,

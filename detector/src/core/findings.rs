@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Output;
+use super::repeated;
 use super::settings::Settings;
 use crate::finding::{Change, FLAPS, Finding, Now, Sighting, Subject, Transition};
 use crate::reason::{Clears, Reason, Severity};
@@ -138,7 +139,8 @@ impl Findings {
 
     /// All faults within the window, if they are enough.
     fn reaches_threshold(&mut self, key: &Key, sighting: &Sighting) -> Option<u64> {
-        let Some(threshold) = self.settings.of(key.0).threshold else {
+        let configured = self.settings.of(key.0).threshold;
+        let Some(threshold) = configured.or_else(|| repeated::threshold(key.0)) else {
             return Some(sighting.count);
         };
         let mut key = key.clone();

@@ -49,6 +49,10 @@ impl Stolen {
         }
     }
 
+    pub(super) fn explains(&self, reason: Reason, entity: &str, at: Duration) -> bool {
+        self.why(reason, entity, at).is_some()
+    }
+
     fn why(&self, reason: Reason, entity: &str, at: Duration) -> Option<String> {
         let (read, cpus) = self.0.as_ref()?;
         if at.abs_diff(*read) > BESIDE {

@@ -16,6 +16,7 @@ mod blocked;
 mod counted;
 mod flood;
 mod life;
+mod lockups;
 mod logged;
 mod properties;
 mod table;

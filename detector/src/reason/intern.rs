@@ -1,4 +1,4 @@
-//! PURE. Names of custom reasons, kept for the life of the process, so that a reason stays as cheap
+//! PURE. Names of custom reasons and of units, kept for the life of the process, so that a reason stays as cheap
 //! to copy as a row of the table.
 
 use std::collections::BTreeSet;
@@ -13,9 +13,17 @@ static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
 /// None where it is no CamelCase name, or one too many.
 pub(crate) fn intern(name: &str) -> Option<&'static str> {
-    if !is_reason_name(name) {
-        return None;
-    }
+    is_reason_name(name).then(|| keep(name)).flatten()
+}
+
+/// The name of a unit as it stands in a reason: `Kubelet`, `Nvidia-Persistenced`.
+pub(crate) fn intern_unit(name: &str) -> Option<&'static str> {
+    is_reason_name(&name.replace('-', ""))
+        .then(|| keep(name))
+        .flatten()
+}
+
+fn keep(name: &str) -> Option<&'static str> {
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = names.get(name) {
         return Some(known);

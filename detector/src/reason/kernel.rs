@@ -51,11 +51,11 @@ pub(super) const SOFT_LOCKUP: Row = Row {
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(1800)),
     eks: true,
-    threshold: "each line; one finding for each CPU",
+    threshold: "each line; one finding for each CPU. Fatal only at the third line within 10 minutes at which the CPU was seen to be in the kernel for 2 s, 90 % of them by /proc/stat, while a thread with real-time priority waited for it, and no time was stolen",
     meaning: "A CPU ran in the kernel for more than twice `kernel.watchdog_thresh` without scheduling.",
     cause: "A driver that loops, a starved or paused virtual machine, failing hardware.",
     advice: "A single one can be a starved virtual machine. Repeated ones point to a driver or to hardware: drain and replace.",
-    source: "kernel log, level 0: `watchdog: BUG: soft lockup - CPU#N stuck for Ns! [comm:pid]` (no tracepoint exists)",
+    source: "kernel log, level 0: `watchdog: BUG: soft lockup - CPU#N stuck for Ns! [comm:pid]` (no tracepoint exists); whether it is so, by a thread that is tied to the CPU and by /proc/stat",
 };
 
 pub(super) const SIGNALS_LOST: Row = Row {
@@ -68,7 +68,7 @@ pub(super) const SIGNALS_LOST: Row = Row {
     meaning: "More was reported than could be read: the ring buffer was full, or the kernel log was overwritten before it was read.",
     cause: "A storm of faults or of log lines, and an agent that did not get to run in the meantime.",
     advice: "Look at what floods the log or the disk. The findings that are open stay right; their counts are lower bounds.",
-    source: "the ring buffer's own counter; sequence numbers of /dev/kmsg",
+    source: "the ring buffer's own counter; tasks in uninterruptible sleep beyond 4096; sequence numbers of /dev/kmsg, or by syslog(2) that the line read last is gone: then one for each gap",
 };
 
 pub(super) const MONITORING_GAP: Row = Row {

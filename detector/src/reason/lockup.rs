@@ -10,7 +10,7 @@ pub(super) const HARD_LOCKUP: Row = Row {
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(1800)),
     eks: false,
-    threshold: "each line; one finding for each CPU",
+    threshold: "each line; one finding for each CPU. Never Fatal: the kernel counts no time on such a CPU, so nothing but the line tells it from one that the hypervisor does not run",
     meaning: "A CPU ran in the kernel with interrupts off for longer than `kernel.watchdog_thresh`.",
     cause: "A driver that loops or waits with interrupts off, failing hardware or firmware, a starved virtual machine.",
     advice: "Unlike a soft lockup it is rarely harmless. Look at the stack that follows in the log. Repeated ones: drain and replace.",

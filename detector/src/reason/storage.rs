@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::{Clears, ConditionType, Row, Severity};
 
 pub(super) const BLOCK_IO_ERROR: Row = Row {
-    name: "BlockIOError",
+    name: "BlockDeviceIOError",
     condition: ConditionType::StorageReady,
     severity: Severity::Warning,
     clears: Clears::Quiet(Duration::from_secs(600)),
-    eks: false,
+    eks: true,
     threshold: "each failed request, from the tracepoint or from the kernel log; one finding for each disk",
     meaning: "A disk failed a read, a write or a flush. Requests that the device merely does not support, and those that the kernel tries again, do not count.",
     cause: "A failing disk, a volume that was detached or timed out, a link or controller error, a thin volume without space.",
@@ -134,7 +134,7 @@ pub(super) const NVME_COMMAND_RETRIED: Row = Row {
     threshold: "each failed attempt that the kernel makes again (media, data transfer, internal and path errors); one finding for each disk",
     meaning: "An NVMe command failed and was tried again. Nothing was lost, and the kernel log says nothing of it; a disk that does so often is about to fail.",
     cause: "A worn or failing medium, a marginal link, a volume whose path changes.",
-    advice: "Look at `nvme smart-log`. Rising numbers: replace the disk or the volume in time. What still failed in the end is a BlockIOError.",
+    advice: "Look at `nvme smart-log`. Rising numbers: replace the disk or the volume in time. What still failed in the end is a BlockDeviceIOError.",
     source: "tracepoint nvme:nvme_complete_rq with a status (drivers/nvme/host/trace.h; the status codes are NVMe Base Specification 2.0, figure 93 and following)",
 };
 

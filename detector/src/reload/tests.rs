@@ -125,7 +125,7 @@ fn a_device_that_is_excluded_is_not_reported() {
     let map = ConfigMap::new("devices: {exclude: [loop*]}\n");
     let disks = BrokenDisks::new();
     let agent = Agent::start_on(&map.file(), vec![Box::new(disks)]);
-    let reported = agent.expect(Change::Opened, "BlockIOError");
+    let reported = agent.expect(Change::Opened, "BlockDeviceIOError");
     assert_eq!(reported.finding.entity, "sda");
     assert_eq!(agent.transition(1), None);
 }
@@ -245,6 +245,7 @@ impl Agent {
                     Output::Conditions { .. }
                     | Output::Probe { .. }
                     | Output::LookAtTask { .. }
+                    | Output::LookAtCpu { .. }
                     | Output::Open(_)
                     | Output::State(_),
                 ) => {}

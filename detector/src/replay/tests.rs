@@ -109,7 +109,7 @@ fn an_io_error_of_a_saved_log_is_said_once_with_its_buffers() {
         brief(&said(log, &Config::default(), true)),
         [
             ("opened", "NVMeTimeout", "Warning", Some(1)),
-            ("opened", "BlockIOError", "Warning", Some(2)),
+            ("opened", "BlockDeviceIOError", "Warning", Some(2)),
             ("opened", "XFSShutdown", "Warning", Some(4)),
             ("opened", "FilesystemReadOnly", "Fatal", Some(4)),
         ]

@@ -17,7 +17,8 @@ use super::bell::{event, ring, silence};
 use super::bpf::tasks::{Sleeper, Tasks};
 use crate::clock;
 use crate::core::UNNAMED;
-use crate::signal::{BlockedTask, Signal, SourceName, What};
+use crate::reason::Reason;
+use crate::signal::{BlockedTask, Counted, LogFault, Signal, SourceName, What};
 
 mod continuity;
 mod symbols;
@@ -114,12 +115,11 @@ impl Watch {
         let took = clock::boot().saturating_sub(now);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         debug!(took_us, blocked = blocked.len(), "looked at all tasks");
-        if left_out > self.left_out {
-            warn!(
-                left_out,
-                "more tasks are in uninterruptible sleep than can be watched"
-            );
-        }
+        let too_many = too_many(left_out, self.left_out).map(|what| Signal {
+            at: now,
+            historic: false,
+            what,
+        });
         self.left_out = left_out;
         // Half a scan tells the truth about the tasks in it.
         if let Err(error) = &scanned
@@ -129,7 +129,9 @@ impl Watch {
             warn!(error, "blocked tasks cannot be looked for");
         }
         self.broken = scanned.is_err();
-        self.name(blocked, now)
+        let mut signals = self.name(blocked, now);
+        signals.extend(too_many);
+        signals
     }
 
     fn name(&mut self, blocked: Vec<(Sleeper, Duration)>, now: Duration) -> Vec<Signal> {
@@ -160,6 +162,19 @@ impl Watch {
     }
 }
 
+/// Told when it becomes worse.
+fn too_many(left_out: usize, before: usize) -> Option<What> {
+    let more = u64::try_from(left_out.checked_sub(before)?).ok()?;
+    let message = format!(
+        "{left_out} more tasks are in uninterruptible sleep than can be watched: nobody knows whether they are blocked"
+    );
+    let fault = LogFault::new(Reason::SignalsLost, "blocked tasks".to_owned(), message);
+    (more > 0).then_some(What::Counted {
+        fault,
+        counted: Counted::Times(more),
+    })
+}
+
 fn frames(symbols: &Symbols, stack: &[u64]) -> Result<Vec<String>, String> {
     let frames: Vec<_> = stack
         .iter()
@@ -169,4 +184,21 @@ fn frames(symbols: &Symbols, stack: &[u64]) -> Result<Vec<String>, String> {
         return Err("its functions have no names".to_owned());
     }
     Ok(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_sleepers_than_can_be_watched_are_told_as_they_become_more() {
+        assert_eq!(too_many(0, 0), None);
+        assert_eq!(too_many(7, 7), None);
+        assert_eq!(too_many(3, 7), None);
+        let Some(What::Counted { fault, counted }) = too_many(9, 7) else {
+            panic!("nothing is told")
+        };
+        assert_eq!(counted, Counted::Times(2));
+        assert!(fault.message.starts_with("9 more tasks"));
+    }
 }

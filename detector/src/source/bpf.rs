@@ -1,8 +1,8 @@
 //! The BPF programs: loads the variants that fit this kernel, and turns their records into signals.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Context, bail};
@@ -19,17 +19,18 @@ use self::fields::{Format, Values};
 pub(crate) use self::hook::{Hook, HookStatus};
 use self::late::Late;
 use self::layout::{Copied, Layout};
-use self::minute::Minute;
 use self::misses::Misses;
 use self::names::{HostNames, Names};
+use self::netns::NetworkNamespaces;
 use self::tasks::Tasks;
 use self::traced::{EVENTS, Event};
 use self::tracefs::Tracefs;
 use super::Source;
 use super::kmsg::grammar::beginnings;
+use super::timer::Timer;
 use crate::args::SourceArgs;
 use crate::clock;
-use crate::signal::{Disk, Signal, SourceName, What, Workload};
+use crate::signal::{Disk, Signal, SourceName, What};
 
 mod attach;
 mod btf;
@@ -38,9 +39,9 @@ mod fields;
 mod hook;
 mod late;
 mod layout;
-mod minute;
 mod misses;
 mod names;
+mod netns;
 mod rcu;
 pub(super) mod tasks;
 mod traced;
@@ -51,8 +52,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/de
 
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
-/// Drop reasons that mean that something ran out, and how many in one second on one CPU are
-/// worth a word. Everything else is ordinary life (closed ports, old segments, filters).
+/// Drop reasons that mean that something ran out, and how many in one second on one interface of one
+/// network namespace are worth a word. Everything else is ordinary life (closed ports, old segments, filters).
 const DROPS_OF_INTEREST: &[(&str, u32)] = &[
     ("SOCKET_RCVBUFF", 100),
     ("SOCKET_BACKLOG", 100),
@@ -69,6 +70,8 @@ const DROPS_OF_INTEREST: &[(&str, u32)] = &[
 /// Records that are handed over before the other sources have their turn.
 const BATCH: usize = 1024;
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 pub(crate) struct BpfSource {
     /// Dropping the last one detaches the programs.
     programs: Arc<Mutex<Ebpf>>,
@@ -79,11 +82,12 @@ pub(crate) struct BpfSource {
     drop_reasons: Vec<String>,
     /// The events whose records are copied.
     copied: Vec<(&'static Event, Format)>,
-    minute: Minute,
+    /// What is looked at once a minute.
+    minute: Timer,
     late: Late,
     misses: Misses,
     names: HostNames,
-    own_netns: Option<u32>,
+    namespaces: NetworkNamespaces,
 }
 
 impl BpfSource {
@@ -158,14 +162,14 @@ impl BpfSource {
                 .into_iter()
                 .map(|Copied { event, format, .. }| (event, format))
                 .collect(),
-            minute: Minute::start()?,
+            minute: Timer::every(MINUTE)?,
             late,
             misses: Misses::default(),
             names: HostNames {
                 host_proc: args.host_proc.clone(),
                 host_sys: args.host_sys.clone(),
             },
-            own_netns: netns_of(Path::new("/proc/self")),
+            namespaces: NetworkNamespaces::new(args.host_proc.clone()),
             programs: Arc::new(Mutex::new(programs)),
         };
         drop(kernel_types);
@@ -224,7 +228,7 @@ impl BpfSource {
     }
 
     /// Nothing where the record is of no fault.
-    fn signal(&self, record: Record) -> Option<Signal> {
+    fn signal(&mut self, record: Record) -> Option<Signal> {
         let what = match record.what {
             decode::What::OomKill { victim, limit } => What::OomKill { victim, limit },
             decode::What::HungTask(task) => What::HungTask { task },
@@ -297,8 +301,7 @@ impl BpfSource {
                 port,
                 netns,
             } => {
-                let netns = (netns != 0).then_some(netns);
-                let foreign = netns.filter(|_| netns != self.own_netns);
+                let (interface, workload) = self.namespaces.resolve(netns, ifindex);
                 What::PacketDrops {
                     reason: self
                         .drop_reasons
@@ -308,10 +311,10 @@ impl BpfSource {
                         .unwrap_or_else(|| format!("REASON_{reason}")),
                     count,
                     window,
-                    interface: interface_name(ifindex, foreign.is_none()),
+                    interface,
                     local_port: (port != 0).then_some(port),
-                    netns,
-                    workload: foreign.and_then(workload_in_netns),
+                    netns: (netns != 0).then_some(netns),
+                    workload,
                 }
             }
         };
@@ -353,7 +356,7 @@ impl Source for BpfSource {
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
         let mut at = None;
         let mut lost = 0;
-        if self.minute.has_passed()? {
+        if self.minute.has_ticked()? {
             self.attach_late();
             let programs = self.programs.lock();
             lost += self
@@ -469,52 +472,6 @@ fn log_level() -> u8 {
         Some(Level::DEBUG) => 4,
         Some(Level::TRACE) => 5,
     }
-}
-
-/// Index 1 is the loopback interface of every namespace; other indices mean something in our own
-/// namespace only.
-fn interface_name(ifindex: u32, own_namespace: bool) -> Option<String> {
-    match ifindex {
-        0 => None,
-        1 => Some("lo".to_owned()),
-        _ if !own_namespace => None,
-        _ => fs::read_dir("/sys/class/net")
-            .ok()?
-            .flatten()
-            .find_map(|entry| {
-                let index = fs::read_to_string(entry.path().join("ifindex")).ok()?;
-                (index.trim().parse() == Ok(ifindex))
-                    .then(|| entry.file_name().to_string_lossy().into_owned())
-            }),
-    }
-}
-
-/// Inode number of a process' network namespace: `net:[4026531840]`.
-fn netns_of(process: &Path) -> Option<u32> {
-    let link = fs::read_link(process.join("ns/net")).ok()?;
-    link.to_str()?
-        .strip_prefix("net:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
-}
-
-/// The pod that owns a network namespace: that of the first process found in it. At most once a
-/// second and CPU for each drop reason, so a walk over /proc is affordable.
-fn workload_in_netns(netns: u32) -> Option<Workload> {
-    const MOST: usize = 8192;
-    let processes = fs::read_dir("/proc")
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path());
-    let process = processes
-        .take(MOST)
-        .find(|path| netns_of(path) == Some(netns))?;
-    let cgroups = fs::read_to_string(process.join("cgroup")).ok()?;
-    cgroups
-        .lines()
-        .filter_map(|line| Workload::from_cgroup_path(line.rsplit(':').next()?))
-        .max_by_key(|workload| (workload.pod_uid.is_some(), workload.container_id.is_some()))
 }
 
 /// Parsing the kernel's BTF takes tens of megabytes that malloc would keep.

@@ -19,15 +19,25 @@ use crate::args::SourceArgs;
 use crate::clock;
 use crate::signal::{Signal, SourceName, What};
 
+mod asked;
+mod clock_sync;
 mod conntrack;
 mod cpu_pressure;
+mod device_ioctl;
+mod ebs;
 mod edac;
+mod efa;
+mod ena;
 mod files;
+mod forwarding;
 mod host_limits;
+mod interfaces;
+mod io_pressure;
 mod neighbours;
 mod pcie;
 mod pids;
 mod poisoned;
+mod processes;
 mod rising;
 mod scsi;
 mod softnet;
@@ -37,6 +47,7 @@ mod tcp_memory;
 mod text;
 mod thermal;
 mod told;
+mod zram;
 
 /// One idea of what is counted where.
 trait Counter: Send {
@@ -147,21 +158,30 @@ pub(crate) fn unused(args: &SourceArgs, why: &str) -> Vec<CounterStatus> {
 
 fn all(roots: &Roots, interval: Duration) -> Vec<Box<dyn Counter>> {
     vec![
+        Box::new(clock_sync::ClockSync::default()),
         Box::new(conntrack::Conntrack::new(roots.conntrack_entity())),
         Box::new(cpu_pressure::CpuPressure),
         Box::new(edac::Edac::default()),
+        Box::new(ebs::Ebs::new(roots.nvme(), roots.dev())),
+        Box::new(efa::Efa::default()),
+        Box::new(ena::Ena::new(roots.net().to_owned())),
+        Box::new(forwarding::Forwarding::default()),
         Box::new(host_limits::OpenFiles),
         Box::new(host_limits::Processes),
+        Box::new(interfaces::Interfaces::default()),
+        Box::new(io_pressure::IoPressure),
         Box::new(neighbours::Neighbours::default()),
         Box::new(pcie::Pcie::default()),
         Box::new(pids::PidsLimits::default()),
         Box::new(poisoned::Poisoned::default()),
+        Box::new(processes::ProcessSweep::default()),
         Box::new(scsi::Scsi::default()),
         Box::new(softnet::Softnet::default()),
         Box::new(steal::Steal::new(2 * interval)),
         Box::new(stuck::StuckDisks::new(2 * interval)),
         Box::new(tcp_memory::TcpMemory),
         Box::new(thermal::Throttled::default()),
+        Box::new(zram::Zram),
     ]
 }
 

@@ -98,7 +98,7 @@ impl Source for FileSource {
         silence(&self.wake)?;
         if let Some(rules) = self.new_rules.take() {
             self.places
-                .retain(|path, _| rules.files().any(|file| file == path));
+                .retain(|path, _| rules.files().contains(path.as_str()));
             let left = std::mem::take(&mut self.left);
             if self.orders.send(Orders { rules, left }).is_err() {
                 warn!("the thread for log files has ended; no log file is watched");

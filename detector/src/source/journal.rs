@@ -158,7 +158,7 @@ impl Source for JournalSource {
         // Before the queue is looked at: what is added after that rings again.
         silence(&self.wake)?;
         if let Some(rules) = self.new_rules.take() {
-            if rules.units().next().is_none() {
+            if rules.units().is_empty() {
                 self.mark = None;
             }
             let left = self.left.take();

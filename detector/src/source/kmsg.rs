@@ -1,4 +1,5 @@
-//! The kernel log, `/dev/kmsg`: from the start of the boot, record by record.
+//! The kernel log, `/dev/kmsg`: from the start of the boot, record by record. Where the device is
+//! refused, the same log by syslog(2).
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -16,16 +17,19 @@ use zerocopy::FromBytes;
 
 use self::copies::Copies;
 use self::record::Record;
+use self::syslog::SyslogSource;
+use self::tell::Teller;
+use super::Source;
 use super::bpf::Hook;
-use super::{Source, pci};
 use crate::clock;
-use crate::reason::Reason;
 use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName, What};
 
 mod copies;
 pub(crate) mod grammar;
 pub(crate) mod record;
+mod syslog;
+mod tell;
 
 /// New records that are handed over before the other sources have their turn: an OOM kill writes a
 /// page of them, and its event in the ring must not wait for the whole page.
@@ -33,12 +37,55 @@ const BATCH: usize = 16;
 
 const PATH: &str = "/dev/kmsg";
 
-pub(crate) struct KmsgSource {
-    device: File,
+/// How the kernel log is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KernelLog {
+    pub using: &'static str,
+    /// Why not by the device.
+    pub missing: Option<String>,
+}
+
+/// `sys`: where the host's sysfs is; `told_else`: whose faults tracepoints tell from now on; `ring`:
+/// copies of lines from now on.
+pub(crate) fn open(
     sys: PathBuf,
-    started: Duration,
-    opened: Duration,
     told_else: Vec<Hook>,
+    ring: Option<RingBuf<MapData>>,
+) -> anyhow::Result<(Box<dyn Source + Send>, KernelLog)> {
+    let teller = Teller::new(sys, told_else);
+    let refused = match open_device() {
+        Ok(device) => {
+            let log = KernelLog {
+                using: PATH,
+                missing: None,
+            };
+            return Ok((Box::new(KmsgSource::new(device, teller, ring)), log));
+        }
+        Err(refused) => refused,
+    };
+    let source =
+        SyslogSource::open(teller).with_context(|| format!("{refused:#}; instead of it"))?;
+    let log = KernelLog {
+        using: "syslog(2), once a second",
+        missing: Some(format!("{refused:#}")),
+    };
+    Ok((Box::new(source), log))
+}
+
+fn open_device() -> anyhow::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(PATH)
+        .with_context(|| {
+            format!("open {PATH}: run privileged, or with CAP_SYSLOG and the device allowed (kernel.dmesg_restrict)")
+        })
+}
+
+struct KmsgSource {
+    device: File,
+    teller: Teller,
+    started: Duration,
     /// What the kernel part copied of lines as they were stored, where it does.
     ring: Option<RingBuf<MapData>>,
     copies: Copies,
@@ -47,49 +94,21 @@ pub(crate) struct KmsgSource {
     next_sequence: Option<u64>,
     /// What is older was read by the agent before this one.
     resumed: Option<u64>,
-    rules: Arc<LogRules>,
 }
 
 impl KmsgSource {
-    /// `sys`: where the host's sysfs is; `told_else`: whose faults tracepoints tell from now on;
-    /// `ring`: copies of lines from now on.
-    pub(crate) fn open(
-        sys: PathBuf,
-        told_else: Vec<Hook>,
-        ring: Option<RingBuf<MapData>>,
-    ) -> anyhow::Result<Self> {
-        let device = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open(PATH)
-            .with_context(|| {
-                format!("open {PATH}: run privileged, or with CAP_SYSLOG and the device allowed (kernel.dmesg_restrict)")
-            })?;
-        // A fresh descriptor stands at the oldest record that the kernel still has.
-        Ok(Self {
+    /// A fresh descriptor stands at the oldest record that the kernel still has.
+    fn new(device: File, teller: Teller, ring: Option<RingBuf<MapData>>) -> Self {
+        Self {
             device,
-            sys,
+            teller,
             started: clock::boot(),
-            opened: clock::boot(),
-            told_else,
             ring,
             copies: Copies::default(),
             caught_up: false,
             next_sequence: None,
             resumed: None,
-            rules: Arc::default(),
-        })
-    }
-
-    /// What a tracepoint has told, with more words. It could not before it was attached.
-    fn is_told_else(&self, what: &What, at: Duration) -> bool {
-        let hook = match what {
-            What::OomKill { .. } => Hook::Oom,
-            What::HungTask { .. } => Hook::HungTask,
-            What::Logged(fault) if fault.reason == Reason::AppCrash => Hook::Crash,
-            _other => return false,
-        };
-        at >= self.opened && self.told_else.contains(&hook)
+        }
     }
 
     /// Before a record is compared with the copies: its own was made before it could be read.
@@ -106,27 +125,6 @@ impl KmsgSource {
         }
     }
 
-    /// What a line says, by the rules of the table and by the user's.
-    fn tell(
-        &self,
-        record: &Record<'_>,
-        at: Duration,
-        historic: bool,
-        emit: &mut dyn FnMut(Signal),
-    ) {
-        let known = grammar::read(record).filter(|what| !self.is_told_else(what, at));
-        let known = known.map(|mut what| {
-            if let What::Xid { gpu, driver, .. } = &mut what {
-                *driver = pci::driver(&self.sys, gpu);
-            }
-            what
-        });
-        let ruled = grammar::by_rules(&self.rules, record);
-        for what in known.into_iter().chain(ruled) {
-            emit(Signal { at, historic, what });
-        }
-    }
-
     /// Lines that were overwritten before they could be read. Of a copy nobody knows level and
     /// facility, as of a saved log; no text alone is Fatal.
     fn tell_copies(&mut self, emit: &mut dyn FnMut(Signal)) {
@@ -139,7 +137,7 @@ impl KmsgSource {
                 at: line.at,
                 text: &line.text,
             };
-            self.tell(&record, line.at, false, emit);
+            self.teller.tell(&record, line.at, false, emit);
         }
     }
 
@@ -217,12 +215,12 @@ impl Source for KmsgSource {
                     },
                 });
             }
-            self.tell(&record, at, !self.caught_up, emit);
+            self.teller.tell(&record, at, !self.caught_up, emit);
         }
         Ok(())
     }
 
     fn configure(&mut self, rules: &Arc<LogRules>) {
-        self.rules = Arc::clone(rules);
+        self.teller.configure(rules);
     }
 }

@@ -41,6 +41,7 @@ pub(super) fn show(
             // Answered by the reader itself, and kept by nobody.
             Output::Probe { .. }
             | Output::LookAtTask { .. }
+            | Output::LookAtCpu { .. }
             | Output::Open(_)
             | Output::State(_) => {}
         }

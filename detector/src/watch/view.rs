@@ -70,7 +70,10 @@ impl View {
                 let key = |finding: Finding| ((finding.reason, finding.entity.clone()), finding);
                 self.open = findings.into_iter().map(key).collect();
             }
-            Output::Probe { .. } | Output::LookAtTask { .. } | Output::State(_) => {}
+            Output::Probe { .. }
+            | Output::LookAtTask { .. }
+            | Output::LookAtCpu { .. }
+            | Output::State(_) => {}
         }
     }
 

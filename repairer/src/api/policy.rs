@@ -8,12 +8,15 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime};
 use kube::core::Rule as Cel;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::duration::Wait;
 use super::repair::Gate;
-use super::validate::{GROUP_BY, NO_ACTION_ALONE, ONE_PARALLEL, ONE_THRESHOLD, STATUS_REQUIRED};
+use super::validate::{
+    GROUP_BY, NO_ACTION_ALONE, ONE_PARALLEL, ONE_THRESHOLD, SELECTOR_VALUES, STATUS_REQUIRED,
+    WINDOW_DURATION,
+};
 
 /// Which nodes may be repaired, for which conditions, after which wait and within which limits.
 /// The rules are named as in EKS `nodeRepairConfig`. Nothing is repaired until `mode: Enforce`.
@@ -54,6 +57,7 @@ pub struct RepairPolicySpec {
     #[serde(default)]
     pub paused: bool,
     /// The nodes that this policy is for; `matchLabels: {}` is all of them.
+    #[schemars(schema_with = "selector")]
     pub selector: LabelSelector,
     /// Where two policies select a node the higher one wins. Of two equal ones neither does.
     /// A `Disabled` policy never competes with an enabled one.
@@ -87,6 +91,10 @@ pub struct RepairPolicySpec {
     #[serde(default)]
     pub drain: Drain,
     #[serde(default)]
+    pub replace: Replace,
+    #[serde(default)]
+    pub preserve: Preserve,
+    #[serde(default)]
     pub verify: Verify,
     /// A node that is not Ready for so long after its creation is no longer "still joining", and counts.
     #[serde(default = "twenty_minutes")]
@@ -99,6 +107,44 @@ pub struct RepairPolicySpec {
     /// without a rule is left alone.
     #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<RepairRule>,
+}
+
+/// Kubernetes' own, with bounds: without them no rule about its parts would be cheap enough.
+fn selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "type": "object",
+                "maxProperties": 64,
+                "additionalProperties": {"type": "string", "maxLength": 63},
+            },
+            "matchExpressions": {
+                "type": "array",
+                "maxItems": 16,
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": {"type": "string", "minLength": 1, "maxLength": 317},
+                        "operator": {
+                            "type": "string",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                        },
+                        "values": {
+                            "type": "array",
+                            "maxItems": 64,
+                            "items": {"type": "string", "maxLength": 63},
+                        },
+                    },
+                    "x-kubernetes-validations": [{
+                        "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+                        "message": SELECTOR_VALUES,
+                    }],
+                },
+            },
+        },
+    })
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -262,16 +308,26 @@ pub enum ZonalShift {
 }
 
 /// A time in which repairs may start. One that has started goes on after its end.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(
+    validation = Cel::new(
+        "duration(self.duration) > duration('0s') && duration(self.duration) <= duration('168h')"
+    )
+    .message(WINDOW_DURATION)
+)]
 #[serde(rename_all = "camelCase")]
 pub struct MaintenanceWindow {
     /// When it begins, as cron has it: minute, hour, day of month, month, day of week.
     #[schemars(length(min = 9, max = 128), pattern(r"^[0-9*,/-]+( [0-9*,/-]+){4}$"))]
     pub schedule: String,
     pub duration: Wait,
-    /// `UTC` or an offset from it, for example `+02:00`.
+    /// A place of the IANA time zone database, for example `Europe/Berlin`; or an offset from UTC, for
+    /// example `+02:00`. A time that clocks leave out there opens no window.
     #[serde(default = "utc")]
-    #[schemars(length(max = 6), pattern(r"^(UTC|[+-][0-9]{2}:[0-9]{2})$"))]
+    #[schemars(
+        length(max = 64),
+        pattern(r"^([A-Za-z][A-Za-z0-9_+/-]*|[+-][0-9]{2}:[0-9]{2})$")
+    )]
     pub time_zone: String,
 }
 
@@ -302,19 +358,25 @@ pub struct Partition {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
-    /// After this the drain is held: it goes on trying, says what blocks it, and no longer takes one
-    /// of the `parallel` places.
+    /// From the start of the drain to `onTimeout`; a pod that was let go has its own grace beyond it.
     #[serde(default = "fifteen_minutes")]
     pub timeout: Wait,
-    /// What to do after the timeout: `Hold` waits for a person.
+    /// What to do then. `Hold` waits for a person: the drain goes on trying, says what blocks it, and no
+    /// longer takes one of the `parallel` places. `Release` un-cordons the node and ends the repair. `Force`
+    /// deletes what is left past its budget, with the pod's own grace and never with none.
     #[serde(default)]
     pub on_timeout: OnTimeout,
     /// What to do with pods whose emptyDir volumes on disk would be lost: `Hold` waits for a person.
     #[serde(default)]
     pub local_volumes: LocalVolumes,
+    /// The same before a reboot, which such volumes outlive: `Leave` leaves the pods where they are.
+    #[serde(default)]
+    pub local_volumes_at_reboot: LocalVolumesAtReboot,
+    /// What to do with pods that no controller would make again: `Hold` waits for a person.
+    #[serde(default)]
+    pub unmanaged_pods: UnmanagedPods,
 }
 
-/// `Release` and `Force` are read and taken for `Hold` by this version; `nodemend-repairer check` says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum OnTimeout {
     #[default]
@@ -330,16 +392,73 @@ pub enum LocalVolumes {
     Discard,
 }
 
+/// How an instance of an Auto Scaling group is replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replace {
+    /// `Terminate` ends it at once, and the group launches another; `InstanceHealth` tells the group
+    /// that it is unhealthy, for groups whose maintenance policy launches before it terminates.
+    #[serde(default)]
+    pub by: ReplaceBy,
+    /// What to do with an instance that is protected from scale-in or from termination: `Hold`
+    /// takes that as the wish of a person, `Replace` does not.
+    #[serde(default)]
+    pub protected: Protected,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ReplaceBy {
+    #[default]
+    Terminate,
+    InstanceHealth,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Protected {
+    #[default]
+    Hold,
+    Replace,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum LocalVolumesAtReboot {
+    #[default]
+    Leave,
+    Hold,
+    Discard,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum UnmanagedPods {
+    #[default]
+    Hold,
+    Evict,
+}
+
+/// Nodes with the label `nodemend.dev/preserve` are kept after their drain, for a person to look at.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Preserve {
+    /// Nodes of the policy that are kept at a time; the label of a further one is passed over.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub count: u32,
+    /// From the end of the drain; then the repair goes on.
+    #[serde(default = "one_day")]
+    pub age: Wait,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
-    /// From the reboot to a Ready node with another boot id; later than this the reboot has failed.
+    /// From the reboot to a node that is well, with another boot id; later than this the reboot has
+    /// failed, and the next of the rule's `repairActions` is due.
     #[serde(default = "ten_minutes")]
     pub reboot_deadline: Wait,
     /// From the terminate call to a Ready replacement; later than this the repair has failed.
     #[serde(default = "twenty_minutes")]
     pub replace_deadline: Wait,
-    /// How long the replacement must stay healthy.
+    /// How long the replacement, or the rebooted node, must stay healthy.
     #[serde(default = "five_minutes")]
     pub soak: Wait,
 }
@@ -365,12 +484,12 @@ pub struct RepairRule {
     pub node_unhealthy_reason: Option<String>,
     /// The statuses that are unhealthy; by default `["False"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 3))]
+    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub status: Option<Vec<ConditionStatus>>,
     /// From first seen to repair.
     pub min_repair_wait_time: Wait,
     /// Tried in this order.
-    #[schemars(length(min = 1, max = 2))]
+    #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
     pub repair_actions: Vec<RepairAction>,
 }
 
@@ -388,7 +507,7 @@ pub enum ConditionStatus {
 pub enum RepairAction {
     /// Leave the node alone.
     NoAction,
-    /// Restart the instance in place. This version holds such a repair: it does not reboot yet.
+    /// Drain, restart the instance in place, wait for the node with another boot id.
     Reboot,
     /// Drain, terminate the instance through its Auto Scaling group, wait for the new node.
     Replace,
@@ -401,6 +520,7 @@ pub struct RepairPolicyStatus {
     pub observed_generation: i64,
     /// `Accepted`, and `RepairAllowed` whose reason is the gate that holds a whole group, or all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Nodes that this policy is for.
     #[serde(default)]
@@ -454,6 +574,10 @@ pub struct ShadowSummary {
     pub cordoned: u32,
     /// Nodes that would have been drained and replaced.
     pub replaced: u32,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 const fn three() -> u32 {
@@ -599,6 +723,17 @@ impl Default for Drain {
             timeout: fifteen_minutes(),
             on_timeout: OnTimeout::default(),
             local_volumes: LocalVolumes::default(),
+            local_volumes_at_reboot: LocalVolumesAtReboot::default(),
+            unmanaged_pods: UnmanagedPods::default(),
+        }
+    }
+}
+
+impl Default for Preserve {
+    fn default() -> Self {
+        Self {
+            count: one(),
+            age: one_day(),
         }
     }
 }

@@ -88,7 +88,7 @@ const MESSAGE_LIMIT: usize = 1024;
         .message("only a repair that a person asks for (trigger: Manual) may override gates"),
     validation = Cel::new("self.trigger == 'Auto' || has(self.requestedBy)")
         .message("say who asks for it (requestedBy)"),
-    validation = Cel::new("self.action != 'NoAction'").message("a repair needs an action: Replace")
+    validation = Cel::new("self.action != 'NoAction'").message("a repair needs an action: Reboot or Replace")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NodeRepairSpec {
@@ -105,7 +105,7 @@ pub struct NodeRepairSpec {
     pub action: RepairAction,
     /// Gates that do not hold this repair. Only a person may say so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub override_gates: Vec<Overridable>,
     /// Who asks for it, in their own words; the API server's audit log knows for sure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,6 +174,7 @@ impl Gate {
             | Self::ControlPlane
             | Self::NotOurs
             | Self::OtherRepairer
+            | Self::Denied
             | Self::Unsupported
             | Self::SignalStale
             | Self::SignalLatched
@@ -181,7 +182,8 @@ impl Gate {
             | Self::WaitTime
             | Self::OutsideWindow
             | Self::Shadow
-            | Self::Drain => false,
+            | Self::Drain
+            | Self::Preserve => false,
         }
     }
 
@@ -205,13 +207,15 @@ impl Gate {
             | Self::ControlPlane
             | Self::NotOurs
             | Self::OtherRepairer
+            | Self::Denied
             | Self::Unsupported
             | Self::Partition
             | Self::WaitTime
             | Self::Capacity
             | Self::ParallelLimit
             | Self::Shadow
-            | Self::Drain => false,
+            | Self::Drain
+            | Self::Preserve => false,
         }
     }
 }
@@ -244,6 +248,7 @@ pub struct NodeRepairStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Why it does not go on, with the numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -267,6 +272,12 @@ pub struct NodeRepairStatus {
     /// The node was unschedulable before we came, and stays so after us.
     #[serde(default)]
     pub found_cordoned: bool,
+    /// What is done if `action` does not help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_action: Option<RepairAction>,
+    /// What was known of the node before anything was destroyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainStatus>,
     /// Each destructive call, recorded before it is made.
@@ -274,6 +285,12 @@ pub struct NodeRepairStatus {
     pub attempts: Vec<Attempt>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
+    /// Since when the node is well after its reboot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub well_since: Option<MicroTime>,
+    /// What the repair ends with once the node is un-cordoned; without it with `Recovered`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
     /// What the policy said when the drain started. What was loosened since is for the next repair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicySnapshot>,
@@ -328,19 +345,22 @@ pub enum Phase {
     /// Cordoned, until the wait is over and every gate is open.
     Waiting,
     Draining,
+    Rebooting,
     Replacing,
     Verifying,
     Uncordoning,
     Finished,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 pub enum Outcome {
-    /// A verified replacement serves.
+    /// A verified replacement serves, or the node itself after a verified reboot.
     Succeeded,
     /// The conditions became healthy before anything was destroyed.
     Recovered,
-    /// The node went away, or a person un-cordoned it.
+    /// The node went away, a person un-cordoned it, or its drain was given up (`onTimeout: Release`).
     Cancelled,
     /// It could not be repaired; the node stays cordoned and a person must look.
     Failed,
@@ -388,7 +408,10 @@ pub enum Gate {
     NotOurs,
     /// Somebody else is repairing, draining or removing the node.
     OtherRepairer,
-    /// The action that is due is not one that this version carries out.
+    /// The API server does not let us do what a repair that is under way needs: until that is mended
+    /// no other one is begun.
+    Denied,
+    /// The action that is due cannot be carried out for this node.
     Unsupported,
     /// Nobody has confirmed the condition for too long, or what is known contradicts it.
     SignalStale,
@@ -415,6 +438,8 @@ pub enum Gate {
     Shadow,
     /// The drain has passed its timeout, or holds for a pod that a person must decide about.
     Drain,
+    /// The node is drained, and kept for a person to look at (label `nodemend.dev/preserve`).
+    Preserve,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -450,19 +475,62 @@ pub struct DrainStatus {
     /// Pods that may not go yet, and what is against it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<Blocked>,
+    /// Pods that stay where they are, for a reason of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Blocked>,
+    /// Since when no pod is left that has to leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emptied: Option<MicroTime>,
+    /// Volumes of pods that have left, which are still attached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub detaching: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Blocked {
     /// Namespace and name.
     pub pod: String,
     pub why: String,
+    /// The PodDisruptionBudget that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<String>,
+    /// It never will let go by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct Ending {
+    pub outcome: Outcome,
+    pub message: String,
+}
+
+/// What a person would want to have seen of a node that is gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
+    /// Kernel, operating system, kubelet, instance type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machine: Vec<String>,
+    /// Type, status, reason and message of each condition of the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
+    /// The last Events about the node, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
+    #[serde(default = "replace")]
+    pub action: RepairAction,
     pub started: MicroTime,
+    /// Of the node before a reboot: another one proves it.
+    #[serde(default, rename = "bootID", skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
     /// Absent while the call is under way, and when its end was never learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<AttemptResult>,
@@ -470,6 +538,10 @@ pub struct Attempt {
     pub request_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+const fn replace() -> RepairAction {
+    RepairAction::Replace
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -482,6 +554,10 @@ pub enum AttemptResult {
     NotApplied,
     /// A gate had closed between the record and the call: it was not made.
     Withheld,
+    /// AWS threw the call away because there were too many in all. The next one takes its place.
+    Throttled,
+    /// The account may not make the call. Nothing else of the group is tried for an hour.
+    Denied,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -498,6 +574,19 @@ pub struct Replacement {
 pub struct Entry {
     pub at: MicroTime,
     pub event: String,
+}
+
+impl DrainStatus {
+    pub fn begin(now: Timestamp) -> Self {
+        Self {
+            since: MicroTime(now),
+            remaining: 0,
+            blocked: Vec::new(),
+            left: Vec::new(),
+            emptied: None,
+            detaching: Vec::new(),
+        }
+    }
 }
 
 impl NodeRepair {

@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::policy::{GroupKind, Mode, OnTimeout, RepairAction, RepairPolicySpec, RepairRule};
+use super::policy::{GroupKind, RepairAction, RepairPolicySpec, RepairRule};
+use super::schema;
 use crate::reasons;
 use crate::window::Window;
 
@@ -14,6 +15,8 @@ pub const ONE_THRESHOLD: &str = "set percentage or count, not both";
 pub const ONE_PARALLEL: &str = "set count or percentageOfUnhealthy, not both";
 pub const STATUS_REQUIRED: &str =
     "status is required for a condition whose type does not end in Ready: is True good or bad?";
+pub const SELECTOR_VALUES: &str = "the operators In and NotIn need values, and only they do";
+pub const WINDOW_DURATION: &str = "a window lasts for longer than 0s, and for 168h at most";
 pub const NO_ACTION_ALONE: &str = "NoAction cannot be combined with another action";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +45,35 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A policy's spec as somebody wrote it. A field that it does not have is an error: the API server
-/// would drop it without a word.
-pub fn read(spec: &Value) -> Result<(RepairPolicySpec, Vec<Finding>), String> {
-    let parsed: RepairPolicySpec =
-        serde_json::from_value(spec.clone()).map_err(|error| error.to_string())?;
-    let known = serde_json::to_value(&parsed).map_err(|error| error.to_string())?;
-    let mut found = Vec::new();
-    unknown(spec, &known, "spec", &mut found);
-    found.extend(policy(&parsed));
-    Ok((parsed, found))
+/// A policy's spec as somebody wrote it; `None` where it cannot be read, which an error then tells. A
+/// field that it does not have is an error, too: the API server would drop it without a word.
+pub fn read(spec: &Value) -> (Option<RepairPolicySpec>, Vec<Finding>) {
+    let mut found = schema::of_policy(spec);
+    let parsed = serde_json::from_value::<RepairPolicySpec>(spec.clone())
+        .and_then(|parsed| Ok((serde_json::to_value(&parsed)?, parsed)));
+    match parsed {
+        Ok((known, parsed)) => {
+            unknown(spec, &known, "spec", &mut found);
+            found.extend(policy(&parsed));
+            (Some(parsed), found)
+        }
+        Err(error) => {
+            // Mostly the schema has said it, with its place.
+            if found.is_empty() {
+                found.push(Finding {
+                    severity: Severity::Error,
+                    path: "spec".to_owned(),
+                    message: error.to_string(),
+                });
+            }
+            (None, found)
+        }
+    }
+}
+
+/// The first error.
+pub fn first_error(found: &[Finding]) -> Option<&Finding> {
+    found.iter().find(|f| f.severity == Severity::Error)
 }
 
 fn unknown(written: &Value, known: &Value, path: &str, found: &mut Vec<Finding>) {
@@ -91,6 +113,14 @@ pub fn policy(spec: &RepairPolicySpec) -> Vec<Finding> {
         });
     };
     let error = Severity::Error;
+    let expressions = spec.selector.match_expressions.iter().flatten();
+    for (index, expression) in expressions.enumerate() {
+        let wants = matches!(expression.operator.as_str(), "In" | "NotIn");
+        if wants == expression.values.as_ref().is_none_or(Vec::is_empty) {
+            let path = format!("spec.selector.matchExpressions[{index}]");
+            say(error, path, SELECTOR_VALUES.to_owned());
+        }
+    }
     let labelled = match spec.group_by.kind {
         GroupKind::Auto => false,
         GroupKind::Label => true,
@@ -109,29 +139,13 @@ pub fn policy(spec: &RepairPolicySpec) -> Vec<Finding> {
     if spec.parallel.count.is_some() && spec.parallel.percentage_of_unhealthy.is_some() {
         say(error, "spec.parallel".to_owned(), ONE_PARALLEL.to_owned());
     }
-    match spec.drain.on_timeout {
-        OnTimeout::Hold => {}
-        OnTimeout::Release | OnTimeout::Force => say(
-            Severity::Warning,
-            "spec.drain.onTimeout".to_owned(),
-            "this version takes it for Hold: nothing is forced or given back at the timeout"
-                .to_owned(),
-        ),
-    }
     for (index, window) in spec.maintenance_windows.iter().enumerate() {
         if let Err(message) = Window::read(window) {
             say(error, format!("spec.maintenanceWindows[{index}]"), message);
         }
     }
-    if spec.rules.is_empty() {
-        say(
-            error,
-            "spec.rules".to_owned(),
-            "a policy without a rule repairs nothing".to_owned(),
-        );
-    }
     for (index, rule) in spec.rules.iter().enumerate() {
-        found.extend(of_rule(rule, &format!("spec.rules[{index}]"), spec));
+        found.extend(of_rule(rule, &format!("spec.rules[{index}]")));
     }
     for (index, rule) in spec.rules.iter().enumerate() {
         let same = |other: &&RepairRule| {
@@ -150,7 +164,7 @@ pub fn policy(spec: &RepairPolicySpec) -> Vec<Finding> {
     found
 }
 
-fn of_rule(rule: &RepairRule, path: &str, spec: &RepairPolicySpec) -> Vec<Finding> {
+fn of_rule(rule: &RepairRule, path: &str) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut say = |severity, field: &str, message: String| {
         found.push(Finding {
@@ -165,11 +179,11 @@ fn of_rule(rule: &RepairRule, path: &str, spec: &RepairPolicySpec) -> Vec<Findin
     if rule.repair_actions.contains(&RepairAction::NoAction) && rule.repair_actions.len() > 1 {
         say(Severity::Error, "", NO_ACTION_ALONE.to_owned());
     }
-    if rule.repair_actions.first() == Some(&RepairAction::Reboot) && spec.mode != Mode::Disabled {
+    if rule.repair_actions == [RepairAction::Replace, RepairAction::Reboot] {
         say(
             Severity::Warning,
-            ".repairActions[0]",
-            "this version does not reboot: such a repair is held".to_owned(),
+            ".repairActions",
+            "a node that has been replaced is not there to be rebooted".to_owned(),
         );
     }
     if let Some(reason) = &rule.node_unhealthy_reason
@@ -247,11 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_does_not_do_is_told() {
-        let reboot = findings(|spec| spec.rules[0].repair_actions = vec![RepairAction::Reboot]);
-        assert!(reboot[0].contains("does not reboot"), "{reboot:?}");
-        let force = findings(|spec| spec.drain.on_timeout = OnTimeout::Force);
-        assert!(force[0].contains("takes it for Hold"), "{force:?}");
+    fn a_ladder_the_wrong_way_round_is_told() {
+        let ladder = [RepairAction::Replace, RepairAction::Reboot];
+        let wrong = findings(|spec| spec.rules[0].repair_actions = ladder.to_vec());
+        assert!(wrong[0].contains("not there to be rebooted"), "{wrong:?}");
+        let right = [RepairAction::Reboot, RepairAction::Replace];
+        let right = findings(|spec| spec.rules[0].repair_actions = right.to_vec());
+        assert_eq!(right, [""; 0]);
     }
 
     #[test]

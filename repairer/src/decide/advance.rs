@@ -7,34 +7,25 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::due::Due;
-use super::gate::{self, Held, Stage, Subject};
+use super::gate::{Held, Stage, Subject};
 use super::tally::group_of;
 use super::{Act, Planner, Step, is_finished, reasons};
-use crate::api::policy::{CordonWhen, GroupKind, RepairPolicy, Verify};
+use crate::api::policy::{GroupKind, RepairAction, RepairPolicy};
 use crate::api::repair::{
-    Attempt, AttemptResult, Blocked, DrainStatus, Gate, Hold, NodeRepair, NodeRepairStatus,
-    Outcome, Phase, PolicySnapshot, Replacement, Shadow, Trigger,
+    Ending, Gate, Hold, NodeRepair, NodeRepairStatus, Outcome, Phase, Trigger,
 };
-use crate::cluster::{InstanceView, NodeView};
-use crate::drain::{PodView, Treatment};
+use crate::cluster::NodeView;
 
-/// How often the pods of a node in its drain are listed and evicted again.
-const DRAIN_POLL: Duration = Duration::from_secs(3);
+mod destroy;
+mod drain;
+mod start;
+mod undo;
+mod verify;
+
 /// How often AWS is asked about an instance that is being replaced.
 const CLOUD_POLL: Duration = Duration::from_secs(2);
-/// An instance that shows no sign of a call after this did not get it: longer than the call's
-/// own deadline and than AWS's descriptions lag behind.
-const SETTLE: Duration = Duration::from_secs(20);
 /// How often the numbers of a hold are told anew that depend on other nodes.
 const RETELL: Duration = Duration::from_secs(300);
-/// From a refused call to the next attempt.
-const RETRY: Duration = Duration::from_secs(30);
-/// AWS has said no so often: the rest is for a person.
-const MOST_REFUSALS: usize = 3;
-/// Of any result.
-const MOST_ATTEMPTS: usize = 10;
-/// Pods that are told to block a drain.
-const MOST_BLOCKED: usize = 10;
 
 /// A repair with what is known about its node.
 struct Case<'a> {
@@ -44,6 +35,12 @@ struct Case<'a> {
     policy: Option<&'a RepairPolicy>,
     /// No condition of the node is unhealthy, nor was within the soak.
     is_over: bool,
+}
+
+impl Case<'_> {
+    fn is_auto(&self) -> bool {
+        self.repair.spec.trigger == Trigger::Auto
+    }
 }
 
 impl Planner<'_> {
@@ -95,7 +92,8 @@ impl Planner<'_> {
             Phase::Cordoning => self.cordoning(case, status),
             Phase::Waiting => self.waiting(case, status),
             Phase::Draining => self.draining(case, status),
-            Phase::Replacing => self.replacing(case, status),
+            Phase::Rebooting => self.destroying(case, RepairAction::Reboot, status),
+            Phase::Replacing => self.destroying(case, RepairAction::Replace, status),
             Phase::Verifying => self.verifying(case, status),
             Phase::Uncordoning => self.uncordoning(case, status),
             Phase::Finished => None,
@@ -128,6 +126,22 @@ impl Planner<'_> {
         (name != case.name && !stored.is_finished()).then(|| name.to_owned())
     }
 
+    /// What is due for a node, going by what was done to it: no second reboot within the window.
+    pub(super) fn action_of(
+        &self,
+        policy: &RepairPolicy,
+        node: &NodeView,
+        due: &Due<'_>,
+    ) -> RepairAction {
+        let after = self.now - policy.spec.attempts.window.0;
+        match (due.action, due.next) {
+            (RepairAction::Reboot, Some(next)) if self.history.was_rebooted(&node.uid, after) => {
+                next
+            }
+            (action, _) => action,
+        }
+    }
+
     /// A recovery is over, or not, at the end of its soak.
     fn wake_when_over(&mut self, case: &Case<'_>) {
         let (Some(node), Some(policy)) = (case.node, case.policy) else {
@@ -154,14 +168,27 @@ impl Planner<'_> {
         if !episodes.is_empty() {
             status.reasons = reasons(&episodes, due.as_ref());
         }
-        status.action = match case.repair.spec.trigger {
-            Trigger::Manual => Some(case.repair.spec.action),
-            Trigger::Auto => due.map(|due| due.action).or(status.action),
+        let decided = match status.phase {
+            Phase::Rebooting | Phase::Replacing | Phase::Verifying | Phase::Uncordoning => true,
+            Phase::Watching
+            | Phase::Cordoning
+            | Phase::Waiting
+            | Phase::Draining
+            | Phase::Finished => !status.attempts.is_empty(),
+        };
+        status.action = match (case.repair.spec.trigger, case.policy, due) {
+            _ if decided => status.action,
+            (Trigger::Manual, ..) => Some(case.repair.spec.action),
+            (Trigger::Auto, Some(policy), Some(due)) => Some(self.action_of(policy, node, &due)),
+            (Trigger::Auto, ..) => status.action,
         };
         if let (None, Ok(instance)) = (&status.instance_id, node.instance()) {
             status.instance_id = Some(instance.to_string());
         }
-        if let Some(group) = self.cluster.group_of(node) {
+        // The group that it was admitted with stays in the record: another one is refused.
+        if let Some(group) = self.cluster.group_of(node)
+            && status.policy.is_none()
+        {
             status.group = Some(group.to_owned());
         }
         if let Some(zone) = node.zone() {
@@ -192,451 +219,6 @@ impl Planner<'_> {
         status
     }
 
-    fn watching(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
-        let Some(node) = case.node else {
-            return finish(status, Outcome::Cancelled, "the Node is gone", self.now);
-        };
-        if case.is_over {
-            return finish(
-                status,
-                Outcome::Recovered,
-                "healthy again before anything was done",
-                self.now,
-            );
-        }
-        let early = self.early_cordon(case, node);
-        let thought_of = |shadow: &Shadow| shadow.cordoned.is_some();
-        let cordoned = status.shadow.as_ref().is_some_and(thought_of);
-        let stage = if early.is_some_and(|due| due <= self.now) && !cordoned {
-            Stage::Cordon
-        } else {
-            Stage::Start
-        };
-        if let Some(due) = early {
-            self.wake(due);
-        }
-        if self.is_held(stage, case, node, status) {
-            self.think(stage, status);
-            return None;
-        }
-        status.phase = Phase::Cordoning;
-        status.shadow = None;
-        status.found_cordoned = node.unschedulable
-            && (!node.has_our_taint() || self.was_found_cordoned(case, &node.uid));
-        None
-    }
-
-    /// In mode `Shadow`: what would be done now, and is not.
-    fn think(&self, stage: Stage, status: &mut NodeRepairStatus) {
-        let only_shadow = |hold: &Hold| hold.gate == Gate::Shadow && hold.behind.is_empty();
-        if !status.hold.as_ref().is_some_and(only_shadow) {
-            return;
-        }
-        let now = MicroTime(self.now);
-        let mut shadow = status.shadow.clone().unwrap_or_default();
-        let event = match stage {
-            Stage::Cordon => {
-                shadow.cordoned = Some(now);
-                "would be cordoned now (mode Shadow)"
-            }
-            Stage::Start if shadow.started.is_none() => {
-                shadow.cordoned.get_or_insert_with(|| now.clone());
-                shadow.started = Some(now);
-                "would be drained and replaced now (mode Shadow)"
-            }
-            Stage::Start | Stage::Continue | Stage::Destroy => return,
-        };
-        status.shadow = Some(shadow);
-        status.note(self.now, event);
-    }
-
-    /// By somebody else, before the repair that this one goes on for.
-    fn was_found_cordoned(&self, case: &Case<'_>, uid: &str) -> bool {
-        let others = self.history.of_node(uid).iter();
-        let mut others = others.filter(|other| other.metadata.name != case.repair.metadata.name);
-        others.any(|other| other.status.as_ref().is_some_and(|s| s.found_cordoned))
-    }
-
-    /// When the node is to be cordoned ahead of its repair. Not for `Ready`: the control plane
-    /// has tainted such a node itself.
-    fn early_cordon(&self, case: &Case<'_>, node: &NodeView) -> Option<Timestamp> {
-        let cordon = &case.policy?.spec.cordon;
-        match cordon.when {
-            CordonWhen::AtRepair => return None,
-            CordonWhen::Immediately => {}
-        }
-        let episodes = self.episodes.of(&node.uid);
-        let mut open = episodes
-            .iter()
-            .filter(|e| e.recovered.is_none() && e.condition != "Ready");
-        open.next().map(|first| first.since + cordon.after.0)
-    }
-
-    fn cordoning(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
-        let Some(node) = case.node else {
-            return finish(status, Outcome::Cancelled, "the Node is gone", self.now);
-        };
-        if case.is_over {
-            status.phase = Phase::Uncordoning;
-            return None;
-        }
-        if node.has_our_cordon() {
-            status.phase = Phase::Waiting;
-            status.set_condition(
-                "Cordoned",
-                true,
-                "Cordoned",
-                "unschedulable, with our taint",
-                self.now,
-            );
-            status.note(self.now, "cordoned");
-            return None;
-        }
-        if self.is_held(Stage::Cordon, case, node, status) {
-            return None;
-        }
-        Some(Act::Cordon)
-    }
-
-    fn waiting(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
-        let node = self.still_ours(case, status)?;
-        if self.is_held(Stage::Start, case, node, status) {
-            let spent = |hold: &Hold| hold.gate == Gate::AttemptsSpent;
-            let spent = status.hold.as_ref().is_some_and(spent);
-            if spent && case.policy.is_some_and(|p| self.line_is_spent(p, node)) {
-                let said = status.hold.take().map(|hold| hold.message);
-                let message = said.unwrap_or_default();
-                return finish(status, Outcome::NeedsHuman, &message, self.now);
-            }
-            return None;
-        }
-        status.policy = case.policy.map(|policy| PolicySnapshot {
-            name: policy.metadata.name.clone().unwrap_or_default(),
-            generation: policy.metadata.generation.unwrap_or_default(),
-            unhealthy_threshold: policy.spec.unhealthy_threshold.clone(),
-            last_node: policy.spec.last_node,
-            drain: policy.spec.drain.clone(),
-            verify: policy.spec.verify.clone(),
-        });
-        status.phase = Phase::Draining;
-        status.drain = Some(DrainStatus::begin(self.now));
-        status.note(self.now, "drain started");
-        None
-    }
-
-    fn draining(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
-        let node = self.still_ours(case, status)?;
-        if self.is_held(Stage::Continue, case, node, status) {
-            return None;
-        }
-        self.wake(self.now + DRAIN_POLL);
-        let local_volumes = gate::local_volumes(case.policy?, case.repair);
-        let timeout = case.policy?.spec.drain.timeout;
-        // Not listed in this pass: nothing is known, so nothing is done.
-        let pods = self.cluster.pods.get(&node.name)?;
-        let treated: Vec<_> = pods
-            .iter()
-            .map(|pod| (pod, pod.treatment(local_volumes)))
-            .collect();
-        let remaining: Vec<_> = treated
-            .iter()
-            .filter(|(_, t)| *t != Treatment::Leave)
-            .map(|(pod, _)| *pod)
-            .collect();
-        if remaining.is_empty() {
-            release(status);
-            status.phase = Phase::Replacing;
-            status.drain = None;
-            status.set_condition(
-                "Drained",
-                true,
-                "Drained",
-                "no pod is left that has to leave",
-                self.now,
-            );
-            status.note(self.now, "drained");
-            return None;
-        }
-        let with = |wanted| {
-            treated
-                .iter()
-                .filter(move |(_, t)| *t == wanted)
-                .map(|(pod, _)| *pod)
-        };
-        let evict: Vec<_> = with(Treatment::Evict).cloned().collect();
-        let local = with(Treatment::HoldForLocalVolume).map(|pod| Blocked {
-            pod: pod.label(),
-            why: "its emptyDir volume would be lost (drain.localVolumes: Hold)".to_owned(),
-        });
-        let drain = status
-            .drain
-            .get_or_insert_with(|| DrainStatus::begin(self.now));
-        drain.remaining = u32::try_from(remaining.len()).unwrap_or(u32::MAX);
-        // What the last evictions said stays, as long as it is about pods that are still to be evicted.
-        let said = drain
-            .blocked
-            .iter()
-            .filter(|entry| evict.iter().any(|pod| pod.label() == entry.pod))
-            .cloned();
-        drain.blocked = local.chain(said).take(MOST_BLOCKED).collect();
-        let only_local = evict.is_empty() && with(Treatment::Await).next().is_none();
-        let late = drain.since.0 + timeout.0;
-        if only_local || late <= self.now {
-            let what = if only_local {
-                "waits for a person".to_owned()
-            } else {
-                format!("took longer than {timeout}")
-            };
-            let blocked: Vec<_> = drain
-                .blocked
-                .iter()
-                .map(|entry| format!("{}: {}", entry.pod, entry.why))
-                .collect();
-            let message = format!(
-                "the drain {what}; {} pods are left: {}",
-                drain.remaining,
-                blocked.join("; ")
-            );
-            self.hold(status, Held::by(Gate::Drain, message));
-        } else {
-            release(status);
-            self.wake(late);
-        }
-        (!evict.is_empty()).then_some(Act::Evict(evict))
-    }
-
-    fn replacing(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
-        self.wake(self.now + CLOUD_POLL);
-        let instance = status
-            .instance_id
-            .as_deref()
-            .and_then(|id| self.cluster.instances.get(id));
-        match status
-            .attempts
-            .last()
-            .map(|attempt| (attempt.started.0, attempt.result))
-        {
-            Some((started, None)) => {
-                self.settle(started, instance, status);
-                return None;
-            }
-            Some((_, Some(AttemptResult::Accepted))) => {
-                status.phase = Phase::Verifying;
-                return None;
-            }
-            Some((
-                started,
-                Some(AttemptResult::Refused | AttemptResult::NotApplied | AttemptResult::Withheld),
-            )) => {
-                let refused = status
-                    .attempts
-                    .iter()
-                    .filter(|a| a.result == Some(AttemptResult::Refused))
-                    .count();
-                if refused >= MOST_REFUSALS || status.attempts.len() >= MOST_ATTEMPTS {
-                    let last = status
-                        .attempts
-                        .last()
-                        .and_then(|attempt| attempt.message.clone())
-                        .unwrap_or_default();
-                    let message = format!(
-                        "gave up after {} attempts; the last: {last}",
-                        status.attempts.len()
-                    );
-                    return finish(status, Outcome::Failed, &message, self.now);
-                }
-                if started + RETRY > self.now {
-                    self.wake(started + RETRY);
-                    return None;
-                }
-            }
-            None => {}
-        }
-        let node = self.still_ours(case, status)?;
-        let local_volumes = case
-            .policy
-            .map(|policy| gate::local_volumes(policy, case.repair));
-        let pods = self.cluster.pods.get(&node.name)?;
-        if let Some(local_volumes) = local_volumes
-            && pods
-                .iter()
-                .any(|pod| pod.treatment(local_volumes) != Treatment::Leave)
-        {
-            // Bound just before the cordon, or tolerating it.
-            status.phase = Phase::Draining;
-            status.note(self.now, "new pods came; draining again");
-            return None;
-        }
-        match self.clearance(case.name) {
-            Ok(clearance) => {
-                release(status);
-                Some(Act::Replace(clearance))
-            }
-            Err(held) => {
-                self.hold(status, held);
-                None
-            }
-        }
-    }
-
-    /// A call whose end was never learned: look, never repeat.
-    fn settle(
-        &mut self,
-        started: Timestamp,
-        instance: Option<&InstanceView>,
-        status: &mut NodeRepairStatus,
-    ) {
-        let Some(instance) = instance else { return };
-        if instance.is_ending() {
-            status.end_attempt(
-                AttemptResult::Accepted,
-                None,
-                Some("seen by the state of the instance".to_owned()),
-                self.now,
-            );
-            status.phase = Phase::Verifying;
-        } else if started + SETTLE <= self.now {
-            let message = "the instance shows no sign of the call".to_owned();
-            status.end_attempt(AttemptResult::NotApplied, None, Some(message), self.now);
-        } else {
-            self.wake(started + SETTLE);
-        }
-    }
-
-    fn verifying(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
-        self.wake(self.now + CLOUD_POLL);
-        let began = status
-            .attempts
-            .last()
-            .map_or(self.now, |attempt| attempt.started.0);
-        let verify = self.verify_limits(case);
-        let deadline = began + verify.replace_deadline.0;
-        let instance = status
-            .instance_id
-            .as_deref()
-            .and_then(|id| self.cluster.instances.get(id));
-        let gone = instance.is_some_and(|instance| instance.is_ending());
-        let found = self.replacement(case, status, began);
-        if found.as_ref().map(|r| &r.node_uid) != status.replacement.as_ref().map(|r| &r.node_uid)
-            && let Some(found) = &found
-        {
-            status.note(
-                self.now,
-                format!("{} ({}) is Ready", found.node_name, found.instance_id),
-            );
-        }
-        status.replacement = found;
-        if let Some(replacement) = status.replacement.clone() {
-            let verified = replacement.since.0 + verify.soak.0;
-            if gone && verified <= self.now {
-                let message = format!(
-                    "{} has been healthy for {}",
-                    replacement.node_name, verify.soak
-                );
-                status.set_condition("Verified", true, "Verified", &message, self.now);
-                return finish(status, Outcome::Succeeded, &message, self.now);
-            }
-            self.wake(verified);
-        }
-        if deadline <= self.now {
-            let message = format!(
-                "no healthy replacement {} after the call",
-                verify.replace_deadline
-            );
-            return finish(status, Outcome::Failed, &message, self.now);
-        }
-        self.wake(deadline);
-        None
-    }
-
-    /// The node may be gone, and its policy with it.
-    fn verify_limits(&self, case: &Case<'_>) -> Verify {
-        let by_name = || {
-            let wanted = &case.repair.spec.policy_ref.name;
-            self.cluster
-                .policies
-                .iter()
-                .find(|policy| policy.metadata.name.as_ref() == Some(wanted))
-        };
-        let started = case.repair.status.as_ref().and_then(|s| s.policy.as_ref());
-        if let Some(started) = started {
-            return started.verify.clone();
-        }
-        case.policy
-            .or_else(by_name)
-            .map(|policy| policy.spec.verify.clone())
-            .unwrap_or_default()
-    }
-
-    /// A Ready, healthy node of the group that came after the call and that no other repair claims.
-    fn replacement(
-        &mut self,
-        case: &Case<'_>,
-        status: &NodeRepairStatus,
-        began: Timestamp,
-    ) -> Option<Replacement> {
-        let group = status.group.as_deref()?;
-        let claimed = |uid: &str| {
-            self.claims
-                .get(uid)
-                .is_some_and(|repair| repair != case.name)
-        };
-        let healthy =
-            |node: &NodeView| node.is_ready() && !node.deleting && self.episodes.is_well(&node.uid);
-        let mut nodes: Vec<_> = self
-            .cluster
-            .nodes
-            .values()
-            .filter(|node| {
-                node.uid != case.repair.spec.node_ref.uid && healthy(node) && !claimed(&node.uid)
-            })
-            // Creation times are whole seconds.
-            .filter(|node| node.created.as_second() >= began.as_second())
-            .filter(|node| self.cluster.group_of(node) == Some(group))
-            .collect();
-        nodes.sort_by_key(|node| {
-            let known = status
-                .replacement
-                .as_ref()
-                .is_some_and(|known| known.node_uid == node.uid);
-            (!known, node.created, node.name.clone())
-        });
-        let node = nodes.first()?;
-        self.claims.insert(node.uid.clone(), case.name.to_owned());
-        let since = match &status.replacement {
-            Some(known) if known.node_uid == node.uid => known.since.0,
-            Some(_) | None => self.now,
-        };
-        Some(Replacement {
-            node_name: node.name.clone(),
-            node_uid: node.uid.clone(),
-            instance_id: node.instance().ok()?.to_string(),
-            since: MicroTime(since),
-        })
-    }
-
-    fn uncordoning(&mut self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<Act> {
-        match case.node {
-            Some(node) if node.has_our_taint() => Some(Act::Uncordon),
-            Some(_) => {
-                status.set_condition(
-                    "Cordoned",
-                    false,
-                    "Uncordoned",
-                    "our taint is gone",
-                    self.now,
-                );
-                finish(
-                    status,
-                    Outcome::Recovered,
-                    "healthy again; un-cordoned",
-                    self.now,
-                )
-            }
-            None => finish(status, Outcome::Cancelled, "the Node is gone", self.now),
-        }
-    }
-
     /// The node, unless there is nothing left to repair, or somebody has taken it back.
     fn still_ours<'c>(
         &mut self,
@@ -659,7 +241,17 @@ impl Planner<'_> {
         }
         if !node.has_our_cordon() {
             let message = "somebody un-cordoned the node: it is theirs until its condition changes";
-            return finish(status, Outcome::Cancelled, message, self.now);
+            if !node.has_marks() {
+                return finish(status, Outcome::Cancelled, message, self.now);
+            }
+            release(status);
+            status.phase = Phase::Uncordoning;
+            status.ending = Some(Ending {
+                outcome: Outcome::Cancelled,
+                message: message.to_owned(),
+            });
+            status.note(self.now, "somebody un-cordoned the node; our marks go, too");
+            return None;
         }
         Some(node)
     }
@@ -681,11 +273,8 @@ impl Planner<'_> {
         match self.gates(stage, &subject) {
             Ok(()) => {
                 // The drain's own hold is the drain's to release: until then it keeps its age.
-                if status
-                    .hold
-                    .as_ref()
-                    .is_some_and(|hold| hold.gate != Gate::Drain)
-                {
+                let of_drain = |hold: &Hold| matches!(hold.gate, Gate::Drain | Gate::Denied);
+                if status.hold.as_ref().is_some_and(|hold| !of_drain(hold)) {
                     release(status);
                 }
                 false
@@ -749,84 +338,4 @@ fn finish<T>(
     status.set_condition("Finished", true, &format!("{outcome:?}"), message, now);
     status.note(now, format!("{outcome:?}: {message}"));
     None
-}
-
-impl NodeRepairStatus {
-    /// The intent; stored before the call is made.
-    pub fn begin_attempt(&mut self, clearance: &super::Clearance, now: Timestamp) {
-        let message = Some(format!(
-            "TerminateInstanceInAutoScalingGroup {}",
-            clearance.instance()
-        ));
-        self.attempts.push(Attempt {
-            started: MicroTime(now),
-            result: None,
-            request_id: None,
-            message,
-        });
-        self.note(
-            now,
-            format!(
-                "terminating {} of {}",
-                clearance.instance(),
-                clearance.group()
-            ),
-        );
-    }
-
-    /// What became of the attempt that was begun last.
-    pub fn end_attempt(
-        &mut self,
-        result: AttemptResult,
-        request_id: Option<String>,
-        message: Option<String>,
-        now: Timestamp,
-    ) {
-        let said = message
-            .clone()
-            .map(|message| format!(": {message}"))
-            .unwrap_or_default();
-        if let Some(attempt) = self.attempts.last_mut() {
-            attempt.result = Some(result);
-            attempt.request_id = request_id;
-            attempt.message = message.or(attempt.message.take());
-        }
-        match result {
-            AttemptResult::Accepted => {
-                self.set_condition(
-                    "ActionTaken",
-                    true,
-                    "Replace",
-                    "AWS terminates the instance",
-                    now,
-                );
-                self.phase = Phase::Verifying;
-                self.note(now, format!("AWS accepted the termination{said}"));
-            }
-            AttemptResult::Refused => self.note(now, format!("AWS refused{said}")),
-            AttemptResult::NotApplied => self.note(now, format!("not applied{said}")),
-            AttemptResult::Withheld => self.note(now, format!("not called{said}")),
-        }
-    }
-
-    /// What the API server said about pods of the drain; those that it let go are not in `blocked`.
-    pub fn set_blocked(&mut self, asked: &[PodView], blocked: Vec<Blocked>) {
-        if let Some(drain) = &mut self.drain {
-            drain
-                .blocked
-                .retain(|entry| asked.iter().all(|pod| pod.label() != entry.pod));
-            drain.blocked.extend(blocked);
-            drain.blocked.truncate(MOST_BLOCKED);
-        }
-    }
-}
-
-impl DrainStatus {
-    fn begin(now: Timestamp) -> Self {
-        Self {
-            since: MicroTime(now),
-            remaining: 0,
-            blocked: Vec::new(),
-        }
-    }
 }

@@ -15,6 +15,8 @@ pub(super) struct Due<'a> {
     /// The reason that decides.
     pub(super) reason: &'a str,
     pub(super) action: RepairAction,
+    /// What is tried if that does not help.
+    pub(super) next: Option<RepairAction>,
     pub(super) certainty: Certainty,
     pub(super) wait: Wait,
     pub(super) at: Timestamp,
@@ -79,6 +81,7 @@ fn of_episode<'a>(
         episode,
         reason,
         action: rule::first_action(rule),
+        next: rule.repair_actions.get(1).copied(),
         certainty: rule::certainty(rule),
         wait,
         at: episode.since + wait.0,

@@ -1,7 +1,7 @@
 //! Small clusters for tests: five nodes of one Auto Scaling group under one policy, times in
 //! seconds since an arbitrary beginning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -57,6 +57,10 @@ pub fn node(name: &str, index: usize) -> NodeView {
         deleting: false,
         others: Vec::new(),
         devices: BTreeMap::new(),
+        boot_id: "boot-1".to_owned(),
+        marks: None,
+        kept_off: BTreeSet::new(),
+        dismissed: None,
         traits: BTreeMap::new(),
     }
 }
@@ -98,10 +102,18 @@ pub fn pod(name: &str) -> PodView {
         namespace: "default".to_owned(),
         name: name.to_owned(),
         uid: format!("uid-{name}"),
-        terminating: false,
+        labels: BTreeMap::new(),
+        created: at(-3600),
+        ends: None,
+        finalizers: Vec::new(),
         ended: false,
-        owner: Owner::Other,
+        owner: Owner::Controller,
         local_volume: false,
+        claims: Vec::new(),
+        critical: false,
+        grace: std::time::Duration::from_secs(30),
+        tolerates_cordon: false,
+        asks_to_stay: None,
         wish: None,
     }
 }
@@ -110,6 +122,7 @@ pub fn pod(name: &str) -> PodView {
 pub fn cluster(count: usize) -> Cluster {
     let mut cluster = Cluster {
         policies: vec![policy("workers")],
+        attachments: Some(Vec::new()),
         ..Cluster::default()
     };
     for index in 0..count {
@@ -127,6 +140,7 @@ pub fn in_service() -> InstanceView {
         lifecycle: Some("InService".to_owned()),
         state: InstanceState::There,
         checks_pass: None,
+        facts: crate::cluster::Facts::default(),
     }
 }
 
@@ -189,7 +203,12 @@ pub fn add_repair(cluster: &mut Cluster, node: &str, phase: Phase, since: i64) -
     let view = cluster.nodes.get_mut(node).unwrap();
     if matches!(
         phase,
-        Phase::Waiting | Phase::Draining | Phase::Replacing | Phase::Verifying | Phase::Uncordoning
+        Phase::Waiting
+            | Phase::Draining
+            | Phase::Rebooting
+            | Phase::Replacing
+            | Phase::Verifying
+            | Phase::Uncordoning
     ) {
         cordon(view);
     }
@@ -207,6 +226,7 @@ pub fn add_repair(cluster: &mut Cluster, node: &str, phase: Phase, since: i64) -
             flaps: 0,
         }],
         action: Some(RepairAction::Replace),
+        next_action: None,
         zone: Some("us-west-2a".to_owned()),
         group: Some(GROUP.to_owned()),
         instance_id: Some(view.instance().unwrap().to_string()),
@@ -215,13 +235,14 @@ pub fn add_repair(cluster: &mut Cluster, node: &str, phase: Phase, since: i64) -
     status.note(at(since), "unhealthy");
     if phase == Phase::Draining {
         status.drain = Some(DrainStatus {
-            since: MicroTime(at(since + 1800)),
             remaining: 1,
-            blocked: Vec::new(),
+            ..DrainStatus::begin(at(since + 1800))
         });
     }
     if phase == Phase::Verifying {
         status.attempts.push(Attempt {
+            action: RepairAction::Replace,
+            boot_id: None,
             started: MicroTime(at(since + 1800)),
             result: Some(AttemptResult::Accepted),
             request_id: None,

@@ -13,28 +13,28 @@ use super::count::{exceeded, percent};
 use super::due::{Due, Ripeness};
 use super::tally::{Share, group_of};
 use crate::api::policy::{
-    Comparison, GroupKind, LastNode, LocalVolumes, Mode, RepairAction, RepairPolicy, ZonalShift,
+    Comparison, GroupKind, LastNode, Mode, RepairAction, RepairPolicy, ReplaceBy, ZonalShift,
 };
-use crate::api::repair::{Gate, NodeRepair, Trigger};
+use crate::api::repair::{AttemptResult, Gate, NodeRepair, Trigger};
 use crate::api::{EXCLUDE_LABEL, duration::Wait};
+use crate::capacity::{self, Cause};
 use crate::cluster::{Asked, InstanceId, NodeView};
-use crate::drain::Treatment;
+use crate::drain;
 use crate::episode::Episode;
+use crate::owner::Owner;
 use crate::rule::Choice;
 use crate::window::Window;
 
 /// EKS's agent and ours confirm every condition at least every 5 minutes, with jitter.
 const SIGNAL_LIFE: Duration = Duration::from_secs(360);
-/// A kubelet renews its Lease every 10 s; the node controller waits for 40 s of silence.
-const LEASE_LIFE: Duration = Duration::from_secs(40);
+/// From a Lease that could not be read to the next look.
+const LEASE_RETRY: Duration = Duration::from_secs(10);
 /// Older than this, the word of another agent may be one that it forgot to take back.
 const LATCH_AGE: Duration = Duration::from_secs(3600);
 const HOUR: Duration = Duration::from_secs(3600);
-/// Launches in a row that have failed: the next one will, too.
-const FAILED_LAUNCHES: u32 = 3;
 
 /// In the order in which they are reported.
-pub const GATES: [Gate; 24] = [
+pub const GATES: [Gate; 25] = [
     Gate::Unreadable,
     Gate::PolicyConflict,
     Gate::Disabled,
@@ -43,6 +43,7 @@ pub const GATES: [Gate; 24] = [
     Gate::ControlPlane,
     Gate::NotOurs,
     Gate::OtherRepairer,
+    Gate::Denied,
     Gate::Unsupported,
     Gate::SignalStale,
     Gate::SignalLatched,
@@ -140,17 +141,46 @@ impl fmt::Display for Held {
 /// anywhere else, and the call that destroys takes it by value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Clearance {
+    action: RepairAction,
     instance: InstanceId,
     group: String,
+    by: ReplaceBy,
+    boot_id: Option<String>,
 }
 
 impl Clearance {
+    #[cfg(test)]
+    pub(crate) fn of_a_test(instance: InstanceId) -> Self {
+        Self {
+            action: RepairAction::Replace,
+            instance,
+            group: "workers".to_owned(),
+            by: ReplaceBy::default(),
+            boot_id: None,
+        }
+    }
+
+    /// `Reboot` or `Replace`.
+    pub fn action(&self) -> RepairAction {
+        self.action
+    }
+
+    /// Of the node before its reboot.
+    pub fn boot_id(&self) -> Option<&str> {
+        self.boot_id.as_deref()
+    }
+
     pub fn instance(&self) -> &InstanceId {
         &self.instance
     }
 
     pub fn group(&self) -> &str {
         &self.group
+    }
+
+    /// Which call is meant.
+    pub fn by(&self) -> ReplaceBy {
+        self.by
     }
 }
 
@@ -204,8 +234,10 @@ fn is_asked(gate: Gate, stage: Stage, trigger: Trigger) -> bool {
         | Gate::LastNode
         | Gate::Capacity
         | Gate::Shadow => true,
-        // Asked by the drain itself.
-        Gate::Drain => false,
+        // What is under way is not stopped by the trouble of another.
+        Gate::Denied => matches!(stage, Stage::Cordon | Stage::Start),
+        // Asked by the drain itself, and after it.
+        Gate::Drain | Gate::Preserve => false,
     }
 }
 
@@ -338,7 +370,7 @@ impl<'a> Planner<'a> {
         self.gates(Stage::Destroy, &subject)?;
         let (instance, group) = self
             .ownership(node)
-            .map_err(|message| Held::by(Gate::NotOurs, message))?;
+            .map_err(|(message, _)| Held::by(Gate::NotOurs, message))?;
         let status = object.status.as_ref();
         let recorded = status.and_then(|status| status.instance_id.as_deref());
         let begun_with = match InstanceId::parse(&object.spec.provider_id) {
@@ -354,18 +386,26 @@ impl<'a> Planner<'a> {
             let message = "there are pods on the node that have to leave, or they are not known";
             return Err(Held::by(Gate::Drain, message));
         }
-        Ok(Clearance { instance, group })
+        let action = status.and_then(|status| status.action);
+        let action = action.unwrap_or(object.spec.action);
+        let boot_id = (action == RepairAction::Reboot).then(|| node.boot_id.clone());
+        let policy = self.assigned.policy(node);
+        let by = policy
+            .map(|policy| policy.spec.replace.by)
+            .unwrap_or_default();
+        Ok(Clearance {
+            action,
+            instance,
+            group,
+            by,
+            boot_id,
+        })
     }
 
     fn is_drained(&self, node: &NodeView, repair: &NodeRepair) -> bool {
-        let Some(policy) = self.assigned.policy(node) else {
-            return false;
-        };
-        let local_volumes = local_volumes(policy, repair);
-        self.cluster.pods.get(&node.name).is_some_and(|pods| {
-            pods.iter()
-                .all(|pod| pod.treatment(local_volumes) == Treatment::Leave)
-        })
+        let status = repair.status.clone().unwrap_or_default();
+        let plan = self.drain_of(node, repair, &status);
+        plan.is_some_and(|plan| plan.state == drain::State::Drained)
     }
 
     /// `None`: without a policy it cannot be asked.
@@ -379,8 +419,8 @@ impl<'a> Planner<'a> {
             Gate::Paused => self.paused(policy?),
             Gate::Excluded => excluded(node),
             Gate::ControlPlane => control_plane(node),
-            Gate::NotOurs => self.not_ours(node),
-            Gate::OtherRepairer => other_repairer(node),
+            Gate::NotOurs => self.not_ours(subject),
+            Gate::OtherRepairer => self.other_repairer(node),
             Gate::Unsupported => self.unsupported(policy?, subject),
             Gate::SignalStale => self.stale(policy?, stage, subject),
             Gate::SignalLatched => self.latched(policy?, subject),
@@ -393,12 +433,13 @@ impl<'a> Planner<'a> {
             Gate::OutsideWindow => self.outside_window(policy?),
             Gate::LastNode => self.last_node(policy?, subject),
             Gate::AttemptsSpent => self.attempts_spent(policy?, subject),
-            Gate::Capacity => self.capacity(node),
+            Gate::Capacity => self.capacity(policy?, subject),
             Gate::RepairBudget => self.over_budget(policy?, subject),
             Gate::ParallelLimit => self.no_place(policy?, subject),
             Gate::Shadow => shadow(policy?),
-            // Asked by the drain itself.
-            Gate::Drain => return None,
+            Gate::Denied => self.denied(subject),
+            // Asked by the drain itself, and after it.
+            Gate::Drain | Gate::Preserve => return None,
         };
         Some(answer)
     }
@@ -448,46 +489,34 @@ impl<'a> Planner<'a> {
             }))
     }
 
-    /// The instance and its group, or why it is not ours to touch.
-    fn ownership(&self, node: &NodeView) -> Result<(InstanceId, String), String> {
-        let foreign = [
-            ("karpenter.sh/nodepool", "Karpenter"),
-            (
-                "eks.amazonaws.com/compute-type",
-                "EKS (Fargate, hybrid or Auto Mode)",
-            ),
-        ];
-        if let Some((label, owner)) = foreign
-            .iter()
-            .find(|(label, _)| node.labels.contains_key(*label))
-        {
-            return Err(format!(
-                "the node belongs to {owner}, says its label {label}"
-            ));
+    /// The instance and its group, or why it is not ours to touch and what would change that.
+    fn ownership(&self, node: &NodeView) -> Result<(InstanceId, String), (String, String)> {
+        let view = node
+            .instance()
+            .ok()
+            .and_then(|id| self.cluster.instances.get(id.as_str()));
+        let owner = Owner::of(node, view);
+        if let Some(refusal) = owner.refusal() {
+            return Err(refusal);
         }
+        let Owner::Group {
+            instance, group, ..
+        } = owner
+        else {
+            return Err(("whose the node is is not known".to_owned(), String::new()));
+        };
         if node.deleting {
-            return Err("somebody is deleting the node".to_owned());
+            let message = "somebody is deleting the node".to_owned();
+            return Err((message, "nothing".to_owned()));
         }
-        let instance = node.instance().map_err(|error| error.to_string())?;
-        let view = self
-            .cluster
-            .instances
-            .get(instance.as_str())
-            .ok_or_else(|| {
-                format!("AWS has not said yet to which Auto Scaling group {instance} belongs")
-            })?;
-        let group = view.group.clone().ok_or_else(|| {
-            format!("{instance} is in no Auto Scaling group: nothing would replace it")
-        })?;
-        match view.lifecycle.as_deref() {
-            Some("InService") => Ok((instance, group)),
-            other => {
-                let lifecycle = other.unwrap_or("unknown");
-                Err(format!(
-                    "{instance} is {lifecycle} in its Auto Scaling group {group}, not InService"
-                ))
-            }
+        let same = |other: &&NodeView| {
+            other.name != node.name && other.provider_id.ends_with(instance.as_str())
+        };
+        if let Some(other) = self.cluster.nodes.values().find(same) {
+            let message = format!("{instance} is the instance of the node {}, too", other.name);
+            return Err((message, "delete the Node that is not real".to_owned()));
         }
+        Ok((instance, group))
     }
 
     /// Whether a node could ever be a canary.
@@ -497,36 +526,79 @@ impl<'a> Planner<'a> {
             && self.ownership(node).is_ok()
     }
 
-    fn not_ours(&self, node: &NodeView) -> Answer {
-        match self.ownership(node) {
-            Ok((instance, group)) => self.tell(format_args!("{instance} is InService in {group}")),
-            Err(message) => closed(message, "only whoever owns the node can repair it"),
+    fn not_ours(&self, subject: &Subject<'_>) -> Answer {
+        let (instance, group) = match self.ownership(subject.node) {
+            Ok(owned) => owned,
+            Err((message, opens)) => return closed(message, opens),
+        };
+        let status = subject.repair.and_then(|repair| repair.status.as_ref());
+        let admitted = status
+            .filter(|status| status.policy.is_some())
+            .and_then(|status| status.group.as_deref());
+        if let Some(admitted) = admitted.filter(|admitted| *admitted != group) {
+            let message = format!(
+                "{instance} is in {group} now, and was in {admitted} when its repair started"
+            );
+            return closed(message, format!("the instance is in {admitted} again"));
         }
+        self.tell(format_args!("{instance} is in {group}"))
+    }
+
+    /// What would be done, or is being done.
+    fn action_for(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Option<RepairAction> {
+        let status = subject.repair.and_then(|repair| repair.status.as_ref());
+        let recorded = status.filter(|status| !status.attempts.is_empty());
+        let recorded = recorded.and_then(|status| status.action);
+        let due = || match (subject.trigger(), subject.repair) {
+            (Trigger::Manual, Some(repair)) => Some(repair.spec.action),
+            (Trigger::Manual, None) | (Trigger::Auto, _) => {
+                let due = Due::of(&policy.spec, subject.node, &subject.episodes, self.now)?;
+                Some(self.action_of(policy, subject.node, &due))
+            }
+        };
+        recorded.or_else(due)
     }
 
     fn unsupported(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
-        let action = match (subject.trigger(), subject.repair) {
-            (Trigger::Manual, Some(repair)) => Some(repair.spec.action),
-            (Trigger::Manual, None) | (Trigger::Auto, _) => {
-                Due::of(&policy.spec, subject.node, &subject.episodes, self.now)
-                    .map(|due| due.action)
-            }
-        };
+        let action = self.action_for(policy, subject);
         match action {
-            Some(RepairAction::Reboot) => closed(
-                "the action that is due is Reboot, and this version does not reboot",
-                "a rule with repairActions: [Replace], or a person reboots the node",
+            Some(RepairAction::Reboot) if subject.node.boot_id.is_empty() => closed(
+                "the action that is due is Reboot, and the Node has no status.nodeInfo.bootID: nothing would prove it",
+                "the kubelet reports the bootID, or a rule with repairActions: [Replace]",
             )
             .with("action", "Reboot"),
+            Some(RepairAction::Reboot) => open("the action that is due is Reboot"),
             Some(RepairAction::Replace) => open("the action that is due is Replace"),
             Some(RepairAction::NoAction) | None => open("no action is due"),
         }
     }
 
+    /// One repair that may not do what it needs is enough.
+    fn denied(&self, subject: &Subject<'_>) -> Answer {
+        let mut others = self.cluster.repairs.iter();
+        let denied = others.find_map(|(name, repair)| {
+            let hold = repair.status.as_ref()?.hold.as_ref()?;
+            (hold.gate == Gate::Denied && name != subject.name).then_some((name, hold))
+        });
+        match denied {
+            None => open("no repair lacks a permission"),
+            Some((name, hold)) => closed(
+                format!("NodeRepair {name} lacks a permission: {}", hold.message),
+                "apply deploy/rbac/repairer.yaml, or delete that NodeRepair",
+            ),
+        }
+    }
+
     /// A condition that its writer has stopped confirming says nothing about now.
-    fn stale(&self, policy: &RepairPolicy, stage: Stage, subject: &Subject<'_>) -> Answer {
+    fn stale(&mut self, policy: &RepairPolicy, stage: Stage, subject: &Subject<'_>) -> Answer {
         if subject.trigger() == Trigger::Manual {
             return open("a person asks for the repair, not a condition");
+        }
+        let status = subject.repair.and_then(|repair| repair.status.as_ref());
+        if status.is_some_and(|status| !status.attempts.is_empty())
+            && subject.node.kubelet_is_silent()
+        {
+            return open("the node has not come back from what was done to it");
         }
         let ripeness = Ripeness::of(&policy.spec, subject.node, &subject.episodes, self.now);
         let Ripeness::Due(due) = ripeness else {
@@ -573,11 +645,8 @@ impl<'a> Planner<'a> {
     }
 
     /// What else is known of a kubelet that is said to be silent.
-    fn silence(&self, policy: &RepairPolicy, node: &NodeView) -> Answer {
-        let unknown = node
-            .condition("Ready")
-            .is_some_and(|ready| ready.status == "Unknown");
-        if !unknown {
+    fn silence(&mut self, policy: &RepairPolicy, node: &NodeView) -> Answer {
+        if !node.is_silent() {
             return open("kubelet itself says that it is not ready");
         }
         let name = policy.metadata.name.as_deref().unwrap_or_default();
@@ -594,18 +663,26 @@ impl<'a> Planner<'a> {
         let lease = match &self.cluster.leases {
             Asked::No => "its Lease is not asked for".to_owned(),
             Asked::Yes(leases) => match leases.get(&node.name) {
-                None => "it has no Lease".to_owned(),
-                Some(renewed) => {
-                    let age = self.now.duration_since(*renewed).unsigned_abs();
-                    if age < LEASE_LIFE {
+                None => {
+                    self.wake(self.now + LEASE_RETRY);
+                    let message = "kubelet is said to be silent, and its Lease could not be read";
+                    return closed(message, "the Lease can be read, or Ready becomes True");
+                }
+                Some(None) => "it has no Lease".to_owned(),
+                Some(Some(lease)) => {
+                    let (renewed, lasts) = (second(lease.renewed), Wait(lease.lasts));
+                    if lease.expires() > self.now {
+                        self.wake(lease.expires());
                         return closed(
-                            "kubelet is said to be silent, and has just renewed its Lease",
-                            "the Lease grows old, or Ready becomes True",
+                            format!(
+                                "kubelet is said to be silent, and its Lease was renewed, or first looked at, less than {lasts} ago"
+                            ),
+                            format!("the Lease does not change for {lasts}, or Ready becomes True"),
                         )
-                        .with("leaseRenewed", second(*renewed))
-                        .with("limit", Wait(LEASE_LIFE));
+                        .with("leaseRenewed", renewed)
+                        .with("limit", lasts);
                     }
-                    format!("its Lease was last renewed at {}", second(*renewed))
+                    format!("its Lease was last renewed at {renewed}")
                 }
             },
         };
@@ -666,6 +743,14 @@ impl<'a> Planner<'a> {
             "limit: at least {} nodes and {} % within {} of each other",
             limits.min_nodes, limits.percentage, limits.window
         );
+        if let Some(since) = self.cluster.unreachable_since {
+            let since = second(since);
+            return closed(
+                format!("the API server does not answer our watches since {since}: what is known of the nodes is old"),
+                "it answers again; then the waits that began in between start anew",
+            )
+            .with("unreachableSince", since);
+        }
         let nodes = self.tally.counts(name).nodes;
         let Some(partition) = self.partitions.get(name) else {
             let silent = self.silent.get(name).copied().unwrap_or_default();
@@ -823,7 +908,7 @@ impl<'a> Planner<'a> {
         }
         let zones = shifted.iter().cloned().collect::<Vec<_>>().join(", ");
         let opens = "the zonal shift ends";
-        match (mode, node.zone_id()) {
+        match (mode, self.cluster.zone_id(node)) {
             (ZonalShift::PauseAll | ZonalShift::Ignore, _) => {
                 closed(format!("a zonal shift away from {zones} is on"), opens)
             }
@@ -989,6 +1074,19 @@ impl<'a> Planner<'a> {
             })
             .count();
         let count = limits.count as usize;
+        let reboot = self.action_for(policy, subject) == Some(RepairAction::Reboot)
+            && subject
+                .repair
+                .is_none_or(|repair| !super::has_started(repair));
+        if reboot && self.history.was_rebooted(&subject.node.uid, after) {
+            return closed(
+                format!(
+                    "the node was rebooted within {}, and no rule says what to do next",
+                    limits.window
+                ),
+                "a rule with repairActions: [Reboot, Replace], or a person",
+            );
+        }
         self.answer(
             line >= count || failed >= count,
             format_args!(
@@ -1005,50 +1103,123 @@ impl<'a> Planner<'a> {
     /// Whether the line of replacements alone has used up what is allowed.
     pub(super) fn line_is_spent(&self, policy: &RepairPolicy, node: &NodeView) -> bool {
         let limits = &policy.spec.attempts;
-        self.history.line_of(&node.uid, self.now - limits.window.0) >= limits.count as usize
+        let after = self.now - limits.window.0;
+        self.history.line_of(&node.uid, after) >= limits.count as usize
+            || self.history.was_rebooted(&node.uid, after)
     }
 
-    fn capacity(&self, node: &NodeView) -> Answer {
+    fn other_repairer(&self, node: &NodeView) -> Answer {
+        if let Some(first) = node.others.first() {
+            return closed(first, "it is done with the node, and takes its mark away");
+        }
         let launches = match &self.cluster.launches {
-            Asked::No => return not_asked("AWS whether the group can launch instances"),
-            Asked::Yes(launches) => launches,
+            Asked::No => None,
+            Asked::Yes(launches) => self.cluster.group_of(node).and_then(|g| launches.get(g)),
         };
-        let Some(group) = self.cluster.group_of(node) else {
-            return open("its group is not known");
-        };
-        let Some(launches) = launches.get(group) else {
-            let message = format!("whether {group} can launch instances is not known");
-            return closed(message, "AWS describes the group");
-        };
-        let needed = ["Launch", "Terminate"];
-        let suspended: Vec<_> = needed
-            .into_iter()
-            .filter(|process| launches.suspended.iter().any(|s| s == process))
-            .collect();
-        if !suspended.is_empty() {
-            let suspended = suspended.join(", ");
+        let itself = launches
+            .and_then(|launches| launches.node_group.as_ref())
+            .filter(|node_group| node_group.repairs_itself);
+        match itself {
+            None => open("nobody else repairs or removes the node"),
+            Some(node_group) => {
+                let name = &node_group.name;
+                closed(
+                    format!(
+                        "EKS repairs the nodes of the managed node group {name} itself (nodeRepairConfig)"
+                    ),
+                    format!("nodeRepairConfig enabled=false on {name}"),
+                )
+            }
+        }
+    }
+
+    /// Nothing is destroyed that would not come back. A reboot destroys nothing.
+    fn capacity(&mut self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
+        let node = subject.node;
+        // Or each node of the group would be cordoned and drained for the same answer.
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let counted_in = group_of(self.cluster, node, policy).unwrap_or_default();
+        if let Some(refused) = self.history.refused(name, counted_in, subject.name)
+            && refused.started.0 + HOUR > self.now
+        {
+            let again = refused.started.0 + HOUR;
+            self.wake(again);
+            let (again, why) = (second(again), refused.message.as_deref());
             return closed(
                 format!(
-                    "{suspended} of {group} is suspended: what is destroyed would not be replaced"
+                    "AWS refused the last call about a node of {counted_in}: {}",
+                    why.unwrap_or("no reason was given")
                 ),
-                format!("resume {suspended} of {group}"),
+                format!("what AWS refused is mended (`nodemend-repairer check`); it is tried again at {again}"),
             )
-            .with("suspended", suspended);
+            .with("tryAgain", again);
         }
-        let failed = launches.failed;
-        let why = launches.failure.as_deref().unwrap_or("no reason was given");
-        self.tell(format_args!(
-            "the last {failed} launches of {group} failed, limit: {FAILED_LAUNCHES}"
-        ))
-        .with("failedLaunches", failed)
-        .or((failed >= FAILED_LAUNCHES).then(|| {
-            closed(
-                format!("the last {failed} launches of {group} failed: {why}"),
-                format!("{group} launches an instance"),
-            )
-            .with("failedLaunches", failed)
-            .with("limit", FAILED_LAUNCHES)
-        }))
+        let view = node
+            .instance()
+            .ok()
+            .and_then(|id| self.cluster.instances.get(id.as_str()));
+        let (Some(view), Some(group)) = (view, self.cluster.group_of(node)) else {
+            return open("its group is not known");
+        };
+        if self.action_for(policy, subject) == Some(RepairAction::Reboot) {
+            return match capacity::lifecycle(view) {
+                Some(cause) => closed(cause.message, cause.clears).with("causes", cause.name),
+                None => open("a reboot destroys nothing"),
+            };
+        }
+        let wish = &policy.spec.replace;
+        let mut causes = capacity::of_instance(view, wish);
+        if let Some(denied) = self.denied_by_aws(group) {
+            causes.push(denied);
+        }
+        let launches = match &self.cluster.launches {
+            Asked::No => None,
+            Asked::Yes(launches) => match launches.get(group) {
+                Some(launches) => Some(launches),
+                None => {
+                    let message = format!("whether {group} can launch instances is not known");
+                    return closed(message, "AWS describes the group");
+                }
+            },
+        };
+        if let Some(launches) = launches {
+            causes.extend(capacity::of_group(group, launches, wish));
+        }
+        match (causes.first(), launches) {
+            (Some(first), _) => {
+                let names: Vec<_> = causes.iter().map(|cause| cause.name).collect();
+                closed(first.message.clone(), first.clears.clone()).with("causes", names.join(", "))
+            }
+            (None, None) => not_asked("AWS whether the group can launch instances"),
+            (None, Some(launches)) => self
+                .tell(format_args!(
+                    "nothing stands against an instance of {group} in its place"
+                ))
+                .with("failedLaunches", launches.failed),
+        }
+    }
+
+    /// What AWS has denied for one instance of a group it denies for the others.
+    fn denied_by_aws(&self, group: &str) -> Option<Cause> {
+        let of_group = self.cluster.repairs.values().filter_map(|repair| {
+            let status = repair.status.as_ref()?;
+            (status.group.as_deref() == Some(group)).then_some(status)
+        });
+        let denied = of_group
+            .flat_map(|status| &status.attempts)
+            .filter(|attempt| {
+                attempt.result == Some(AttemptResult::Denied) && attempt.started.0 + HOUR > self.now
+            });
+        let last = denied.max_by_key(|attempt| attempt.started.0)?;
+        let until = second(last.started.0 + HOUR);
+        Some(Cause {
+            name: "Denied",
+            message: format!(
+                "AWS has denied a call for {group}: {}",
+                last.message.as_deref().unwrap_or("no message")
+            ),
+            clears: format!("the permission (deploy/iam); it is tried again at {until}"),
+        })
     }
 
     fn over_budget(&mut self, policy: &RepairPolicy, subject: &Subject<'_>) -> Answer {
@@ -1172,16 +1343,6 @@ impl Answer {
     }
 }
 
-/// The stricter of what the policy says and what it said when the drain started.
-pub(super) fn local_volumes(policy: &RepairPolicy, repair: &NodeRepair) -> LocalVolumes {
-    let snapshot = repair.status.as_ref().and_then(|s| s.policy.as_ref());
-    let before = snapshot.map(|snapshot| snapshot.drain.local_volumes);
-    match (policy.spec.drain.local_volumes, before) {
-        (LocalVolumes::Discard, None | Some(LocalVolumes::Discard)) => LocalVolumes::Discard,
-        (LocalVolumes::Hold, _) | (_, Some(LocalVolumes::Hold)) => LocalVolumes::Hold,
-    }
-}
-
 /// All of what device plugins offer is there and given out: GPUs that work, as far as they see.
 fn whole_devices(node: &NodeView) -> Option<String> {
     let present: Vec<_> = node
@@ -1255,13 +1416,6 @@ fn control_plane(node: &NodeView) -> Answer {
             "nothing: nodes of the control plane are never repaired",
         ),
         None => open("the node is not of the control plane"),
-    }
-}
-
-fn other_repairer(node: &NodeView) -> Answer {
-    match node.others.first() {
-        None => open("nobody else repairs or removes the node"),
-        Some(first) => closed(first, "it is done with the node, and takes its mark away"),
     }
 }
 

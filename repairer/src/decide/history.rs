@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::is_finished;
-use crate::api::repair::{AttemptResult, NodeRepair, NodeRepairStatus, Outcome};
+use crate::api::policy::RepairAction;
+use crate::api::repair::{Attempt, AttemptResult, NodeRepair, NodeRepairStatus, Outcome};
 use crate::cluster::Cluster;
 
 /// From a failed canary to the next one; doubled by each further failure.
@@ -26,6 +27,8 @@ pub(super) struct History<'a> {
     /// By policy: the repairs that proved something.
     proofs: BTreeMap<&'a str, Vec<Proof<'a>>>,
     all_destroyed: Vec<(Timestamp, &'a str)>,
+    /// By policy and group: the last call that AWS has answered, with the repair's name.
+    answered: BTreeMap<(&'a str, &'a str), (&'a Attempt, &'a str)>,
 }
 
 /// The end of a repair that tells whether repairing helps.
@@ -75,6 +78,15 @@ impl<'a> History<'a> {
                     .push(entry);
                 history.all_destroyed.push(entry);
             }
+            for attempt in status.attempts.iter().filter(|a| a.result.is_some()) {
+                let last = history
+                    .answered
+                    .entry((policy, group))
+                    .or_insert((attempt, name));
+                if last.0.started < attempt.started {
+                    *last = (attempt, name);
+                }
+            }
             if let Some(proof) = proof(repair, status) {
                 history.proofs.entry(policy).or_default().push(proof);
             }
@@ -110,6 +122,24 @@ impl<'a> History<'a> {
 
     pub(super) fn all_destroyed(&self, except: &str, after: Timestamp) -> Vec<Timestamp> {
         within(&self.all_destroyed, except, after)
+    }
+
+    /// Whether a node was rebooted after a moment, as far as anybody knows.
+    pub(super) fn was_rebooted(&self, node_uid: &str, after: Timestamp) -> bool {
+        let repairs = self.of_node(node_uid).iter();
+        let attempts = repairs.filter_map(|repair| repair.status.as_ref());
+        let mut attempts = attempts.flat_map(|status| &status.attempts);
+        attempts.any(|attempt| {
+            let reboot = attempt.action == RepairAction::Reboot;
+            reboot && attempt.started.0 > after && may_have_destroyed(attempt.result)
+        })
+    }
+
+    /// The last call about a node of a group, if it was another repair's and AWS has refused it.
+    pub(super) fn refused(&self, policy: &str, group: &str, except: &str) -> Option<&'a Attempt> {
+        let (attempt, name) = self.answered.get(&(policy, group))?;
+        let refused = attempt.result == Some(AttemptResult::Refused);
+        (refused && *name != except).then_some(*attempt)
     }
 
     /// How many nodes in a row were destroyed for this one to be here, within the window.
@@ -176,7 +206,13 @@ pub(super) fn width<'a>(proofs: impl Iterator<Item = Proof<'a>>) -> Width {
 fn may_have_destroyed(result: Option<AttemptResult>) -> bool {
     match result {
         None | Some(AttemptResult::Accepted) => true,
-        Some(AttemptResult::Refused | AttemptResult::NotApplied | AttemptResult::Withheld) => false,
+        Some(
+            AttemptResult::Refused
+            | AttemptResult::NotApplied
+            | AttemptResult::Withheld
+            | AttemptResult::Throttled
+            | AttemptResult::Denied,
+        ) => false,
     }
 }
 

@@ -117,7 +117,7 @@ mod tests {
         let plan = super::super::decide(cluster, &Episodes::default(), retention, at(now));
         let step = |step: &Step| match step {
             Step::Forget { repair } => Some(repair.clone()),
-            Step::Open(_) | Step::Record { .. } | Step::Act { .. } => None,
+            Step::Open(_) | Step::Record { .. } | Step::Act { .. } | Step::Dismiss { .. } => None,
         };
         plan.steps.iter().filter_map(step).collect()
     }

@@ -7,7 +7,9 @@ use crate::api::repair::{AttemptResult, Gate};
 
 mod gates;
 mod limits;
+mod model;
 mod oracle;
+mod reboot;
 mod scale;
 mod world;
 
@@ -419,6 +421,11 @@ fn a_person_who_uncordons_a_node_has_it_back() {
     for phase in [Phase::Waiting, Phase::Draining, Phase::Replacing] {
         let mut cluster = in_phase(phase);
         node(&mut cluster).unschedulable = false;
+        let theirs = recorded(&plan(&cluster, RIPE)).clone();
+        assert_eq!(theirs.phase, Phase::Uncordoning, "{phase:?}");
+        *repair(&mut cluster) = theirs;
+        assert_eq!(*acted(&plan(&cluster, RIPE)), Act::Uncordon, "our taint");
+        node(&mut cluster).taints.clear();
         let cancelled = recorded(&plan(&cluster, RIPE)).clone();
         assert_eq!(cancelled.outcome, Some(Outcome::Cancelled), "{phase:?}");
         *repair(&mut cluster) = cancelled;
@@ -449,6 +456,7 @@ fn a_node_that_went_away_by_itself_cancels_its_repair() {
 fn a_new_node_with_the_old_name_is_not_the_node_of_the_repair() {
     let mut cluster = in_phase(Phase::Draining);
     node(&mut cluster).uid = "uid-of-another".to_owned();
+    fixture::uncordon(node(&mut cluster));
     cluster
         .pods
         .insert("node-0".to_owned(), vec![fixture::pod("web")]);

@@ -36,6 +36,13 @@ pub struct Leadership(watch::Receiver<Option<Instant>>);
 #[derive(Debug)]
 pub struct Term(());
 
+#[cfg(test)]
+impl Term {
+    pub(crate) fn of_a_test() -> Self {
+        Self(())
+    }
+}
+
 impl Leadership {
     pub fn term(&self) -> Option<Term> {
         self.0

@@ -49,6 +49,12 @@ pub fn check(expected: &Expectation, seen: &Seen<'_>) -> Vec<String> {
         &expected.calls,
         &world.calls,
     );
+    compare(
+        &mut failures,
+        "the number of reboot calls",
+        &expected.reboots,
+        &world.reboots,
+    );
     if let Some(name) = &expected.policy {
         of_policy(expected, name, world, &mut failures);
     }
@@ -161,6 +167,15 @@ fn of_node(expected: &Expectation, node: &str, seen: &Seen<'_>, failures: &mut V
         &expected.cordoned,
         &cordoned,
     );
+    let marked = view.is_some_and(|node| node.is_out_of_service());
+    compare(
+        failures,
+        "whether it is out of service",
+        &expected.out_of_service,
+        &marked,
+    );
+    let pods = seen.world.pods_on(node);
+    compare(failures, "the pods on it", &expected.pods, &pods);
     if let Some(open) = &expected.open {
         let verdicts =
             view.map(|node| decide::explain(&seen.world.cluster, seen.episodes, node, seen.now));

@@ -2,6 +2,7 @@
 //! implied but what the policy's own schema implies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::api::duration::Wait;
 use crate::api::policy::{RepairAction, RepairPolicySpec};
 use crate::api::repair::{Gate, Outcome, Overridable, Phase};
-use crate::api::validate::{self, Severity};
+use crate::api::validate;
 
 /// More would not be read by anybody.
 const MOST_NODES: usize = 20_000;
@@ -76,10 +77,12 @@ impl TryFrom<Value> for Spec {
     type Error = String;
 
     fn try_from(written: Value) -> Result<Self, String> {
-        let (spec, findings) = validate::read(&written)?;
-        match findings.iter().find(|f| f.severity == Severity::Error) {
-            Some(error) => Err(error.to_string()),
-            None => Ok(Self(spec)),
+        match validate::read(&written) {
+            (Some(spec), found) if validate::first_error(&found).is_none() => Ok(Self(spec)),
+            (_, found) => {
+                Err(validate::first_error(&found)
+                    .map_or_else(String::new, |error| error.to_string()))
+            }
         }
     }
 }
@@ -115,6 +118,19 @@ pub struct NodeFile {
     /// Whatever a cloud may say in its place.
     #[serde(default)]
     pub provider_id: Option<String>,
+    /// How far its clock is wrong, with which its agents write.
+    #[serde(default)]
+    pub clock_ahead: Option<Wait>,
+    #[serde(default)]
+    pub clock_behind: Option<Wait>,
+}
+
+impl NodeFile {
+    /// What its clock shows.
+    pub fn clock(&self, now: Timestamp) -> Timestamp {
+        let by = |wait: Option<Wait>| wait.map_or(Duration::ZERO, |wait| wait.0);
+        now + by(self.clock_ahead) - by(self.clock_behind)
+    }
 }
 
 fn zone() -> String {
@@ -175,6 +191,35 @@ pub struct PodFile {
     pub local_volume: bool,
     #[serde(default)]
     pub daemon_set: bool,
+    /// No controller would make it again.
+    #[serde(default)]
+    pub unmanaged: bool,
+    #[serde(default)]
+    pub static_pod: bool,
+    #[serde(default)]
+    pub ended: bool,
+    #[serde(default)]
+    pub critical: bool,
+    /// The cordon does not keep it off: evicted, it comes straight back.
+    #[serde(default)]
+    pub tolerates: bool,
+    /// Of its object, which outlives it.
+    #[serde(default)]
+    pub finalizer: bool,
+    #[serde(default = "half_a_minute")]
+    pub grace: Wait,
+    /// From the eviction until it has ended; absent: at once.
+    #[serde(default)]
+    pub ends_in: Option<Wait>,
+    /// It never ends by itself.
+    #[serde(default)]
+    pub never_ends: bool,
+    /// It has a volume, which is detached so long after its end.
+    #[serde(default)]
+    pub detaches_in: Option<Wait>,
+    /// By another program's annotation.
+    #[serde(default)]
+    pub asks_to_stay: bool,
     /// The label `nodemend.dev/drain`.
     #[serde(default)]
     pub drain: Option<DrainLabel>,
@@ -216,6 +261,13 @@ pub struct CloudFile {
     pub replaces_in: Wait,
     #[serde(default)]
     pub terminate: Terminate,
+    #[serde(default)]
+    pub reboot: Terminate,
+    /// From the call to the node with another boot.
+    #[serde(default = "two_minutes")]
+    pub reboots_in: Wait,
+    #[serde(default)]
+    pub rebooted: Rebooted,
     /// What AWS says about the launches of groups; absent: it is not asked.
     #[serde(default)]
     pub launches: Option<BTreeMap<String, LaunchesFile>>,
@@ -233,6 +285,9 @@ impl Default for CloudFile {
             terminates_in: half_a_minute(),
             replaces_in: two_minutes(),
             terminate: Terminate::default(),
+            reboot: Terminate::default(),
+            reboots_in: two_minutes(),
+            rebooted: Rebooted::default(),
             launches: None,
             shifted: None,
             replacements_turn_bad: None,
@@ -254,6 +309,18 @@ pub enum Terminate {
     LoseAnswer,
     /// Neither.
     Hang,
+}
+
+/// What a reboot comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Rebooted {
+    #[default]
+    Well,
+    /// Well for five minutes, and then as before.
+    Relapses,
+    StillSick,
+    /// It does not come back.
+    Lost,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -394,10 +461,25 @@ pub enum What {
         #[serde(default = "replace")]
         action: RepairAction,
     },
+    /// A person deletes the records of a node.
+    DeleteRepairs {
+        node: String,
+    },
+    /// A person stops an instance, or starts it.
+    Stop {
+        nodes: Vec<String>,
+    },
+    Start {
+        nodes: Vec<String>,
+    },
     /// Laid over the cloud.
     Cloud {
         #[serde(default)]
         terminate: Option<Terminate>,
+        #[serde(default)]
+        reboot: Option<Terminate>,
+        #[serde(default)]
+        rebooted: Option<Rebooted>,
         #[serde(default)]
         launches: Option<BTreeMap<String, LaunchesFile>>,
         #[serde(default)]
@@ -465,6 +547,15 @@ pub struct Expectation {
     /// Terminate calls, whatever became of them.
     #[serde(default)]
     pub calls: Option<usize>,
+    /// Reboot calls, whatever became of them.
+    #[serde(default)]
+    pub reboots: Option<usize>,
+    /// Pods that are on the node, but for those of DaemonSets and static ones.
+    #[serde(default)]
+    pub pods: Option<Vec<String>>,
+    /// Whether the node has our out-of-service taint.
+    #[serde(default)]
+    pub out_of_service: Option<bool>,
     #[serde(default)]
     pub policy: Option<String>,
     /// Reason of the policy's condition RepairAllowed.
@@ -558,6 +649,8 @@ impl Event {
                 vec![format!("the policy {name}")]
             }
             What::Limits(_) => vec!["the limits".to_owned()],
+            What::DeleteRepairs { node } => vec![format!("the repairs of {node}")],
+            What::Stop { nodes } | What::Start { nodes } => each(nodes, "the instance"),
             What::Repair { node, .. } => vec![format!("a repair of {node}")],
             What::Cloud { .. } => vec!["the cloud".to_owned()],
             What::Restart {} => vec!["the process".to_owned()],

@@ -9,7 +9,7 @@ use super::world::Done;
 use crate::api::EXCLUDE_LABEL;
 use crate::api::policy::{Mode, RepairPolicy};
 use crate::api::repair::{Gate, NodeRepairStatus, Outcome, Phase, Trigger};
-use crate::cluster::{Cluster, NodeView};
+use crate::cluster::{Cluster, InstanceState, NodeView};
 use crate::decide::{Act, Step};
 use crate::rule::Assigned;
 
@@ -38,6 +38,14 @@ impl Invariants {
     pub fn before(&mut self, cluster: &Cluster, step: &Step, now: Timestamp) {
         match step {
             Step::Open(_) | Step::Forget { .. } => {}
+            Step::Dismiss { node } => {
+                let uid = cluster.nodes.get(node).map(|node| node.uid.as_str());
+                let mut repairs = cluster.repairs.values();
+                let recorded = repairs.any(|r| Some(r.spec.node_ref.uid.as_str()) == uid);
+                self.must(!recorded, || {
+                    format!("{node} has a record and is dismissed")
+                });
+            }
             Step::Record { repair, status } => {
                 let stored = cluster.repairs.get(repair).and_then(|r| r.status.clone());
                 let stored = stored.unwrap_or_default();
@@ -46,12 +54,25 @@ impl Invariants {
                 }
             }
             Step::Act { repair, act } => match act {
-                Act::Uncordon => {}
-                Act::Cordon | Act::Evict(_) => self.touch(cluster, repair),
+                Act::Uncordon | Act::BackInService => {}
+                Act::Cordon | Act::Evict(_) | Act::StepDown(_) => self.touch(cluster, repair),
+                Act::Delete(deletions) => {
+                    self.touch(cluster, repair);
+                    let graceful = deletions.iter().all(|d| d.grace.as_secs() > 0);
+                    self.must(graceful, || {
+                        format!("{repair}: a pod is deleted without grace")
+                    });
+                }
+                Act::OutOfService => self.fence(cluster, repair),
+                Act::Reboot(_) => {
+                    self.touch(cluster, repair);
+                    self.start(cluster, repair);
+                    self.destroy(cluster, repair, Phase::Rebooting, now);
+                }
                 Act::Replace(_) => {
                     self.touch(cluster, repair);
                     self.start(cluster, repair);
-                    self.destroy(cluster, repair, now);
+                    self.destroy(cluster, repair, Phase::Replacing, now);
                 }
             },
         }
@@ -101,7 +122,11 @@ impl Invariants {
         };
         let busy = |status: &NodeRepairStatus| match status.phase {
             Phase::Draining => status.hold.as_ref().is_none_or(|h| h.gate != Gate::Drain),
-            Phase::Replacing | Phase::Verifying => true,
+            Phase::Rebooting | Phase::Replacing => status
+                .hold
+                .as_ref()
+                .is_none_or(|h| h.gate != Gate::Preserve),
+            Phase::Verifying => true,
             Phase::Watching
             | Phase::Cordoning
             | Phase::Waiting
@@ -167,14 +192,24 @@ impl Invariants {
         });
     }
 
+    /// No machine is declared dead that may be alive.
+    fn fence(&mut self, cluster: &Cluster, name: &str) {
+        let node = cluster.repairs.get(name).and_then(|r| cluster.node_of(r));
+        let id = node.and_then(|node| node.instance().ok());
+        let view = id.and_then(|id| cluster.instances.get(id.as_str()));
+        let off = view
+            .is_some_and(|view| matches!(view.state, InstanceState::Gone | InstanceState::Stopped));
+        self.must(off, || format!("{name}: out of service while it may run"));
+    }
+
     /// One call for each recorded attempt, and the next one only after a look.
-    fn destroy(&mut self, cluster: &Cluster, name: &str, now: Timestamp) {
+    fn destroy(&mut self, cluster: &Cluster, name: &str, phase: Phase, now: Timestamp) {
         let status = cluster.repairs.get(name).and_then(|r| r.status.as_ref());
         let Some(status) = status else {
             self.broken(format!("{name}: a destructive call without a record"));
             return;
         };
-        self.must(status.phase == Phase::Replacing, || {
+        self.must(status.phase == phase, || {
             format!("{name}: a destructive call in phase {:?}", status.phase)
         });
         let unresolved = status

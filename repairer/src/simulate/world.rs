@@ -1,6 +1,7 @@
 //! PURE. A cluster and a cloud that do what they are told, on a virtual clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
@@ -11,32 +12,42 @@ use serde_json::Value;
 
 use super::file::{
     CloudFile, ConditionFile, DrainLabel, File, LaunchesFile, LimitsFile, NodeFile, PodFile,
-    Terminate, What,
+    Rebooted, Terminate, What,
 };
-use crate::api::TAINT;
 use crate::api::policy::RepairPolicy;
 use crate::api::repair::{
-    AttemptResult, Blocked, NodeRef, NodeRepair, NodeRepairSpec, NodeRepairStatus, PolicyRef,
-    Trigger,
+    AttemptResult, NodeRef, NodeRepair, NodeRepairSpec, NodeRepairStatus, PolicyRef, Trigger,
 };
-use crate::api::validate::{self, Severity};
+use crate::api::validate;
+use crate::api::{OUT_OF_SERVICE, TAINT};
 use crate::cluster::{
-    Asked, Cluster, ConditionView, DETECTOR, InstanceState, InstanceView, Launches, NodeView,
+    Asked, Cluster, ConditionView, DETECTOR, InstanceState, InstanceView, Launches, LeaseView,
+    NodeView,
 };
 use crate::decide::{Act, Clearance, Step};
-use crate::drain::{Owner, PodView, Wish};
+use crate::drain::{Answer, Attachment, Owner, PodView, Wish};
+
+/// Kubernetes' default.
+const KUBELET_LEASE: Duration = Duration::from_secs(40);
 
 pub struct World {
     pub cluster: Cluster,
     cloud: CloudFile,
     /// Conditions, by node and type, that nobody confirms.
     unconfirmed: BTreeSet<(String, String)>,
+    /// Nodes whose clocks are wrong.
+    clocks: BTreeMap<String, NodeFile>,
     /// Nodes whose kubelets are silent, since when.
     silent: BTreeMap<String, Timestamp>,
     budgets: BTreeMap<String, u32>,
     /// Budget, name and time of return of pods that are on their way.
     moving: Vec<(String, Timestamp)>,
-    pods: BTreeMap<String, (PodFile, u32)>,
+    pods: BTreeMap<String, Pod>,
+    /// Volumes of pods that have left, with the node and when they are detached.
+    detaching: Vec<(Timestamp, Attachment)>,
+    /// Nodes that come back from a reboot, and when.
+    booting: Vec<(Timestamp, String)>,
+    boots: u32,
     /// Instances that go, with what they were.
     going: BTreeMap<String, Going>,
     /// What is to join, and when.
@@ -50,6 +61,18 @@ pub struct World {
     /// Nodes whose instance was terminated, in order.
     pub destroyed: Vec<String>,
     pub calls: usize,
+    pub reboots: usize,
+}
+
+/// A pod that is there.
+struct Pod {
+    file: PodFile,
+    uid: String,
+    created: Timestamp,
+    /// When its grace is over, once it was told to end.
+    ends: Option<Timestamp>,
+    /// When it has ended.
+    gone: Option<Timestamp>,
 }
 
 struct Going {
@@ -73,9 +96,21 @@ pub enum Done {
         group: String,
         result: &'static str,
     },
+    Deleted {
+        repair: String,
+        pods: Vec<String>,
+    },
+    Rebooted {
+        repair: String,
+        instance: String,
+        result: &'static str,
+    },
+    Marked {
+        repair: String,
+        what: &'static str,
+    },
+    Dismissed(String),
     Forgotten(String),
-    /// It changed nothing.
-    Nothing,
 }
 
 impl World {
@@ -84,6 +119,7 @@ impl World {
             cluster: Cluster::default(),
             cloud: file.cloud.clone(),
             unconfirmed: BTreeSet::new(),
+            clocks: BTreeMap::new(),
             silent: BTreeMap::new(),
             budgets: file
                 .pdbs
@@ -92,6 +128,9 @@ impl World {
                 .collect(),
             moving: Vec::new(),
             pods: BTreeMap::new(),
+            detaching: Vec::new(),
+            booting: Vec::new(),
+            boots: 0,
             going: BTreeMap::new(),
             joining: Vec::new(),
             turning: Vec::new(),
@@ -101,6 +140,7 @@ impl World {
             reachable: true,
             destroyed: Vec::new(),
             calls: 0,
+            reboots: 0,
         };
         world.cluster.leases = Asked::Yes(BTreeMap::new());
         world.set_limits(&file.limits);
@@ -119,7 +159,7 @@ impl World {
         }
         for pod in &file.pods {
             for index in 0..pod.count.unwrap_or(1) {
-                world.add_pod(pod, index);
+                world.add_pod(pod, index, file.start - pod_age());
             }
         }
         Ok(world)
@@ -139,6 +179,7 @@ impl World {
             lifecycle: group.map(|_| "InService".to_owned()),
             state: InstanceState::There,
             checks_pass: None,
+            facts: crate::cluster::Facts::default(),
         };
         self.cluster.instances.insert(id.clone(), view);
         format!("aws:///{zone}/{id}")
@@ -179,27 +220,50 @@ impl World {
             deleting: false,
             others: Vec::new(),
             devices,
+            boot_id: format!("boot-of-{name}"),
+            marks: None,
+            kept_off: BTreeSet::new(),
+            dismissed: None,
             traits: file.traits.clone(),
         };
         set_condition(&mut node, &ready, start);
         for condition in &file.conditions {
             set_condition(&mut node, condition, start);
         }
+        if file.clock(start) != start {
+            self.clocks.insert(name.to_owned(), file.clone());
+        }
         self.cluster.nodes.insert(name.to_owned(), node);
         Ok(())
     }
 
-    fn add_pod(&mut self, file: &PodFile, index: u32) {
+    fn add_pod(&mut self, file: &PodFile, index: u32, created: Timestamp) {
         let name = match file.count {
             None => file.name.clone(),
             Some(_) => format!("{}-{index}", file.name),
         };
         let key = format!("{}/{}/{name}", file.node, file.namespace);
-        let pod = PodFile {
+        let uid = format!("uid-{name}");
+        let file = PodFile {
             name,
             ..file.clone()
         };
-        self.pods.insert(key, (pod, index));
+        let pod = Pod {
+            file,
+            uid,
+            created,
+            ends: None,
+            gone: None,
+        };
+        self.pods.insert(key, pod);
+    }
+
+    /// Names of those that somebody might miss.
+    pub fn pods_on(&self, node: &str) -> Vec<String> {
+        let here = self.pods.values().filter(|pod| pod.file.node == node);
+        here.filter(|pod| !pod.file.daemon_set && !pod.file.static_pod)
+            .map(|pod| pod.file.name.clone())
+            .collect()
     }
 
     fn set_limits(&mut self, file: &LimitsFile) {
@@ -217,6 +281,7 @@ impl World {
                 suspended: file.suspended.clone(),
                 failed: file.failed,
                 failure: file.failure.clone(),
+                ..Launches::default()
             };
             (group.clone(), launches)
         };
@@ -231,6 +296,8 @@ impl World {
     /// What happens by itself until `now`.
     pub fn live(&mut self, now: Timestamp) {
         self.moving.retain(|(_, back)| *back > now);
+        self.pods_end(now);
+        self.nodes_boot(now);
         self.instances_go(now);
         self.nodes_join(now);
         let (due, later) = std::mem::take(&mut self.turning)
@@ -246,16 +313,21 @@ impl World {
             for condition in &mut node.conditions {
                 let key = (node.name.clone(), condition.kind.clone());
                 if !self.unconfirmed.contains(&key) {
-                    condition.heartbeat = Some(now);
+                    let clock = self.clocks.get(&node.name);
+                    condition.heartbeat = Some(clock.map_or(now, |file| file.clock(now)));
                 }
             }
         }
         let leases = self.cluster.nodes.keys().map(|name| {
             let renewed = self.silent.get(name).copied().unwrap_or(now);
-            (name.clone(), renewed)
+            let lease = LeaseView {
+                renewed,
+                lasts: KUBELET_LEASE,
+            };
+            (name.clone(), Some(lease))
         });
         self.cluster.leases = Asked::Yes(leases.collect());
-        self.cluster.pods = self.pod_views();
+        self.look_at_pods();
     }
 
     fn pod_views(&self) -> BTreeMap<String, Vec<PodView>> {
@@ -265,28 +337,134 @@ impl World {
             .keys()
             .map(|name| (name.clone(), Vec::new()))
             .collect();
-        for (pod, _) in self.pods.values() {
-            if let Some(pods) = views.get_mut(&pod.node) {
-                pods.push(PodView {
-                    namespace: pod.namespace.clone(),
-                    name: pod.name.clone(),
-                    uid: format!("uid-{}", pod.name),
-                    terminating: false,
-                    ended: false,
-                    owner: if pod.daemon_set {
-                        Owner::DaemonSet
-                    } else {
-                        Owner::Other
-                    },
-                    local_volume: pod.local_volume,
-                    wish: pod.drain.map(|label| match label {
-                        DrainLabel::Skip => Wish::Skip,
-                        DrainLabel::Wait => Wish::Wait,
-                    }),
-                });
-            }
+        for pod in self.pods.values() {
+            let file = &pod.file;
+            let Some(pods) = views.get_mut(&file.node) else {
+                continue;
+            };
+            pods.push(PodView {
+                namespace: file.namespace.clone(),
+                name: file.name.clone(),
+                uid: pod.uid.clone(),
+                labels: BTreeMap::new(),
+                created: pod.created,
+                ends: pod.ends,
+                finalizers: file
+                    .finalizer
+                    .then(|| "example.test/kept".to_owned())
+                    .into_iter()
+                    .collect(),
+                ended: file.ended,
+                owner: if file.static_pod {
+                    Owner::Static
+                } else if file.daemon_set {
+                    Owner::DaemonSet(file.name.clone())
+                } else if file.unmanaged {
+                    Owner::None
+                } else {
+                    Owner::Controller
+                },
+                local_volume: file.local_volume,
+                claims: file
+                    .detaches_in
+                    .map(|_| format!("{}/{}", file.namespace, file.name))
+                    .into_iter()
+                    .collect(),
+                critical: file.critical,
+                grace: file.grace.0,
+                tolerates_cordon: file.tolerates,
+                asks_to_stay: file.asks_to_stay.then(|| "a mark".to_owned()),
+                wish: file.drain.map(|label| match label {
+                    DrainLabel::Skip => Wish::Skip,
+                    DrainLabel::Wait => Wish::Wait,
+                }),
+            });
         }
         views
+    }
+
+    fn attachments(&self) -> Vec<Attachment> {
+        let of_pods = self
+            .pods
+            .values()
+            .filter(|pod| pod.file.detaches_in.is_some());
+        let of_pods = of_pods.map(|pod| attachment(&pod.file));
+        let detaching = self.detaching.iter().map(|(_, volume)| volume.clone());
+        of_pods.chain(detaching).collect()
+    }
+
+    fn look_at_pods(&mut self) {
+        self.cluster.pods = self.pod_views();
+        self.cluster.attachments = Some(self.attachments());
+    }
+
+    /// Those whose time has come are gone; those that tolerate the cordon are back.
+    fn pods_end(&mut self, now: Timestamp) {
+        self.detaching.retain(|(at, _)| *at > now);
+        let due = |pod: &Pod| pod.gone.is_some_and(|gone| gone <= now);
+        let silent = &self.silent;
+        let keys: Vec<_> = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| due(pod) && !silent.contains_key(&pod.file.node))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            let Some(pod) = self.pods.remove(&key) else {
+                continue;
+            };
+            if let Some(wait) = pod.file.detaches_in {
+                self.detaching.push((now + wait.0, attachment(&pod.file)));
+            }
+            if pod.file.tolerates && self.cluster.nodes.contains_key(&pod.file.node) {
+                let again = Pod {
+                    uid: format!("{}-again", pod.uid),
+                    created: now,
+                    ends: None,
+                    gone: None,
+                    file: pod.file,
+                };
+                self.pods.insert(key, again);
+            }
+        }
+    }
+
+    fn nodes_boot(&mut self, now: Timestamp) {
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.booting)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.booting = later;
+        let well = match self.cloud.rebooted {
+            Rebooted::Lost => return,
+            Rebooted::StillSick => false,
+            Rebooted::Well | Rebooted::Relapses => true,
+        };
+        for (_, name) in due {
+            self.boots += 1;
+            self.silent.remove(&name);
+            let Some(node) = self.cluster.nodes.get_mut(&name) else {
+                continue;
+            };
+            node.boot_id = format!("boot-{}", self.boots);
+            set_condition(node, &ready("True", "KubeletReady", "kubelet"), now);
+            let sick = node.conditions.iter().filter(|c| c.status == "False");
+            let sick: Vec<_> = sick.cloned().collect();
+            for condition in sick.iter().filter(|_| well) {
+                let as_it_is = |status: &str, reason: &str| ConditionFile {
+                    kind: condition.kind.clone(),
+                    status: super::file::Status::Text(status.to_owned()),
+                    reason: reason.to_owned(),
+                    writer: condition.writer.clone(),
+                    age: None,
+                };
+                set_condition(node, &as_it_is("True", "Well"), now);
+                if self.cloud.rebooted == Rebooted::Relapses {
+                    let again = as_it_is("False", &condition.reason);
+                    let at = now + Duration::from_secs(300);
+                    self.turning.push((at, name.clone(), again));
+                }
+            }
+        }
     }
 
     fn instances_go(&mut self, now: Timestamp) {
@@ -303,7 +481,8 @@ impl World {
                 view.lifecycle = None;
             }
             self.cluster.nodes.remove(&name);
-            self.pods.retain(|_, (pod, _)| pod.node != name);
+            self.pods.retain(|_, pod| pod.file.node != name);
+            self.detaching.retain(|(_, volume)| volume.node != name);
         }
     }
 
@@ -348,6 +527,10 @@ impl World {
         let joining = self.joining.iter().map(|(at, ..)| *at);
         let turning = self.turning.iter().map(|(at, ..)| *at);
         let moving = self.moving.iter().map(|(_, at)| *at);
+        let booting = self.booting.iter().map(|(at, _)| *at);
+        let detaching = self.detaching.iter().map(|(at, _)| *at);
+        let ending = self.pods.values().filter_map(|pod| pod.gone);
+        let moving = moving.chain(booting).chain(detaching).chain(ending);
         going.chain(joining).chain(turning).chain(moving).min()
     }
 
@@ -377,8 +560,11 @@ impl World {
                     writer: writer.clone(),
                     age: None,
                 };
+                let clocks = self.clocks.clone();
                 for node in self.named(nodes)? {
-                    set_condition(node, &condition, now);
+                    let clock = clocks.get(&node.name);
+                    let at = clock.map_or(now, |file| file.clock(now));
+                    set_condition(node, &condition, at);
                 }
                 self.unconfirmed
                     .retain(|(node, of)| of != kind || !nodes.contains(node));
@@ -402,7 +588,7 @@ impl World {
                 for node in self.named(nodes)? {
                     set_condition(node, &unknown, now);
                 }
-                let since = now - std::time::Duration::from_secs(60);
+                let since = now - Duration::from_secs(60);
                 self.silent
                     .extend(nodes.iter().map(|node| (node.clone(), since)));
             }
@@ -441,9 +627,9 @@ impl World {
                 }
             }
             What::Uncordon { nodes } => {
+                // As kubectl does it: our taint stays.
                 for node in self.named(nodes)? {
                     node.unschedulable = false;
-                    node.taints.clear();
                 }
             }
             What::Delete { nodes } => {
@@ -492,14 +678,24 @@ impl World {
                 let name = format!("manual-{}", self.repairs);
                 self.insert(&name, NodeRepair::new(&name, spec), now);
             }
+            What::DeleteRepairs { node } => {
+                let repairs = &mut self.cluster.repairs;
+                repairs.retain(|_, repair| repair.spec.node_ref.name != *node);
+            }
+            What::Stop { nodes } => self.set_instances(nodes, InstanceState::Stopped)?,
+            What::Start { nodes } => self.set_instances(nodes, InstanceState::There)?,
             What::Cloud {
                 terminate,
+                reboot,
+                rebooted,
                 launches,
                 shifted,
                 replaces_in,
             } => {
                 let cloud = &mut self.cloud;
                 cloud.terminate = terminate.unwrap_or(cloud.terminate);
+                cloud.reboot = reboot.unwrap_or(cloud.reboot);
+                cloud.rebooted = rebooted.unwrap_or(cloud.rebooted);
                 cloud.launches = launches.clone().or(cloud.launches.take());
                 cloud.shifted = shifted.clone().or(cloud.shifted.take());
                 cloud.replaces_in = replaces_in.unwrap_or(cloud.replaces_in);
@@ -509,6 +705,17 @@ impl World {
             What::Api { reachable } => self.reachable = *reachable,
         }
         Ok(false)
+    }
+
+    fn set_instances(&mut self, names: &[String], state: InstanceState) -> anyhow::Result<()> {
+        let ids = self.named(names)?.into_iter().map(|node| node.instance());
+        let ids: Vec<_> = ids.filter_map(Result::ok).collect();
+        for id in ids {
+            if let Some(view) = self.cluster.instances.get_mut(id.as_str()) {
+                view.state = state;
+            }
+        }
+        Ok(())
     }
 
     fn recreate(&mut self, names: &[String], now: Timestamp) -> anyhow::Result<()> {
@@ -528,6 +735,7 @@ impl World {
             node.created = now;
             node.unschedulable = false;
             node.taints.clear();
+            node.marks = None;
             node.conditions.clear();
             set_condition(&mut node, &ready("True", "KubeletReady", "kubelet"), now);
             self.cluster.nodes.insert(name.clone(), node);
@@ -543,14 +751,11 @@ impl World {
             .with_context(|| format!("there is no policy {name} then"))?;
         let mut spec = serde_json::to_value(&policy.spec).context("write the policy")?;
         overlay(&mut spec, merge);
-        let laid = || format!("what is laid over policy {name}");
-        let (spec, findings) = validate::read(&spec)
-            .map_err(anyhow::Error::msg)
-            .with_context(laid)?;
-        if let Some(error) = findings.iter().find(|f| f.severity == Severity::Error) {
-            anyhow::bail!("{}: {error}", laid());
+        let (spec, found) = validate::read(&spec);
+        if let Some(error) = validate::first_error(&found) {
+            anyhow::bail!("what is laid over policy {name}: {error}");
         }
-        policy.spec = spec;
+        policy.spec = spec.context("read the policy")?;
         let generation = policy.metadata.generation.get_or_insert(0);
         *generation += 1;
         Ok(())
@@ -582,6 +787,13 @@ impl World {
                 Done::Forgotten(repair)
             }
             Step::Act { repair, act } => self.act(repair, act, now)?,
+            Step::Dismiss { node } => {
+                let view = self.cluster.nodes.get_mut(&node);
+                let view = view.with_context(|| format!("{node} is not there"))?;
+                undo(view, false);
+                view.dismissed = Some(now);
+                Done::Dismissed(node)
+            }
         })
     }
 
@@ -593,12 +805,10 @@ impl World {
             Act::Cordon => {
                 let node = self.cluster.nodes.get_mut(&name);
                 let node = node.with_context(|| format!("{name} is not there"))?;
+                let ours = (!node.unschedulable).then(|| "unschedulable".to_owned());
+                node.marks = Some(ours.into_iter().collect());
                 node.unschedulable = true;
-                node.taints.push(Taint {
-                    key: TAINT.to_owned(),
-                    effect: "NoSchedule".to_owned(),
-                    ..Taint::default()
-                });
+                push_taint(node, TAINT, None, "NoSchedule");
                 Ok(Done::Cordoned(repair))
             }
             Act::Uncordon => {
@@ -606,16 +816,109 @@ impl World {
                 let node = self.cluster.nodes.get_mut(&name);
                 let node = node.with_context(|| format!("{name} is not there"))?;
                 ensure!(
-                    node.has_our_taint(),
-                    "{name} is un-cordoned without our taint"
+                    node.has_marks(),
+                    "{name} is un-cordoned without a mark of ours"
                 );
-                node.unschedulable = found;
-                node.taints.retain(|taint| taint.key != TAINT);
+                undo(node, found);
                 Ok(Done::Uncordoned(repair))
             }
             Act::Evict(pods) => Ok(self.evict(repair, &name, &pods, now)),
+            Act::Delete(deletions) => {
+                let mut pods = Vec::new();
+                for deletion in deletions {
+                    pods.push(deletion.pod.label());
+                    self.end_pod(&name, &deletion.pod, deletion.grace, now);
+                }
+                self.look_at_pods();
+                Ok(Done::Deleted { repair, pods })
+            }
+            Act::StepDown(pod) => Ok(self.evict(repair, &name, &[*pod], now)),
+            Act::OutOfService => {
+                let node = self.cluster.nodes.get_mut(&name);
+                let node = node.with_context(|| format!("{name} is not there"))?;
+                let (key, value) = OUT_OF_SERVICE;
+                push_taint(node, key, Some(value), "NoExecute");
+                // The garbage collector of the control plane takes its pods away.
+                self.pods.retain(|_, pod| pod.file.node != name);
+                self.look_at_pods();
+                let what = "out of service";
+                Ok(Done::Marked { repair, what })
+            }
+            Act::BackInService => {
+                let node = self.cluster.nodes.get_mut(&name);
+                let node = node.with_context(|| format!("{name} is not there"))?;
+                node.taints.retain(|taint| taint.key != OUT_OF_SERVICE.0);
+                let what = "back in service";
+                Ok(Done::Marked { repair, what })
+            }
+            Act::Reboot(clearance) => self.reboot(repair, &name, &clearance, now),
             Act::Replace(clearance) => self.replace(repair, &name, &clearance, now),
         }
+    }
+
+    /// Told to end. What does not end at once is seen to be ending.
+    fn end_pod(&mut self, node: &str, view: &PodView, grace: Duration, now: Timestamp) {
+        let key = format!("{node}/{}", view.label());
+        let Some(pod) = self.pods.get_mut(&key) else {
+            return;
+        };
+        let lasts = match (pod.file.never_ends, pod.file.ends_in) {
+            (true, _) => None,
+            (false, Some(wait)) => Some(wait.0.min(grace)),
+            (false, None) => Some(Duration::ZERO),
+        };
+        // A finalizer keeps the object for ever.
+        let gone = lasts
+            .filter(|_| !pod.file.finalizer)
+            .map(|lasts| now + lasts);
+        let ends = now + grace;
+        pod.ends = Some(pod.ends.map_or(ends, |before| before.min(ends)));
+        pod.gone = pod.gone.into_iter().chain(gone).min();
+        self.pods_end(now);
+    }
+
+    fn reboot(
+        &mut self,
+        repair: String,
+        name: &str,
+        clearance: &Clearance,
+        now: Timestamp,
+    ) -> anyhow::Result<Done> {
+        let status = self.status(&repair);
+        status
+            .with_context(|| format!("{repair} has no status"))?
+            .begin_attempt(clearance, now);
+        self.reboots += 1;
+        let instance = clearance.instance().to_string();
+        let mode = self.cloud.reboot;
+        let (acts, result) = match mode {
+            Terminate::Accept => (true, Some(AttemptResult::Accepted)),
+            Terminate::Refuse => (false, Some(AttemptResult::Refused)),
+            Terminate::LoseAnswer => (true, None),
+            Terminate::Hang => (false, None),
+        };
+        if acts {
+            let unknown = ready("Unknown", "NodeStatusUnknown", "kube-controller-manager");
+            let node = self.cluster.nodes.get_mut(name);
+            let node = node.with_context(|| format!("{name} is not there"))?;
+            set_condition(node, &unknown, now);
+            self.silent.insert(name.to_owned(), now);
+            let back = now + self.cloud.reboots_in.0;
+            self.booting.push((back, name.to_owned()));
+        }
+        let refused = || Some("AccessDenied: refused in the simulation".to_owned());
+        let message = match mode {
+            Terminate::Refuse => refused(),
+            Terminate::Accept | Terminate::LoseAnswer | Terminate::Hang => None,
+        };
+        if let (Some(result), Some(status)) = (result, self.status(&repair)) {
+            status.end_attempt(result, None, message, now);
+        }
+        Ok(Done::Rebooted {
+            repair,
+            instance,
+            result: answered(mode),
+        })
     }
 
     fn status(&mut self, repair: &str) -> Option<&mut NodeRepairStatus> {
@@ -623,46 +926,39 @@ impl World {
     }
 
     fn evict(&mut self, repair: String, node: &str, pods: &[PodView], now: Timestamp) -> Done {
-        let mut blocked = Vec::new();
         let mut evicted = Vec::new();
         for pod in pods {
             let key = format!("{node}/{}", pod.label());
-            let Some((file, _)) = self.pods.get(&key) else {
+            let Some(there) = self.pods.get(&key) else {
                 continue;
             };
-            if let Some(budget) = &file.pdb {
-                let allowed = self.budgets.get(budget).copied().unwrap_or_default() as usize;
-                let moving = self
-                    .moving
-                    .iter()
-                    .filter(|(name, _)| name == budget)
-                    .count();
-                if moving >= allowed {
-                    let why = format!("disruption budget {budget} allows {allowed} disruptions");
-                    blocked.push(Blocked {
-                        pod: pod.label(),
-                        why,
-                    });
-                    continue;
-                }
-                self.moving.push((budget.clone(), now + file.moves_in.0));
+            let file = there.file.clone();
+            let answer = match &file.pdb {
+                Some(budget) => self.ask_budget(budget, now + file.moves_in.0),
+                None => Answer::Accepted,
+            };
+            if answer == Answer::Accepted {
+                self.end_pod(node, pod, file.grace.0, now);
+                evicted.push(pod.label());
             }
-            self.pods.remove(&key);
-            evicted.push(pod.label());
+            self.cluster.tries.note(&pod.uid, answer, now);
         }
-        self.cluster.pods = self.pod_views();
-        let before = self.status(&repair).map(|status| status.clone());
-        if let Some(status) = self.status(&repair) {
-            status.set_blocked(pods, blocked);
-        }
-        let same = self.status(&repair).map(|status| status.clone()) == before;
-        if evicted.is_empty() && same {
-            return Done::Nothing;
-        }
+        self.look_at_pods();
         Done::Evicted {
             repair,
             pods: evicted,
         }
+    }
+
+    fn ask_budget(&mut self, budget: &str, back: Timestamp) -> Answer {
+        let allowed = self.budgets.get(budget).copied().unwrap_or_default() as usize;
+        let moving = self.moving.iter().filter(|(name, _)| name == budget);
+        if moving.count() >= allowed {
+            let message = format!("disruption budget {budget} allows {allowed} disruptions");
+            return Answer::Budget(message);
+        }
+        self.moving.push((budget.to_owned(), back));
+        Answer::Accepted
     }
 
     /// Intent, call and end, in this order, as the real step has them.
@@ -710,6 +1006,8 @@ impl World {
             let mut replacement = node;
             replacement.unschedulable = false;
             replacement.taints.clear();
+            replacement.marks = None;
+            replacement.boot_id = format!("boot-after-{instance}");
             replacement.conditions.clear();
             replacement.others.clear();
             let group = Some(clearance.group().to_owned());
@@ -727,13 +1025,51 @@ impl World {
             repair,
             instance,
             group: clearance.group().to_owned(),
-            result: match mode {
-                Terminate::Accept => "accepted",
-                Terminate::Refuse => "refused",
-                Terminate::LoseAnswer | Terminate::Hang => "no answer",
-            },
+            result: answered(mode),
         })
     }
+}
+
+fn answered(mode: Terminate) -> &'static str {
+    match mode {
+        Terminate::Accept => "accepted",
+        Terminate::Refuse => "refused",
+        Terminate::LoseAnswer | Terminate::Hang => "no answer",
+    }
+}
+
+/// Older than any drain.
+fn pod_age() -> Duration {
+    Duration::from_secs(3600)
+}
+
+fn attachment(pod: &PodFile) -> Attachment {
+    let claim = format!("{}/{}", pod.namespace, pod.name);
+    Attachment {
+        node: pod.node.clone(),
+        volume: format!("pv-{}", pod.name),
+        claim: Some(claim),
+        shared: false,
+    }
+}
+
+fn push_taint(node: &mut NodeView, key: &str, value: Option<&str>, effect: &str) {
+    node.taints.push(Taint {
+        key: key.to_owned(),
+        value: value.map(str::to_owned),
+        effect: effect.to_owned(),
+        time_added: None,
+    });
+}
+
+/// As the API server is told to: our own, and nothing else.
+fn undo(node: &mut NodeView, found_cordoned: bool) {
+    let marks = node.marks.take();
+    let found = found_cordoned || marks.is_some_and(|marks| !marks.contains("unschedulable"));
+    node.unschedulable = node.unschedulable && (found || !node.has_our_taint());
+    let ours = [TAINT, OUT_OF_SERVICE.0];
+    node.taints
+        .retain(|taint| !ours.contains(&taint.key.as_str()));
 }
 
 fn ready(status: &str, reason: &str, writer: &str) -> ConditionFile {

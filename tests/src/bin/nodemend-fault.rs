@@ -1,7 +1,7 @@
 //! A process that faults happen to. Takes a deed and a name, waits for a line on standard input,
 //! takes the name (as the kernel shows it), and does the deed.
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 
 use anyhow::{Context, bail};
 
@@ -25,6 +25,9 @@ fn main() -> anyhow::Result<()> {
         ("handle", []) => handle(),
         ("fork", []) => fork(),
         ("sync", [path]) => sync(path),
+        ("thrash", [path]) => thrash(path),
+        ("keep", [cpu]) => keep(cpu, || Ok(())),
+        ("keep-in-kernel", [cpu]) => keep_in_kernel(cpu),
         ("write", [path]) => std::fs::write(path, b"x").with_context(|| format!("write {path}")),
         _ => bail!("nodemend-fault cannot `{deed}`"),
     }
@@ -70,6 +73,41 @@ fn sync(path: &str) -> anyhow::Result<()> {
     file.write_all(&[1; 4096])
         .and_then(|()| file.sync_all())
         .with_context(|| format!("write {path}"))
+}
+
+/// Reads a file again and again until it is killed.
+fn thrash(path: &str) -> anyhow::Result<()> {
+    let mut file = std::fs::File::open(path).with_context(|| format!("open {path}"))?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        if file.read(&mut buffer).context("read a file")? == 0 {
+            file.rewind().context("read a file again")?;
+        }
+    }
+}
+
+fn keep_in_kernel(cpu: &str) -> anyhow::Result<()> {
+    let mut zeros = std::fs::File::open("/dev/zero").context("open /dev/zero")?;
+    let mut buffer = vec![0; 1 << 20];
+    keep(cpu, || {
+        zeros.read_exact(&mut buffer).context("read /dev/zero")
+    })
+}
+
+/// Stays on a CPU, before all others, until it is killed.
+fn keep(cpu: &str, mut meanwhile: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut only = rustix::thread::CpuSet::new();
+    only.set(cpu.parse().context("number a CPU")?);
+    rustix::thread::sched_setaffinity(None, &only).context("go to a CPU")?;
+    let parameters = libc::sched_param { sched_priority: 50 };
+    #[expect(unsafe_code, reason = "sched_setscheduler is a C function")]
+    // SAFETY: 0 is the calling thread, and `parameters` outlives the call.
+    let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
+    anyhow::ensure!(set == 0, "take a real-time priority: it was refused");
+    loop {
+        meanwhile()?;
+        std::hint::spin_loop();
+    }
 }
 
 fn no_core_dump() -> anyhow::Result<()> {

@@ -21,6 +21,10 @@ pub enum Kind {
     LostReply,
     /// Nothing happens for this long; then AWS acts and answers.
     Hang(Duration),
+    /// The connection is closed before AWS acts.
+    Reset,
+    /// What the account's policies do not allow, in the service's own words.
+    Deny,
     /// A client error.
     Refuse { code: String, message: String },
 }

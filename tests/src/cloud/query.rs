@@ -5,46 +5,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::machine::Instance;
 use super::render;
-use super::state::{self, Instance, Refusal, State};
+use super::service::Service;
+use super::state::{self, Refusal, State};
 
 pub(super) type Params = BTreeMap<String, String>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Service {
-    Ec2,
-    AutoScaling,
-}
-
-impl Service {
-    /// Both services are at the same address; the API version tells them apart.
-    pub(super) fn of(params: &Params) -> Option<Self> {
-        match params.get("Version")?.as_str() {
-            "2016-11-15" => Some(Self::Ec2),
-            "2011-01-01" => Some(Self::AutoScaling),
-            _ => None,
-        }
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Ec2 => "ec2",
-            Self::AutoScaling => "autoscaling",
-        }
-    }
-
-    pub(super) fn throttling(self) -> Refusal {
-        let (status, code) = match self {
-            Self::Ec2 => (503, "RequestLimitExceeded"),
-            Self::AutoScaling => (400, "Throttling"),
-        };
-        Refusal {
-            status,
-            code: code.to_owned(),
-            message: "Request limit exceeded.".to_owned(),
-        }
-    }
-}
 
 /// The inside of the answer's element.
 pub(super) fn answer(
@@ -54,58 +20,131 @@ pub(super) fn answer(
     state: &mut State,
     now: Timestamp,
 ) -> Result<String, Refusal> {
-    match (service, action) {
-        (Service::Ec2, "DescribeInstances") => {
-            let chosen = choose(state, params, now)?;
-            Ok(render::instances(state, &chosen, now))
+    match service {
+        Service::Ec2 => ec2(action, params, state, now),
+        Service::AutoScaling => auto_scaling(action, params, state, now),
+        Service::Eks | Service::ZonalShift => Err(invalid_action(action)),
+    }
+}
+
+fn ec2(
+    action: &str,
+    params: &Params,
+    state: &mut State,
+    now: Timestamp,
+) -> Result<String, Refusal> {
+    // Descriptions are of a while ago.
+    let then = now - state.delays.consistency;
+    match action {
+        "DescribeInstances" => {
+            let chosen = choose(state, params, then)?;
+            Ok(render::instances(state, &chosen, then))
         }
-        (Service::Ec2, "DescribeInstanceStatus") => {
-            let chosen = choose(state, params, now)?;
+        "DescribeInstanceStatus" => {
+            let chosen = choose(state, params, then)?;
             let all = params
                 .get("IncludeAllInstances")
                 .is_some_and(|value| value == "true");
-            Ok(render::instance_status(state, &chosen, all, now))
+            Ok(render::instance_status(state, &chosen, all, then))
         }
-        (Service::Ec2, "RebootInstances") => {
+        "DescribeInstanceAttribute" => {
+            let id = required(params, "InstanceId")?;
+            let instance = state.instances.get(id);
+            let instance = instance.ok_or_else(|| state::no_such_instance(id))?;
+            Ok(render::termination_protection(instance))
+        }
+        "DescribeSpotInstanceRequests" => {
+            let chosen = filtered(params, "instance-id");
+            Ok(render::spot_requests(state, &chosen))
+        }
+        "DescribeCapacityReservations" => {
+            let ids = list(params, "CapacityReservationId");
+            Ok(render::capacity_reservations(state, &ids, then))
+        }
+        "RebootInstances" => {
             state.reboot(&list(params, "InstanceId"), now)?;
             Ok("<return>true</return>".to_owned())
         }
-        (Service::AutoScaling, "DescribeAutoScalingInstances") => {
+        unknown => Err(invalid_action(unknown)),
+    }
+}
+
+fn auto_scaling(
+    action: &str,
+    params: &Params,
+    state: &mut State,
+    now: Timestamp,
+) -> Result<String, Refusal> {
+    match action {
+        "DescribeAutoScalingInstances" => {
             let ids = list(params, "InstanceIds.member");
             Ok(render::group_instances(state, &ids, now))
         }
-        (Service::AutoScaling, "DescribeAutoScalingGroups") => {
+        "DescribeAutoScalingGroups" => {
             let names = list(params, "AutoScalingGroupNames.member");
             Ok(render::groups(state, &names, now))
         }
-        (Service::AutoScaling, "DescribeScalingActivities") => {
+        "DescribeScalingActivities" => {
             let group = params.get("AutoScalingGroupName").map(String::as_str);
             let ids = list(params, "ActivityIds.member");
             Ok(render::activities(state, group, &ids, now))
         }
-        (Service::AutoScaling, "TerminateInstanceInAutoScalingGroup") => {
+        "DescribeInstanceRefreshes" => {
+            let group = required(params, "AutoScalingGroupName")?;
+            Ok(render::refreshes(state, group))
+        }
+        "TerminateInstanceInAutoScalingGroup" => {
             let id = required(params, "InstanceId")?;
-            let decrement = match required(params, "ShouldDecrementDesiredCapacity")? {
-                "true" => true,
-                "false" => false,
-                other => {
-                    return Err(Refusal::client(
-                        "ValidationError",
-                        format!("'{other}' is not a boolean"),
-                    ));
-                }
-            };
+            let decrement = boolean(params, "ShouldDecrementDesiredCapacity")?;
             let activity = state.terminate_in_group(id, decrement, now)?;
             Ok(format!(
                 "<Activity>{}</Activity>",
                 render::activity(&activity, now)
             ))
         }
-        (Service::Ec2 | Service::AutoScaling, unknown) => Err(Refusal::client(
-            "InvalidAction",
-            format!("The action {unknown} is not valid for this web service."),
-        )),
+        "SetInstanceHealth" => {
+            let id = required(params, "InstanceId")?;
+            let healthy = match required(params, "HealthStatus")? {
+                "Healthy" => true,
+                "Unhealthy" => false,
+                other => {
+                    let message = format!("'{other}' is neither Healthy nor Unhealthy");
+                    return Err(Refusal::client("ValidationError", message));
+                }
+            };
+            state.set_health(id, healthy, now)?;
+            Ok(String::new())
+        }
+        unknown => Err(invalid_action(unknown)),
     }
+}
+
+fn invalid_action(unknown: &str) -> Refusal {
+    let message = format!("The action {unknown} is not valid for this web service.");
+    Refusal::client("InvalidAction", message)
+}
+
+fn boolean(params: &Params, name: &str) -> Result<bool, Refusal> {
+    match required(params, name)? {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => {
+            let message = format!("'{other}' is not a boolean");
+            Err(Refusal::client("ValidationError", message))
+        }
+    }
+}
+
+/// The values of one filter.
+fn filtered(params: &Params, wanted: &str) -> Vec<String> {
+    let filters = (1..).map_while(|index| {
+        let name = params.get(&format!("Filter.{index}.Name"))?;
+        Some((index, name))
+    });
+    let mut of_name = filters.filter(|(_, name)| *name == wanted);
+    of_name.next().map_or_else(Vec::new, |(index, _)| {
+        list(params, &format!("Filter.{index}.Value"))
+    })
 }
 
 /// A dry run is refused with this when it would have been allowed.
@@ -142,14 +181,14 @@ fn choose(state: &State, params: &Params, now: Timestamp) -> Result<Vec<String>,
                 format!("Invalid id: \"{id}\""),
             ));
         }
-        if !state.instances.contains_key(id) {
+        if state.instances.get(id).is_none_or(|i| i.launched > now) {
             return Err(state::no_such_instance(id));
         }
     }
     let mut chosen = Vec::new();
     for instance in state.instances.values() {
         let named = ids.is_empty() || ids.contains(&instance.id);
-        if named && passes(state, instance, params, now)? {
+        if named && instance.launched <= now && passes(state, instance, params, now)? {
             chosen.push(instance.id.clone());
         }
     }
@@ -167,11 +206,16 @@ fn passes(
             break;
         };
         let values = list(params, &format!("Filter.{index}.Value"));
+        let [of_instance, of_system] = render::checks(state, instance, now);
+        let event = instance.events.first().map(|(code, _)| code.as_str());
         let actual = match name.as_str() {
+            "instance-status.status" => of_instance.0,
+            "system-status.status" => of_system.0,
+            "event.code" => event.unwrap_or_default(),
             "instance-id" => instance.id.as_str(),
             "private-dns-name" => instance.private_dns.as_str(),
             "availability-zone" => instance.zone.as_str(),
-            "instance-state-name" => state.state_of(instance, now).name_and_code().0,
+            "instance-state-name" => instance.state(&state.delays, now).name_and_code().0,
             "tag:aws:autoscaling:groupName" => instance.group.as_str(),
             other => {
                 return Err(Refusal::client(

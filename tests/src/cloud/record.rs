@@ -28,6 +28,11 @@ pub enum Answer {
 }
 
 impl Call {
+    /// As IAM policies name it.
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.service, self.action)
+    }
+
     pub fn is_mutating(&self) -> bool {
         let reads = ["Describe", "Get", "List"]
             .iter()

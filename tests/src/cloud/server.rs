@@ -5,26 +5,37 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Form, State};
+use axum::extract::{ConnectInfo, Form, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 
 use super::fault::{self, Kind};
-use super::query::{self, Params, Service};
+use super::query::{self, Params};
 use super::record::{Answer, Call};
+use super::service::Service;
 use super::state::Refusal;
-use super::{Shared, lock, render};
+use super::{Shared, lock, render, rest};
 use crate::connection::Connection;
 use crate::crash_point::When;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new().route("/", post(call)).with_state(shared)
+    Router::new()
+        .route("/", post(query))
+        .route("/clusters/{cluster}", get(describe_cluster))
+        .route(
+            "/clusters/{cluster}/node-groups/{name}",
+            get(describe_node_group),
+        )
+        .route("/managedresources/{id}", get(managed_resource))
+        .with_state(shared)
 }
 
-async fn call(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
+type Common = (State<Arc<Shared>>, ConnectInfo<Connection>, HeaderMap);
+
+async fn query(
+    state: State<Arc<Shared>>,
+    connection: ConnectInfo<Connection>,
     headers: HeaderMap,
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Response {
@@ -32,6 +43,58 @@ async fn call(
     let service = Service::of(&params);
     params.remove("Version");
     let action = params.remove("Action").unwrap_or_default();
+    call((state, connection, headers), service, &action, params).await
+}
+
+async fn describe_cluster(
+    state: State<Arc<Shared>>,
+    connection: ConnectInfo<Connection>,
+    headers: HeaderMap,
+    Path(cluster): Path<String>,
+) -> Response {
+    let params = [("name".to_owned(), cluster)].into();
+    let common = (state, connection, headers);
+    call(common, Some(Service::Eks), "DescribeCluster", params).await
+}
+
+async fn describe_node_group(
+    state: State<Arc<Shared>>,
+    connection: ConnectInfo<Connection>,
+    headers: HeaderMap,
+    Path((cluster, name)): Path<(String, String)>,
+) -> Response {
+    let params = [
+        ("clusterName".to_owned(), cluster),
+        ("nodegroupName".to_owned(), name),
+    ]
+    .into();
+    let common = (state, connection, headers);
+    call(common, Some(Service::Eks), "DescribeNodegroup", params).await
+}
+
+async fn managed_resource(
+    state: State<Arc<Shared>>,
+    connection: ConnectInfo<Connection>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    let params = [("resourceIdentifier".to_owned(), id)].into();
+    let common = (state, connection, headers);
+    call(
+        common,
+        Some(Service::ZonalShift),
+        "GetManagedResource",
+        params,
+    )
+    .await
+}
+
+async fn call(
+    (State(shared), ConnectInfo(connection), headers): Common,
+    service: Option<Service>,
+    action: &str,
+    params: Params,
+) -> Response {
     let text = |name: &str| {
         headers
             .get(name)
@@ -41,7 +104,7 @@ async fn call(
     let mut record = Call {
         at: shared.clock.now(),
         service: service.map_or("unknown", Service::name),
-        action,
+        action: action.to_owned(),
         params,
         authorized: headers.contains_key(header::AUTHORIZATION),
         attempt: text("amz-sdk-request"),
@@ -61,6 +124,10 @@ async fn call(
         None
     };
     let fault = fault::take(&mut lock(&shared.faults), &record.action);
+    if matches!(fault, Some(Kind::Reset)) {
+        connection.cut();
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let after = match reached {
         Some(reached) if reached.when == When::Before => {
             (reached.act)();
@@ -100,9 +167,11 @@ async fn act(
         return refuse(Service::AutoScaling, &refusal, request_id);
     };
     match fault {
-        None | Some(Kind::LostReply) => {}
+        // The connection is cut by the caller.
+        None | Some(Kind::LostReply | Kind::Reset) => {}
         Some(Kind::Hang(duration)) => tokio::time::sleep(*duration).await,
         Some(Kind::Throttle) => return refuse(service, &service.throttling(), request_id),
+        Some(Kind::Deny) => return refuse(service, &service.denied(&call.action), request_id),
         Some(Kind::Refuse { code, message }) => {
             return refuse(service, &Refusal::client(code, message.clone()), request_id);
         }
@@ -114,20 +183,41 @@ async fn act(
             );
         }
     }
+    let allowed = lock(&shared.allowed)
+        .as_ref()
+        .is_none_or(|allowed| allowed.contains(&call.name()));
     let result = match query::dry_run(service, &call.params) {
+        _ if !allowed => Err(service.denied(&call.action)),
         Some(refusal) => Err(refusal),
-        None => shared
-            .state(|state, now| query::answer(service, &call.action, &call.params, state, now)),
+        None => shared.state(|state, now| {
+            let of = |name: &str| {
+                call.params
+                    .get(name)
+                    .map(String::as_str)
+                    .unwrap_or_default()
+            };
+            match service {
+                Service::Ec2 | Service::AutoScaling => {
+                    query::answer(service, &call.action, &call.params, state, now)
+                }
+                Service::Eks if call.action == "DescribeCluster" => {
+                    Ok(rest::cluster(of("name")).to_string())
+                }
+                Service::Eks => rest::node_group(state, of("clusterName"), of("nodegroupName"))
+                    .map(|json| json.to_string()),
+                Service::ZonalShift => rest::managed_resource(state, of("resourceIdentifier"), now)
+                    .map(|json| json.to_string()),
+            }
+        }),
     };
     match result {
-        Ok(inside) => (
-            Answer::Done,
-            xml(
-                StatusCode::OK,
-                render::success(service, &call.action, &inside, request_id),
-                request_id,
-            ),
-        ),
+        Ok(inside) => {
+            let body = render::success(service, &call.action, &inside, request_id);
+            (
+                Answer::Done,
+                respond(service, StatusCode::OK, body, request_id, ""),
+            )
+        }
         Err(refusal) => refuse(service, &refusal, request_id),
     }
 }
@@ -137,14 +227,25 @@ fn refuse(service: Service, refusal: &Refusal, request_id: &str) -> (Answer, Res
     let body = render::error(service, refusal, request_id);
     (
         Answer::Error(refusal.code.clone()),
-        xml(status, body, request_id),
+        respond(service, status, body, request_id, &refusal.code),
     )
 }
 
-fn xml(status: StatusCode, body: String, request_id: &str) -> Response {
+fn respond(
+    service: Service,
+    status: StatusCode,
+    body: String,
+    request_id: &str,
+    error: &str,
+) -> Response {
+    let kind = match service {
+        Service::Ec2 | Service::AutoScaling => "text/xml;charset=UTF-8",
+        Service::Eks | Service::ZonalShift => "application/json",
+    };
     let headers = [
-        (header::CONTENT_TYPE.as_str(), "text/xml;charset=UTF-8"),
+        (header::CONTENT_TYPE.as_str(), kind),
         ("x-amzn-requestid", request_id),
+        ("x-amzn-errortype", error),
     ];
     (status, headers, Body::from(body)).into_response()
 }

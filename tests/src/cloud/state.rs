@@ -1,18 +1,23 @@
-//! PURE. Instances and Auto Scaling groups. What an instance is follows from when things happened
-//! to it and from `now`, so the same state serves a real and a manual clock.
+//! PURE. What AWS knows, and what it does by itself as time passes. The same state serves a real
+//! and a manual clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::group::{Group, NodeGroup, Shift};
+use super::machine::{Instance, InstanceState, Seen};
+
 /// How long AWS takes; seconds here, minutes there.
 #[derive(Clone, Copy, Debug)]
 pub struct Delays {
     pub pending: Duration,
     pub shutting_down: Duration,
-    /// From the terminate to the launch of the replacement.
+    /// From the terminate to the launch of the replacement, and from a failed launch to the next.
     pub replacement: Duration,
+    /// How far the descriptions of EC2 lag behind.
+    pub consistency: Duration,
 }
 
 impl Default for Delays {
@@ -21,76 +26,9 @@ impl Default for Delays {
             pending: Duration::from_millis(700),
             shutting_down: Duration::from_millis(700),
             replacement: Duration::from_millis(500),
+            consistency: Duration::ZERO,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InstanceState {
-    Pending,
-    Running,
-    ShuttingDown,
-    Terminated,
-}
-
-impl InstanceState {
-    pub fn is_going(self) -> bool {
-        match self {
-            Self::Pending | Self::Running => false,
-            Self::ShuttingDown | Self::Terminated => true,
-        }
-    }
-
-    /// Name and code, as in the EC2 API's `InstanceState`.
-    pub(super) fn name_and_code(self) -> (&'static str, u8) {
-        match self {
-            Self::Pending => ("pending", 0),
-            Self::Running => ("running", 16),
-            Self::ShuttingDown => ("shutting-down", 32),
-            Self::Terminated => ("terminated", 48),
-        }
-    }
-
-    /// As in the Auto Scaling API's `LifecycleState`; a terminated instance has left its group.
-    pub(super) fn lifecycle(self) -> Option<&'static str> {
-        match self {
-            Self::Pending => Some("Pending"),
-            Self::Running => Some("InService"),
-            Self::ShuttingDown => Some("Terminating"),
-            Self::Terminated => None,
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Instance {
-    pub(super) id: String,
-    pub(super) group: String,
-    pub(super) zone: String,
-    pub(super) private_dns: String,
-    pub(super) launched: Timestamp,
-    terminated: Option<Timestamp>,
-    pub(super) reboots: u32,
-}
-
-/// An instance as it is at a moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    pub id: String,
-    pub group: String,
-    pub zone: String,
-    pub state: InstanceState,
-    pub reboots: u32,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Group {
-    pub(super) name: String,
-    pub(super) zones: Vec<String>,
-    pub(super) min: usize,
-    pub(super) max: usize,
-    pub(super) desired: usize,
-    pub(super) created: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +40,7 @@ pub(super) struct Activity {
     pub(super) started: Timestamp,
     /// When it will have ended; until then it is in progress.
     pub(super) ends: Timestamp,
+    pub(super) failure: Option<String>,
 }
 
 struct Launch {
@@ -129,9 +68,14 @@ impl Refusal {
 }
 
 pub(super) struct State {
-    delays: Delays,
+    pub(super) delays: Delays,
     pub(super) instances: BTreeMap<String, Instance>,
     pub(super) groups: BTreeMap<String, Group>,
+    pub(super) node_groups: Vec<NodeGroup>,
+    /// `None`: the cluster is not registered with ARC.
+    pub(super) shifts: Option<Vec<Shift>>,
+    /// Ids, and how many instances each has room for.
+    pub(super) reservations: BTreeMap<String, u32>,
     pub(super) activities: Vec<Activity>,
     launches: Vec<Launch>,
     next: u64,
@@ -143,6 +87,9 @@ impl State {
             delays,
             instances: BTreeMap::new(),
             groups: BTreeMap::new(),
+            node_groups: Vec::new(),
+            shifts: None,
+            reservations: BTreeMap::new(),
             activities: Vec::new(),
             launches: Vec::new(),
             next: 1,
@@ -157,49 +104,118 @@ impl State {
         now: Timestamp,
     ) -> Vec<String> {
         let long_ago = now - Duration::from_secs(3600);
-        let mut distinct: Vec<_> = zones.iter().map(|&zone| zone.to_owned()).collect();
-        distinct.sort();
-        distinct.dedup();
-        let group = Group {
-            name: name.to_owned(),
-            zones: distinct,
-            min: 0,
-            max: zones.len() + 1,
-            desired: zones.len(),
-            created: long_ago,
-        };
-        self.groups.insert(name.to_owned(), group);
+        self.groups
+            .insert(name.to_owned(), Group::new(name, zones, long_ago));
         zones
             .iter()
             .map(|zone| self.launch(name, zone, long_ago))
             .collect()
     }
 
-    /// Does what AWS does by itself as time passes: launches what is due.
+    /// An instance of no group that has been running for a while.
+    pub(super) fn create_instance(&mut self, zone: &str, now: Timestamp) -> String {
+        self.launch("", zone, now - Duration::from_secs(3600))
+    }
+
+    /// Does what AWS does by itself as time passes: launches what is due, replaces what is unhealthy.
     pub(super) fn advance(&mut self, now: Timestamp) {
-        let (due, later) = std::mem::take(&mut self.launches)
-            .into_iter()
-            .partition(|launch| launch.at <= now);
-        self.launches = later;
-        let due: Vec<Launch> = due;
-        for Launch { at, group, zone } in due {
-            let id = self.launch(&group, &zone, at);
-            self.record(
-                &group,
-                format!("Launching a new EC2 instance: {id}"),
-                "an instance was launched in response to a difference between desired and actual capacity".to_owned(),
-                (at, at + self.delays.pending),
-            );
+        for Launch { at, group, zone } in std::mem::take(&mut self.launches) {
+            let Some(settings) = self.groups.get(&group).filter(|group| group.runs("Launch"))
+            else {
+                self.launches.push(Launch { at, group, zone });
+                continue;
+            };
+            if at > now {
+                self.launches.push(Launch { at, group, zone });
+            } else if let Some(failure) = settings.launch_failure.clone() {
+                let description = "Launching a new EC2 instance.  Status Reason: ".to_owned();
+                let activity = self.record(
+                    &group,
+                    description + &failure,
+                    DIFFERENCE.to_owned(),
+                    (at, at),
+                );
+                if let Some(kept) = self.activities.iter_mut().find(|a| a.id == activity.id) {
+                    kept.failure = Some(failure);
+                }
+                let at = at + self.delays.replacement;
+                self.launches.push(Launch { at, group, zone });
+            } else {
+                let id = self.launch(&group, &zone, at);
+                self.record(
+                    &group,
+                    format!("Launching a new EC2 instance: {id}"),
+                    DIFFERENCE.to_owned(),
+                    (at, at + self.delays.pending),
+                );
+            }
+        }
+        self.replace_unhealthy(now);
+    }
+
+    /// A group with a launch-before-terminate policy waits until it has one more than it needs.
+    fn replace_unhealthy(&mut self, now: Timestamp) {
+        let unhealthy: Vec<_> = self
+            .instances
+            .values()
+            .filter(|instance| instance.unhealthy && instance.ending.is_none())
+            .map(|instance| {
+                (
+                    instance.id.clone(),
+                    instance.group.clone(),
+                    instance.zone.clone(),
+                )
+            })
+            .collect();
+        for (id, name, zone) in unhealthy {
+            let Some(group) = self.groups.get(&name) else {
+                continue;
+            };
+            if !group.runs("HealthCheck") || !group.runs("ReplaceUnhealthy") {
+                continue;
+            }
+            let launch_first = group.maintenance.is_some_and(|(_, most)| most > 100);
+            let running = self.in_service(&name, now);
+            let coming = self.launches.iter().any(|launch| launch.group == name);
+            let at = now + self.delays.replacement;
+            if !launch_first || running > group.desired {
+                self.end(
+                    &id,
+                    now,
+                    "an EC2 health check indicating it has been terminated or stopped",
+                );
+                if !launch_first {
+                    self.launches.push(Launch {
+                        at,
+                        group: name,
+                        zone,
+                    });
+                }
+            } else if !coming && self.members(&name, now) <= group.desired {
+                self.launches.push(Launch {
+                    at,
+                    group: name,
+                    zone,
+                });
+            }
         }
     }
 
-    pub(super) fn state_of(&self, instance: &Instance, now: Timestamp) -> InstanceState {
-        match instance.terminated {
-            Some(at) if now >= at + self.delays.shutting_down => InstanceState::Terminated,
-            Some(_) => InstanceState::ShuttingDown,
-            None if now >= instance.launched + self.delays.pending => InstanceState::Running,
-            None => InstanceState::Pending,
-        }
+    fn members(&self, group: &str, now: Timestamp) -> usize {
+        let of_group = self
+            .instances
+            .values()
+            .filter(|i| i.group == group && i.ending.is_none());
+        of_group
+            .filter(|i| !i.state(&self.delays, now).is_going())
+            .count()
+    }
+
+    fn in_service(&self, group: &str, now: Timestamp) -> usize {
+        let of_group = self.instances.values().filter(|i| i.group == group);
+        of_group
+            .filter(|i| i.lifecycle(&self.delays, now) == Some("InService"))
+            .count()
     }
 
     pub(super) fn instances(&self, now: Timestamp) -> Vec<Seen> {
@@ -207,7 +223,7 @@ impl State {
             id: instance.id.clone(),
             group: instance.group.clone(),
             zone: instance.zone.clone(),
-            state: self.state_of(instance, now),
+            state: instance.state(&self.delays, now),
             reboots: instance.reboots,
         };
         self.instances.values().map(seen).collect()
@@ -220,23 +236,13 @@ impl State {
         decrement: bool,
         now: Timestamp,
     ) -> Result<Activity, Refusal> {
-        let absent = || {
-            Refusal::client(
-                "ValidationError",
-                format!("Instance Id not found - No managed instance found for instance ID {id}"),
-            )
-        };
-        let instance = self.instances.get(id).ok_or_else(absent)?;
-        match self.state_of(instance, now) {
-            InstanceState::Pending | InstanceState::Running => {}
-            InstanceState::ShuttingDown => {
-                let message = format!("Scaling activity is in progress for instance {id}");
-                return Err(Refusal::client("ScalingActivityInProgress", message));
-            }
-            InstanceState::Terminated => return Err(absent()),
+        let instance = self.member(id, now)?;
+        if instance.ending.is_some() {
+            let message = format!("Scaling activity is in progress for instance {id}");
+            return Err(Refusal::client("ScalingActivityInProgress", message));
         }
-        let (group_name, zone) = (instance.group.clone(), instance.zone.clone());
-        let group = self.groups.get_mut(&group_name).ok_or_else(absent)?;
+        let (name, zone) = (instance.group.clone(), instance.zone.clone());
+        let group = self.groups.get_mut(&name).ok_or_else(|| not_a_member(id))?;
         if decrement {
             if group.desired <= group.min {
                 let message = format!(
@@ -247,37 +253,78 @@ impl State {
             }
             group.desired -= 1;
         } else {
+            let at = now + self.delays.replacement;
             self.launches.push(Launch {
-                at: now + self.delays.replacement,
-                group: group_name.clone(),
+                at,
+                group: name,
                 zone,
             });
         }
+        Ok(self.end(id, now, "a user request"))
+    }
+
+    /// `SetInstanceHealth`: the group acts on it in its own time.
+    pub(super) fn set_health(
+        &mut self,
+        id: &str,
+        healthy: bool,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        self.member(id, now)?;
         if let Some(instance) = self.instances.get_mut(id) {
-            instance.terminated = Some(now);
+            instance.unhealthy = !healthy;
         }
-        Ok(self.record(
-            &group_name,
+        Ok(())
+    }
+
+    fn member(&self, id: &str, now: Timestamp) -> Result<&Instance, Refusal> {
+        let instance = self
+            .instances
+            .get(id)
+            .filter(|instance| !instance.group.is_empty());
+        instance
+            .filter(|instance| instance.state(&self.delays, now) != InstanceState::Terminated)
+            .ok_or_else(|| not_a_member(id))
+    }
+
+    /// The end begins at once, or when a hook lets it.
+    fn end(&mut self, id: &str, now: Timestamp, cause: &str) -> Activity {
+        let (mut group, mut begins) = (String::new(), now);
+        if let Some(instance) = self.instances.get_mut(id) {
+            group.clone_from(&instance.group);
+            let hook = self
+                .groups
+                .get(&group)
+                .and_then(|group| group.terminating_hook);
+            begins = now + hook.unwrap_or_default();
+            instance.ending = Some(now);
+            instance.terminated = Some(begins);
+        }
+        self.record(
+            &group,
             format!("Terminating EC2 instance: {id}"),
-            format!(
-                "At {now} instance {id} was taken out of service in response to a user request."
-            ),
-            (now, now + self.delays.shutting_down),
-        ))
+            format!("At {now} instance {id} was taken out of service in response to {cause}."),
+            (now, begins + self.delays.shutting_down),
+        )
+    }
+
+    /// Whoever holds the hook lets the instance go.
+    pub(super) fn complete_hook(&mut self, id: &str, now: Timestamp) {
+        if let Some(instance) = self.instances.get_mut(id)
+            && let Some(at) = instance.terminated
+        {
+            instance.terminated = Some(at.min(now));
+        }
     }
 
     /// `RebootInstances`: all or none.
     pub(super) fn reboot(&mut self, ids: &[String], now: Timestamp) -> Result<(), Refusal> {
         for id in ids {
             let instance = self.instances.get(id).ok_or_else(|| no_such_instance(id))?;
-            match self.state_of(instance, now) {
-                InstanceState::Running | InstanceState::Pending => {}
-                InstanceState::ShuttingDown | InstanceState::Terminated => {
-                    let message = format!(
-                        "The instance '{id}' is not in a state from which it can be rebooted"
-                    );
-                    return Err(Refusal::client("IncorrectState", message));
-                }
+            if instance.state(&self.delays, now).is_going() {
+                let message =
+                    format!("The instance '{id}' is not in a state from which it can be rebooted");
+                return Err(Refusal::client("IncorrectState", message));
             }
         }
         for id in ids {
@@ -291,20 +338,7 @@ impl State {
     fn launch(&mut self, group: &str, zone: &str, at: Timestamp) -> String {
         let number = self.number();
         let id = format!("i-{number:017x}");
-        let private_dns = format!(
-            "ip-10-0-{}-{}.us-west-2.compute.internal",
-            number / 250,
-            number % 250 + 4
-        );
-        let instance = Instance {
-            id: id.clone(),
-            group: group.to_owned(),
-            zone: zone.to_owned(),
-            private_dns,
-            launched: at,
-            terminated: None,
-            reboots: 0,
-        };
+        let instance = Instance::new(id.clone(), group, zone, at, number);
         self.instances.insert(id.clone(), instance);
         id
     }
@@ -324,6 +358,7 @@ impl State {
             cause,
             started,
             ends,
+            failure: None,
         };
         self.activities.push(activity.clone());
         activity
@@ -334,6 +369,16 @@ impl State {
         self.next += 1;
         number
     }
+}
+
+const DIFFERENCE: &str =
+    "an instance was launched in response to a difference between desired and actual capacity";
+
+fn not_a_member(id: &str) -> Refusal {
+    Refusal::client(
+        "ValidationError",
+        format!("Instance Id not found - No managed instance found for instance ID {id}"),
+    )
 }
 
 pub(super) fn no_such_instance(id: &str) -> Refusal {
@@ -357,6 +402,7 @@ mod tests {
             pending: delay,
             shutting_down: delay,
             replacement: delay,
+            consistency: Duration::ZERO,
         });
         let ids = state.create_group("workers", &["a", "b"], after(0));
         (state, ids)
@@ -432,5 +478,67 @@ mod tests {
             .unwrap_err();
         assert_eq!(refusal.code, "InvalidInstanceID.NotFound");
         assert_eq!(state.instances(after(0))[0].reboots, 0);
+    }
+
+    #[test]
+    fn a_suspended_launch_launches_when_it_is_resumed() {
+        let (mut state, ids) = two_instances();
+        let group = |state: &mut State, change: fn(&mut Group)| {
+            change(state.groups.get_mut("workers").unwrap());
+        };
+        group(&mut state, |group| {
+            group
+                .suspended
+                .insert("Launch".to_owned(), "User suspended".to_owned());
+        });
+        state.terminate_in_group(&ids[0], false, after(0)).unwrap();
+        assert_eq!(states(&mut state, after(60)).len(), 2);
+        group(&mut state, |group| group.suspended.clear());
+        assert_eq!(states(&mut state, after(60)).len(), 3);
+    }
+
+    #[test]
+    fn a_failing_launch_is_tried_again_and_recorded() {
+        let (mut state, ids) = two_instances();
+        state.groups.get_mut("workers").unwrap().launch_failure = Some("no capacity".to_owned());
+        state.terminate_in_group(&ids[0], false, after(0)).unwrap();
+        for second in [10, 20, 30] {
+            state.advance(after(second));
+        }
+        let failed = state
+            .activities
+            .iter()
+            .filter(|a| a.failure.is_some())
+            .count();
+        assert_eq!((states(&mut state, after(31)).len(), failed), (2, 3));
+    }
+
+    #[test]
+    fn a_hook_holds_an_instance_until_it_is_completed() {
+        let (mut state, ids) = two_instances();
+        state.groups.get_mut("workers").unwrap().terminating_hook = Some(Duration::from_secs(1800));
+        state.terminate_in_group(&ids[0], false, after(0)).unwrap();
+        let lifecycle = |state: &State, second| {
+            let instance = &state.instances[&ids[0]];
+            instance
+                .lifecycle(&state.delays, after(second))
+                .map(str::to_owned)
+        };
+        assert_eq!(lifecycle(&state, 60).as_deref(), Some("Terminating:Wait"));
+        state.complete_hook(&ids[0], after(60));
+        assert_eq!(lifecycle(&state, 61).as_deref(), Some("Terminating"));
+        assert_eq!(lifecycle(&state, 70), None);
+    }
+
+    #[test]
+    fn a_maintenance_policy_launches_before_it_terminates() {
+        let (mut state, ids) = two_instances();
+        state.groups.get_mut("workers").unwrap().maintenance = Some((100, 110));
+        state.set_health(&ids[0], false, after(0)).unwrap();
+        state.advance(after(0));
+        assert_eq!(states(&mut state, after(10)).len(), 3);
+        assert!(!states(&mut state, after(19))[0].is_going());
+        assert!(states(&mut state, after(20))[0].is_going());
+        assert_eq!(states(&mut state, after(60)).len(), 3);
     }
 }

@@ -142,7 +142,7 @@ impl PodCgroup {
         victim.wait_for_success()
     }
 
-    fn take(&self, victim: &Victim) -> anyhow::Result<()> {
+    pub(super) fn take(&self, victim: &Victim) -> anyhow::Result<()> {
         let procs = self.leaf.join("cgroup.procs");
         fs::write(&procs, victim.pid().to_string())
             .with_context(|| format!("write {}", procs.display()))

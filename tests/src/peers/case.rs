@@ -162,7 +162,12 @@ fn log_of_rule(rule: &str, line: &str) -> String {
         return of_file("/var/log/aws-routed-eni/ipamd.log", line);
     }
     if rule.starts_with("runtime/") || rule.ends_with("(Journal)") {
-        return of_journal("kubelet", line);
+        let times = if rule.ends_with("(after repeats)") {
+            6
+        } else {
+            1
+        };
+        return of_journal("kubelet", line).repeat(times);
     }
     format!("{line}\n")
 }
@@ -174,6 +179,10 @@ fn of_source(source: &str, sample: &str) -> (&'static str, Input) {
     let no_log = || ("eks (nma_cases): no log", Input::NoLog(place.to_owned()));
     let (class, line) = match place.split_once(':') {
         None if matches!(place, "dmesg" | "kmsg-raw") => (KERNEL_LOG, format!("{sample}\n")),
+        // That log's identifiers: what systemd says is of its own unit.
+        Some(("journald", "systemd")) => {
+            ("eks (nma_cases): journal", of_journal("init.scope", sample))
+        }
         Some(("journald", unit)) => ("eks (nma_cases): journal", of_journal(unit, sample)),
         // `+ CRI`: a file and what the runtime says.
         Some(("file", path)) if !path.contains(" + ") => {

@@ -111,7 +111,7 @@ pub(super) static CAUSES: [Cause; 8] = [
     },
     Cause {
         name: "other log",
-        meaning: "Not of the kernel log: nodemend has no rule of its own for that log. `logRules` can have one.",
+        meaning: "Of a log for which nodemend has no rule of its own. `logRules` can have one.",
     },
     Cause {
         name: "not printed",
@@ -119,7 +119,7 @@ pub(super) static CAUSES: [Cause; 8] = [
     },
     Cause {
         name: "context",
-        meaning: "The line stands beside a report, or is a part of one, and says nothing by itself; the line that is the report counts.",
+        meaning: "The line stands beside a report, or is a part of one, and says nothing by itself; the line that is the report counts, or the line's repeats.",
     },
     Cause {
         name: "forged",

@@ -6,9 +6,10 @@ use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const NAME: &str = "nodemend-demo";
+const FLEET: &str = "nodemend-fleet";
 
 pub(super) struct Records {
     policies: Api<DynamicObject>,
@@ -30,6 +31,9 @@ pub(super) struct Repair {
 pub(super) struct Hold {
     pub(super) gate: String,
     pub(super) message: String,
+    /// Further closed gates.
+    #[serde(default)]
+    pub(super) behind: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -72,18 +76,47 @@ impl Records {
                 "repairActions": ["Replace"],
             })
         };
+        let spec = json!({
+            "mode": "Disabled",
+            "selector": {"matchLabels": {"type": "kwok"}},
+            "cordon": {"after": "1s", "recoverySoak": "5s"},
+            "drain": {"timeout": "2m"},
+            "verify": {"replaceDeadline": "1m", "soak": "2s"},
+            "rules": [rule("StorageReady"), rule("AcceleratedHardwareReady")],
+        });
+        self.create(NAME, &spec).await
+    }
+
+    /// For the nodes with a label, before all others; its thresholds are the default ones.
+    pub(super) async fn create_fleet_policy(
+        &self,
+        (key, value): (&str, &str),
+    ) -> anyhow::Result<()> {
+        let rule = json!({
+            "nodeMonitoringCondition": "Ready",
+            "status": ["False", "Unknown"],
+            "minRepairWaitTime": "10s",
+            "repairActions": ["Replace"],
+        });
+        let spec = json!({
+            "mode": "Enforce",
+            "priority": 1,
+            "selector": {"matchLabels": {key: value}},
+            "cordon": {"after": "1s", "recoverySoak": "2s"},
+            "verify": {"replaceDeadline": "1m", "soak": "2s"},
+            // They are young, and do not count as still joining.
+            "startupTimeout": "1s",
+            "rules": [rule],
+        });
+        self.create(FLEET, &spec).await
+    }
+
+    async fn create(&self, name: &str, spec: &Value) -> anyhow::Result<()> {
         let policy = json!({
             "apiVersion": "nodemend.dev/v1alpha1",
             "kind": "RepairPolicy",
-            "metadata": {"name": NAME},
-            "spec": {
-                "mode": "Disabled",
-                "selector": {"matchLabels": {"type": "kwok"}},
-                "cordon": {"after": "1s", "recoverySoak": "5s"},
-                "drain": {"timeout": "2m"},
-                "verify": {"replaceDeadline": "1m", "soak": "2s"},
-                "rules": [rule("StorageReady"), rule("AcceleratedHardwareReady")],
-            },
+            "metadata": {"name": name},
+            "spec": spec,
         });
         let policy = serde_json::from_value(policy).context("write a RepairPolicy")?;
         self.policies

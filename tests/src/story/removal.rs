@@ -8,6 +8,7 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 
+use super::silence::LABEL;
 use super::stage::{SOON, WORKLOAD};
 use crate::control_plane::ControlPlane;
 use crate::fleet::MANAGED;
@@ -68,11 +69,14 @@ pub(super) async fn remove(control_plane: &ControlPlane) -> anyhow::Result<()> {
     .await?;
     gone(budgets.delete(WORKLOAD, &by_default).await.map(drop))
         .context("delete the PodDisruptionBudget")?;
-    nodes
-        .delete_collection(&by_default, &ours())
-        .await
-        .map(drop)
-        .context("delete the nodes")?;
+    let silent = ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1));
+    for some in [ours(), silent] {
+        nodes
+            .delete_collection(&by_default, &some)
+            .await
+            .map(drop)
+            .context("delete the nodes")?;
+    }
     for manifests in MANIFESTS {
         control_plane.delete(&crate::repo().join(manifests)).await?;
     }

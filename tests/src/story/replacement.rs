@@ -273,7 +273,7 @@ impl Patient {
     }
 }
 
-fn terminations(stage: &Stage) -> Vec<Call> {
+pub(super) fn terminations(stage: &Stage) -> Vec<Call> {
     let calls = stage.cloud.mutating_calls().into_iter();
     calls
         .filter(|call| call.action == "TerminateInstanceInAutoScalingGroup")

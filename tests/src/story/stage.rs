@@ -34,8 +34,8 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 pub(super) struct Stage {
     pub(super) detector: Daemon,
     pub(super) repairer: Daemon,
-    _world: World,
-    _fleet: Fleet,
+    world: Option<World>,
+    pub(super) fleet: Fleet,
     pub(super) cloud: Cloud,
     /// The file system that this host cannot do without.
     pub(super) disk: Ext4,
@@ -97,8 +97,8 @@ pub(super) async fn set(control_plane: &ControlPlane, screen: &Screen) -> anyhow
     Ok(Stage {
         detector,
         repairer,
-        _world: world,
-        _fleet: fleet,
+        world: Some(world),
+        fleet,
         cloud,
         disk,
         pod_logs,
@@ -197,6 +197,16 @@ async fn has_leader(client: &Client) -> anyhow::Result<()> {
 }
 
 impl Stage {
+    /// Instances whose Nodes somebody else creates: in the meantime no instance boots.
+    pub(super) fn stop_the_world(&mut self) {
+        self.world = None;
+    }
+
+    pub(super) fn start_the_world(&mut self) {
+        let (client, cloud) = (self.client.clone(), self.cloud.clone());
+        self.world = Some(World::run(client, cloud, self.fleet.clone()));
+    }
+
     pub(super) async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), "default");
         let of_the_workload = ListParams::default().labels(&format!("app={WORKLOAD}"));

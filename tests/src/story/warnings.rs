@@ -39,7 +39,7 @@ pub(super) async fn provoke(stage: &mut Stage, screen: &Screen) -> anyhow::Resul
     let fault = Fault {
         what: "block I/O error",
         at: disk.read_error()?,
-        reason: "BlockIOError",
+        reason: "BlockDeviceIOError",
         entity: disk.name().to_owned(),
         named: vec![disk.name().to_owned()],
     };

@@ -7,7 +7,7 @@ mod events;
 mod flood;
 mod front;
 mod frozen;
-mod http;
+pub(crate) mod http;
 mod killed;
 mod memory;
 mod restart;

@@ -1,13 +1,20 @@
 //! The repairer against the real API server and the local AWS, under the RBAC that
 //! `deploy/rbac/repairer.yaml` ships.
 
+mod clouds;
+mod constraints;
 mod crash;
+mod drain;
 mod gates;
 mod leader;
 mod outcome;
+mod person;
+mod reboot;
 mod scene;
 mod schema;
 mod setup;
+mod told;
+mod trust;
 
 use std::sync::Arc;
 
@@ -52,6 +59,30 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             outcome::aws_away,
         ),
         suite.trial_alone(
+            "repairer::a_node_group_that_eks_repairs_is_left_to_it",
+            clouds::stands_down_for_eks,
+        ),
+        suite.trial_alone(
+            "repairer::a_zonal_shift_holds_its_zone",
+            clouds::zonal_shift,
+        ),
+        suite.trial_alone(
+            "repairer::an_instance_that_fails_ec2s_checks_is_replaced",
+            clouds::impaired,
+        ),
+        suite.trial_alone(
+            "repairer::what_could_not_come_back_is_not_destroyed",
+            clouds::no_way_to_replace,
+        ),
+        suite.trial_alone(
+            "repairer::a_group_that_launches_first_is_told_of_the_health",
+            clouds::by_instance_health,
+        ),
+        suite.trial_alone(
+            "repairer::who_may_not_write_tries_once_and_reports",
+            clouds::denied,
+        ),
+        suite.trial_alone(
             "repairer::nothing_is_touched_until_the_policy_is_enabled",
             gates::disabled,
         ),
@@ -68,6 +99,47 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             crash::way_back,
         ),
         suite.trial_alone(
+            "repairer::a_crash_around_a_reboot_makes_no_second_one",
+            crash::reboot,
+        ),
+        suite.trial_alone(
+            "repairer::a_drain_says_which_budget_blocks_and_whether_it_ever_clears",
+            drain::budgets,
+        ),
+        suite.trial_alone(
+            "repairer::a_drain_treats_each_kind_of_pod_as_its_own",
+            drain::zoo,
+        ),
+        suite.trial_alone("repairer::two_hundred_pods_are_drained", drain::many),
+        suite.trial_alone(
+            "repairer::a_drain_is_forced_or_given_up_at_its_timeout",
+            drain::at_timeout,
+        ),
+        suite.trial_alone(
+            "repairer::nobody_waits_for_the_pods_of_a_dead_kubelet",
+            drain::dead_kubelet,
+        ),
+        suite.trial_alone(
+            "repairer::a_reboot_is_proven_by_another_boot",
+            reboot::proven,
+        ),
+        suite.trial_alone(
+            "repairer::a_reboot_that_does_not_help_is_followed_by_a_replacement",
+            reboot::escalates,
+        ),
+        suite.trial_alone(
+            "repairer::a_person_who_deletes_the_record_is_obeyed",
+            person::deletes_the_record,
+        ),
+        suite.trial_alone(
+            "repairer::others_are_kept_off_and_their_own_marks_stay",
+            person::marks,
+        ),
+        suite.trial_alone(
+            "repairer::a_drained_node_is_preserved_for_a_person",
+            person::preserves,
+        ),
+        suite.trial_alone(
             "repairer::one_replica_leads_and_the_other_takes_over",
             leader::takes_over,
         ),
@@ -77,8 +149,37 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             schema::refused,
         ),
         suite.trial_alone(
+            "repairer::every_constraint_is_the_api_server_s_and_check_s_in_the_same_words",
+            constraints::every_one,
+        ),
+        suite.trial_alone(
             "repairer::the_shipped_policy_is_accepted_and_disabled",
             schema::shipped,
+        ),
+        suite.trial_alone(
+            "repairer::a_silent_kubelet_is_believed_when_its_lease_grows_old",
+            trust::lease,
+        ),
+        suite.trial_alone(
+            "repairer::what_begins_while_the_api_server_does_not_answer_waits_anew",
+            trust::unreachable,
+        ),
+        suite.trial_alone(
+            "repairer::events_metrics_and_the_log_tell_each_decision",
+            told::whole,
+        ),
+        suite.trial_alone("repairer::the_columns_tell_the_story", told::columns),
+        suite.trial_alone(
+            "repairer::a_finished_record_is_forgotten_when_there_are_too_many",
+            told::forgotten,
+        ),
+        suite.trial_alone(
+            "repairer::a_hold_that_comes_back_counts_in_the_series_of_its_event",
+            told::series,
+        ),
+        suite.trial_alone(
+            "repairer::without_the_right_to_write_events_it_goes_on",
+            told::refused,
         ),
         suite.trial_alone(
             "repairer::what_is_missing_is_named_with_its_remedy",

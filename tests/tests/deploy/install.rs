@@ -93,7 +93,7 @@ async fn all_run(client: Client) -> anyhow::Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(client, NAMESPACE);
     let status = deployments.get("nodemend-repairer").await?.status;
     let ready = status.and_then(|status| status.ready_replicas);
-    ensure!(ready == Some(1), "{ready:?} repairers are ready");
+    ensure!(ready == Some(2), "{ready:?} repairers are ready");
     Ok(())
 }
 

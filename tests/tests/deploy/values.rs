@@ -16,6 +16,7 @@ pub(crate) async fn wrong() -> anyhow::Result<()> {
             "/detector/criticalMounts/0",
         ),
         ("detector.httpAddress=localhost", "/detector/httpAddress"),
+        ("repairer.httpAddress=9848", "/repairer/httpAddress"),
         ("repairer.replicas=0", "/repairer/replicas"),
         ("repairer.replicas=two", "/repairer/replicas"),
         ("policy.mode=On", "/policy/mode"),
@@ -59,7 +60,11 @@ pub(crate) async fn every_value() -> anyhow::Result<()> {
         ("detector.nodeSelector.a=b", r#""a":"b""#),
         ("detector.resources.limits.memory=9Mi", r#""memory":"9Mi""#),
         ("repairer.image=r9", "r9:"),
-        ("repairer.replicas=2", r#""replicas":2"#),
+        ("repairer.replicas=3", r#""replicas":3"#),
+        (
+            "repairer.httpAddress=[::]:9900",
+            r#""ports":[{"containerPort":9900,"name":"http"}]"#,
+        ),
         (
             "repairer.serviceAccountAnnotations.a=b",
             r#""annotations":{"a":"b"}"#,

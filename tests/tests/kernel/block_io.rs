@@ -53,7 +53,7 @@ fn fails(args: &[&str], times: u32) -> anyhow::Result<()> {
     for _ in 0..times {
         disk.read_error()?;
     }
-    let finding = watch.only_finding("BlockIOError", "device", disk.name())?;
+    let finding = watch.only_finding("BlockDeviceIOError", "device", disk.name())?;
     ensure!(
         finding["severity"] == "Warning" && finding["condition"] == "StorageReady",
         "{finding}"
@@ -88,8 +88,8 @@ fn storm() -> anyhow::Result<()> {
         noisy.read_error()?;
     }
     quiet.read_error()?;
-    watch.only_finding("BlockIOError", "device", quiet.name())?;
-    watch.only_finding("BlockIOError", "device", noisy.name())?;
+    watch.only_finding("BlockDeviceIOError", "device", quiet.name())?;
+    watch.only_finding("BlockDeviceIOError", "device", noisy.name())?;
     Ok(())
 }
 
@@ -102,7 +102,9 @@ fn gone() -> anyhow::Result<()> {
     disk.read_error()?;
     drop(disk);
     watch.resume()?;
-    watch.only_finding("BlockIOError", "device", name).map(drop)
+    watch
+        .only_finding("BlockDeviceIOError", "device", name)
+        .map(drop)
 }
 
 fn is_quiet(args: &[&str]) -> anyhow::Result<()> {
@@ -112,7 +114,7 @@ fn is_quiet(args: &[&str]) -> anyhow::Result<()> {
     disk.mkfs_ext4()?;
     // What comes after it was read: so would be what the mkfs did.
     witness.read_error()?;
-    watch.only_finding("BlockIOError", "device", witness.name())?;
+    watch.only_finding("BlockDeviceIOError", "device", witness.name())?;
     let of_it: Vec<_> = watch
         .findings()
         .into_iter()

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::daemon;
-use nodemend_tests::faults::{FullConntrack, PodCgroup, SilentDisk};
+use nodemend_tests::faults::{FullConntrack, PodCgroup, SilentDisk, Thrashing};
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::Needs::{Conntrack, Root};
+use crate::support::Needs::{Conntrack, MemoryPressure, Root};
 use crate::watch::Watch;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -32,6 +32,11 @@ pub(crate) const TESTS: &[Test] = &[
         "a_full_conntrack_table_is_one_finding_of_log_and_counter",
         Conntrack,
         full_conntrack,
+    ),
+    (
+        "a_host_that_waits_for_memory_is_found_by_the_kernels_own_measure",
+        MemoryPressure,
+        memory_stall,
     ),
     (
         "what_the_files_of_a_host_count_is_found_without_tracepoints_and_log",
@@ -53,6 +58,19 @@ pub(crate) const TESTS: &[Test] = &[
 const POD: &str = "0f7a1c9e-3b7d-4c5e-9f00-1234567890ab";
 const EVERY_SECOND: &[&str] = &["--counter-interval", "1s"];
 const TWO_READINGS: Duration = Duration::from_secs(3);
+
+fn memory_stall() -> anyhow::Result<()> {
+    let mut watch = Watch::start(&[])?;
+    let _thrashing = Thrashing::start(POD)?;
+    let finding = watch.line("MemoryStall", |line| {
+        line["transition"] == "opened" && line["reason"] == "MemoryStall"
+    })?;
+    ensure!(
+        finding["severity"] == "Warning" && finding["condition"] == "KernelReady",
+        "{finding}"
+    );
+    Ok(())
+}
 
 fn refused_forks() -> anyhow::Result<()> {
     let cgroup = PodCgroup::with_few_pids(POD)?;

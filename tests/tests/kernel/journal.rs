@@ -1,9 +1,10 @@
-//! Log rules on the systemd journal, in a running detector: a host of the test's own, whose journal the
+//! The systemd journal and log files in a running detector: a host of the test's own, whose journal the
 //! test writes.
 
 #![expect(clippy::disallowed_methods, reason = "the harness measures deadlines")]
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +35,11 @@ pub(crate) const TESTS: &[Test] = &[
         "a_host_without_a_journal_is_told_of_and_a_late_one_is_read",
         Root,
         late,
+    ),
+    (
+        "what_kubelet_systemd_and_the_cni_write_is_told_without_a_rule",
+        Root,
+        without_a_rule,
     ),
 ];
 
@@ -110,6 +116,10 @@ impl Host {
     }
 
     fn log(&mut self, message: &str) -> anyhow::Result<()> {
+        self.log_of("kubelet.service", message)
+    }
+
+    fn log_of(&mut self, unit: &str, message: &str) -> anyhow::Result<()> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read")?;
         let boot = u128::from_str_radix(&boot.trim().replace('-', ""), 16).context("parse")?;
         let time = clock_gettime(ClockId::Monotonic);
@@ -120,12 +130,11 @@ impl Host {
             realtime: 1_700_000_000_000_000 + monotonic,
             boot: boot.to_be_bytes(),
         };
-        let message = format!("MESSAGE={message}");
-        let fields: &[&[u8]] = &[
-            b"_PID=77",
-            b"_SYSTEMD_UNIT=kubelet.service",
-            message.as_bytes(),
-        ];
+        let (unit, message) = (
+            format!("_SYSTEMD_UNIT={unit}"),
+            format!("MESSAGE={message}"),
+        );
+        let fields: &[&[u8]] = &[b"_PID=77", unit.as_bytes(), message.as_bytes()];
         let journald = self.journald.as_mut().context("no journald")?;
         journald.append(when, fields).context("append to a journal")
     }
@@ -173,6 +182,67 @@ fn late() -> anyhow::Result<()> {
     host.start_journald()?;
     host.log("PLEG is not healthy")?;
     watch.line("the rule's finding", opened)?;
+    Ok(())
+}
+
+fn without_a_rule() -> anyhow::Result<()> {
+    let mut host = Host::new()?;
+    let log = host.path("proc/1/root/var/log/aws-routed-eni/ipamd.log");
+    fs::create_dir_all(log.parent().context("find a folder")?).context("make a folder")?;
+    fs::write(&log, "Unable to reach API Server\n".repeat(9)).context("write a log")?;
+    let config = CONFIG.split("logRules").next().unwrap_or_default();
+    fs::write(host.path("detector.yaml"), config).context("write a configuration")?;
+    host.start_journald()?;
+    let mut watch = watch(&host)?;
+    watch.line("ipamd's log is followed", |line| {
+        let path = line["path"].as_str().unwrap_or_default();
+        line["message"] == "log file watched" && path.ends_with("ipamd.log")
+    })?;
+    host.log_of(
+        "init.scope",
+        "kubelet.service: Failed with result 'exit-code'.",
+    )?;
+    for count in 1..=4 {
+        let line =
+            format!("kubelet.service: Scheduled restart job, restart counter is at {count}.");
+        host.log_of("init.scope", &line)?;
+        // A service cannot speak for systemd.
+        host.log_of("evil.service", &line.replace("kubelet", "sshd"))?;
+        let line = line.replace("kubelet", "chronyd");
+        host.log_of(
+            "init.scope",
+            if count < 4 { &line } else { "Started chronyd." },
+        )?;
+    }
+    host.log("E0101 00:00:00.0 1 x.go:1] \"Error syncing pod\" err=\"OCI runtime create failed: x\" pod=\"a/b\"")?;
+    let mut file = fs::File::options()
+        .append(true)
+        .open(&log)
+        .context("open a log")?;
+    // What was written before the agent's start does not count; two lines are not enough.
+    writeln!(
+        file,
+        "Unable to reach API Server\nUnable to reach API Server"
+    )
+    .context("write")?;
+    let of = |reason: &'static str| {
+        move |line: &Value| line["transition"] == "opened" && line["reason"] == reason
+    };
+    let failed = watch.line("kubelet failed", of("KubeletFailed"))?;
+    ensure!(failed["severity"] == "Warning", "{failed}");
+    watch.line("kubelet restarts", of("KubeletRepeatedRestart"))?;
+    let create = watch.line("the runtime failed", of("ContainerRuntimeFailed"))?;
+    ensure!(create["entity"] == "pod a/b", "{create}");
+    ensure!(
+        !watch.findings().iter().any(of("IPAMDNotReady")),
+        "two lines were enough"
+    );
+    writeln!(file, "Unable to reach API Server").context("write")?;
+    watch.line("ipamd is not ready", of("IPAMDNotReady"))?;
+    let others = ["SshdRepeatedRestart", "ChronydRepeatedRestart"];
+    for other in others {
+        ensure!(!watch.findings().iter().any(of(other)), "{other}");
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Packets that are dropped because a socket's buffer is full.
 
 use anyhow::ensure;
-use nodemend_tests::faults::fill_socket_buffer;
+use nodemend_tests::faults::{PodCgroup, fill_socket_buffer, fill_socket_buffers};
 
 use crate::Test;
 use crate::support::Needs::Hook;
@@ -17,6 +17,11 @@ pub(crate) const TESTS: &[Test] = &[
         "drops_by_the_classic_tracepoint_name_the_reason",
         Hook("net-drop"),
         classic,
+    ),
+    (
+        "drops_in_two_pods_at_once_name_both",
+        Hook("net-drop"),
+        two_pods,
     ),
     ("a_few_drops_are_no_finding", Hook("net-drop"), few),
 ];
@@ -51,6 +56,25 @@ fn classic() -> anyhow::Result<()> {
                     .is_some_and(|message| message.ends_with(": SOCKET_RCVBUFF"))
         })
         .map(drop)
+}
+
+/// On one CPU, their packets in turn.
+fn two_pods() -> anyhow::Result<()> {
+    let uids = [
+        "6c1f4c59-1b1e-4d0a-9d5e-3f0a5f1c7e01",
+        "6c1f4c59-1b1e-4d0a-9d5e-3f0a5f1c7e02",
+    ];
+    let pods = [PodCgroup::systemd(uids[0])?, PodCgroup::systemd(uids[1])?];
+    let mut watch = Watch::start(&[])?;
+    let ports = fill_socket_buffers(&[&pods[0], &pods[1]], 2000)?;
+    for (uid, port) in uids.iter().zip(ports) {
+        let finding = watch.only_finding("PacketsDropped", "podUid", *uid)?;
+        ensure!(
+            finding["subject"]["localPort"] == port && finding["subject"]["interface"] == "lo",
+            "{finding}"
+        );
+    }
+    Ok(())
 }
 
 fn few() -> anyhow::Result<()> {

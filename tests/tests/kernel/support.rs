@@ -20,6 +20,8 @@ pub(crate) enum Needs {
     BlockedTask,
     /// The scan, and a FUSE file system.
     Fuse,
+    /// That the kernel measures how long processes wait for memory.
+    MemoryPressure,
 }
 
 pub(crate) struct Support {
@@ -57,6 +59,7 @@ impl Support {
             Needs::BlockedTask => faults::HungTask::unavailable()
                 .map(str::to_owned)
                 .or_else(|| self.hook_missing("blocked-task")),
+            Needs::MemoryPressure => faults::Thrashing::unavailable().map(str::to_owned),
             Needs::Fuse => {
                 faults::FuseSleeper::unavailable().or_else(|| self.hook_missing("blocked-task"))
             }
@@ -78,7 +81,7 @@ impl Support {
 }
 
 /// Nothing where the detector does not start: then the tests run, and fail, and say why.
-fn check() -> Vec<Value> {
+pub(crate) fn check() -> Vec<Value> {
     let Ok(detector) = daemon::binary("nodemend-detector") else {
         return Vec::new();
     };

@@ -45,7 +45,7 @@ fn a_finding_opens_at_its_threshold_with_the_faults_that_led_to_it() {
         threshold: Some(THRICE_A_MINUTE),
         ..Override::default()
     };
-    let mut core = configured("BlockIOError", over);
+    let mut core = configured("BlockDeviceIOError", over);
     assert_eq!(faults(&mut core, &[10, 20, 30]), [0, 0, 1]);
     let key = (Reason::BlockIoError, "sda".to_owned());
     assert_eq!(core.findings.get(&key).unwrap().finding.count, 3);
@@ -57,7 +57,7 @@ fn faults_that_are_too_far_apart_open_nothing() {
         threshold: Some(THRICE_A_MINUTE),
         ..Override::default()
     };
-    let mut core = configured("BlockIOError", over);
+    let mut core = configured("BlockDeviceIOError", over);
     assert_eq!(faults(&mut core, &[10, 20, 81, 82, 83]), [0, 0, 0, 0, 1]);
 }
 
@@ -79,7 +79,7 @@ fn entities_below_their_threshold_take_bounded_memory() {
 fn a_disabled_reason_opens_nothing_and_what_was_open_clears() {
     let disabled = Settings {
         overrides: BTreeMap::from([(
-            "BlockIOError".to_owned(),
+            "BlockDeviceIOError".to_owned(),
             Override {
                 enabled: Some(false),
                 ..Override::default()
@@ -106,7 +106,7 @@ fn a_promoted_reason_turns_its_condition_also_while_it_is_open() {
         ..Override::default()
     };
     let settings = Settings {
-        overrides: BTreeMap::from([("BlockIOError".to_owned(), over)]),
+        overrides: BTreeMap::from([("BlockDeviceIOError".to_owned(), over)]),
         ..Settings::default()
     };
     let outputs = core.step(Input::Settings(settings), at(5));
@@ -121,7 +121,7 @@ fn another_time_to_clear_holds_for_quiet_and_for_evidence() {
         clear_after: Some(Duration::from_secs(60)),
         ..Override::default()
     };
-    let mut core = configured("BlockIOError", minute.clone());
+    let mut core = configured("BlockDeviceIOError", minute.clone());
     faults(&mut core, &[2]);
     assert_eq!(core.wake_at(), Some(at(62).boot));
 

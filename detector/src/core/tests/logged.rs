@@ -1,7 +1,7 @@
 //! Lines of the kernel log that are a fault by themselves.
 
 use super::*;
-use crate::signal::LogFault;
+use crate::signal::{Counted, HOST, LogFault};
 
 fn line(reason: Reason, entity: &str, task: Option<Task>) -> What {
     What::Logged(LogFault {
@@ -11,6 +11,7 @@ fn line(reason: Reason, entity: &str, task: Option<Task>) -> What {
         device: None,
         interface: None,
         task,
+        mild: false,
     })
 }
 
@@ -44,4 +45,49 @@ fn repeats_about_one_entity_count_up_and_another_entity_opens() {
     }
     let counts: Vec<_> = core.open_findings().iter().map(|open| open.count).collect();
     assert_eq!(counts, [2, 1]);
+}
+
+fn fork_failure() -> What {
+    let (entity, message) = ("kubelet.service".to_owned(), "m".to_owned());
+    What::Logged(LogFault::new(Reason::ForkFailedOutOfPids, entity, message))
+}
+
+fn severity_of_fork_failure(core: &mut Core, now: Now) -> Severity {
+    let outputs = core.step(signal(fork_failure(), now), now);
+    let transitions = outputs.into_iter().filter_map(|output| match output {
+        Output::Transition(transition) => Some(transition.finding),
+        _ => None,
+    });
+    let mut ours = transitions.filter(|finding| finding.reason == Reason::ForkFailedOutOfPids);
+    ours.next().unwrap().severity
+}
+
+#[test]
+fn a_failed_fork_is_fatal_only_while_the_kernel_counts_the_host_full() {
+    assert_eq!(
+        severity_of_fork_failure(&mut started(), at(100)),
+        Severity::Warning,
+        "any container's limit makes kubelet print it"
+    );
+    let mut core = started();
+    let fault = LogFault::new(Reason::PidsLimitReached, HOST.to_owned(), "m".to_owned());
+    let counted = Counted::Still;
+    let full = What::Counted { fault, counted };
+    core.step(signal(full, at(90)), at(90));
+    assert_eq!(
+        severity_of_fork_failure(&mut core, at(100)),
+        Severity::Fatal
+    );
+}
+
+#[test]
+fn evidence_that_makes_a_fault_mild_makes_it_a_warning() {
+    let mut core = started();
+    let mut fault = LogFault::new(Reason::InterfaceNotUp, "eth1".to_owned(), "m".to_owned());
+    fault.mild = true;
+    let counted = Counted::Still;
+    core.step(signal(What::Counted { fault, counted }, at(100)), at(100));
+    let open = core.open_findings();
+    assert_eq!(open.len(), 1);
+    assert_eq!(open[0].severity, Severity::Warning);
 }

@@ -100,6 +100,7 @@ impl Host {
                 Output::Probe { device } => self.asked.push(device),
                 Output::Transition(_)
                 | Output::LookAtTask { .. }
+                | Output::LookAtCpu { .. }
                 | Output::Open(_)
                 | Output::State(_) => {}
                 Output::Conditions { conditions, .. } => {
@@ -290,7 +291,7 @@ fn settings() -> Settings {
         ..Override::default()
     };
     Settings {
-        overrides: BTreeMap::from([("BlockIOError".to_owned(), over)]),
+        overrides: BTreeMap::from([("BlockDeviceIOError".to_owned(), over)]),
         ..Settings::default()
     }
 }

@@ -70,9 +70,48 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
             fault: LogFault::new(reason, "x".to_owned(), "m".to_owned()),
             count: 1,
         },
-        Reason::BlockIoStuck | Reason::MemoryStall | Reason::CpuStolen | Reason::CpuStarved => {
-            counted(reason, Counted::Still)
-        }
+        Reason::BlockIoStuck
+        | Reason::MemoryStall
+        | Reason::CpuStolen
+        | Reason::CpuStarved
+        | Reason::ApproachingMaxOpenFiles
+        | Reason::ApproachingKernelPidMax
+        | Reason::ExcessiveZombieProcesses
+        | Reason::LargeEnvironment
+        | Reason::ClockUnsynchronized
+        | Reason::ZramHighUsage
+        | Reason::MissingLoopbackInterface
+        | Reason::InterfaceNotUp
+        | Reason::InterfaceNotRunning
+        | Reason::IpamdNotRunning
+        | Reason::NetworkSysctl => counted(reason, Counted::Still),
+        Reason::RapidCron
+        | Reason::PodStuckTerminating
+        | Reason::ReadinessProbeFailures
+        | Reason::LivenessProbeFailures
+        | Reason::UnitRepeatedRestart(_)
+        | Reason::NpaRepeatedlyRestart
+        | Reason::IpamdNotReady
+        | Reason::IpamdRepeatedlyRestart => return enough(core, reason, now),
+        Reason::EfaErrorMetric
+        | Reason::IoDelays
+        | Reason::BandwidthInExceeded
+        | Reason::BandwidthOutExceeded
+        | Reason::PpsExceeded
+        | Reason::ConntrackExceeded
+        | Reason::LinkLocalExceeded
+        | Reason::EbsVolumeIopsExceeded
+        | Reason::EbsVolumeThroughputExceeded
+        | Reason::EbsInstanceIopsExceeded
+        | Reason::EbsInstanceThroughputExceeded => counted(reason, Counted::Times(1)),
+        Reason::ForkFailedOutOfPids
+        | Reason::KubeletFailed
+        | Reason::ContainerRuntimeFailed
+        | Reason::ServiceFailedToStart
+        | Reason::IpamdNoIps
+        | Reason::NpaBpfRecoveryError
+        | Reason::KubeletDiskUsageSlow
+        | Reason::EtcHostsMountFailed => logged(reason),
         Reason::BlockIoError => io_error("sda"),
         Reason::FilesystemError => What::Ext4Error {
             device: "sda1".to_owned(),
@@ -155,7 +194,12 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
             core.step(Input::Wake, now);
             return core.step(evidence("sda1", Evidence::Writable), now);
         }
-        Reason::BlockIoStuck => counted(reason, Counted::Over),
+        Reason::BlockIoStuck
+        | Reason::MissingLoopbackInterface
+        | Reason::InterfaceNotUp
+        | Reason::InterfaceNotRunning
+        | Reason::IpamdNotRunning
+        | Reason::NetworkSysctl => counted(reason, Counted::Over),
         Reason::NvidiaXidError(_) => state(Recovery::NotNeeded),
         Reason::NvidiaDeviceCountMismatch => state(Recovery::Unknown),
         Reason::NvidiaDoubleBitError => errors(0),
@@ -226,6 +270,39 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::WritebackError
         | Reason::NvmeCommandRetried
         | Reason::DevlinkHealthError
+        | Reason::ApproachingMaxOpenFiles
+        | Reason::ApproachingKernelPidMax
+        | Reason::ExcessiveZombieProcesses
+        | Reason::LargeEnvironment
+        | Reason::ClockUnsynchronized
+        | Reason::ZramHighUsage
+        | Reason::RapidCron
+        | Reason::PodStuckTerminating
+        | Reason::ReadinessProbeFailures
+        | Reason::LivenessProbeFailures
+        | Reason::UnitRepeatedRestart(_)
+        | Reason::NpaRepeatedlyRestart
+        | Reason::IpamdNotReady
+        | Reason::IpamdRepeatedlyRestart
+        | Reason::EfaErrorMetric
+        | Reason::IoDelays
+        | Reason::BandwidthInExceeded
+        | Reason::BandwidthOutExceeded
+        | Reason::PpsExceeded
+        | Reason::ConntrackExceeded
+        | Reason::LinkLocalExceeded
+        | Reason::EbsVolumeIopsExceeded
+        | Reason::EbsVolumeThroughputExceeded
+        | Reason::EbsInstanceIopsExceeded
+        | Reason::EbsInstanceThroughputExceeded
+        | Reason::ForkFailedOutOfPids
+        | Reason::KubeletFailed
+        | Reason::ContainerRuntimeFailed
+        | Reason::ServiceFailedToStart
+        | Reason::IpamdNoIps
+        | Reason::NpaBpfRecoveryError
+        | Reason::KubeletDiskUsageSlow
+        | Reason::EtcHostsMountFailed
         | Reason::NvidiaXidWarning(_)
         | Reason::Custom { .. } => panic!("{reason} clears by itself"),
     };
@@ -235,6 +312,16 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
 /// A line that is a fault by itself.
 fn logged(reason: Reason) -> What {
     What::Logged(LogFault::new(reason, "x".to_owned(), "m".to_owned()))
+}
+
+/// As many lines as make one finding, and not one fewer.
+fn enough(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
+    let needed = repeated::threshold(reason).map_or(0, |threshold| threshold.count);
+    for _ in 1..needed {
+        let outputs = core.step(signal(logged(reason), now), now);
+        assert_eq!(of(&outputs, reason), [], "{reason}");
+    }
+    core.step(signal(logged(reason), now), now)
 }
 
 /// What a counter says of it.
@@ -334,8 +421,8 @@ fn no_reason_that_clears_by_evidence_clears_by_silence() {
     }
 }
 
-/// Of what many nodes share by nature, so that no repair may begin: none is Fatal. DNS, the API
-/// server, clocks and network mounts have no row yet.
+/// Of what many nodes share by nature, so that no repair may begin, none is Fatal: the API server
+/// (IPAMDNotReady), clocks (ClockUnsynchronized), addresses of a subnet (IPAMDNoIPs), network mounts.
 #[test]
 fn only_what_breaks_one_node_is_fatal() {
     let fatal: Vec<_> = all()
@@ -347,6 +434,11 @@ fn only_what_breaks_one_node_is_fatal() {
         [
             "KernelMemoryPoisoned",
             "FilesystemReadOnly",
+            "ForkFailedOutOfPIDs",
+            "MissingLoopbackInterface",
+            "InterfaceNotUp",
+            "InterfaceNotRunning",
+            "IPAMDNotRunning",
             "NvidiaDeviceCountMismatch",
             "NvidiaDoubleBitError",
             "NvidiaXID<n>Error",

@@ -235,6 +235,9 @@ impl Layout {
         let types = || -> Result<_, BtfError> {
             Ok([
                 ("SKB_IIF", btf.offset("sk_buff", &["skb_iif"])?),
+                ("SKB_DEV", btf.offset("sk_buff", &["dev"])?),
+                ("DEV_IFINDEX", btf.offset("net_device", &["ifindex"])?),
+                ("DEV_NET", btf.offset("net_device", &["nd_net", "net"])?),
                 ("SOCK_NUM", btf.offset("sock", &["__sk_common", "skc_num"])?),
                 (
                     "SOCK_NET",
@@ -252,9 +255,10 @@ impl Layout {
                 self.offer(Hook::NetDrop, "net_drop", Attach::Btf("kfree_skb"));
             }
         }
-        match offsets(tracefs, "skb", "kfree_skb", ["reason"]) {
-            Ok([reason]) => {
-                self.globals.push(("KFREE_REASON", reason));
+        match offsets(tracefs, "skb", "kfree_skb", ["reason", "skbaddr"]) {
+            Ok([reason, packet]) => {
+                self.globals
+                    .extend([("KFREE_REASON", reason), ("KFREE_SKB", packet)]);
                 self.offer(
                     Hook::NetDrop,
                     "net_drop_classic",

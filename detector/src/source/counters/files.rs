@@ -1,5 +1,6 @@
-//! Bounded reads of the kernel's small files, named by patterns: `proc/`, `sys/` or `cgroup/`, then
-//! names of which each may have one `*`.
+//! Bounded reads of the kernel's small files, named by patterns: `proc/`, `sys/`, `cgroup/`, `net/` or
+//! `pods/`, then names of which each may have one or more `*`, or be `#`, any number. What ends in `/`
+//! is a folder: it is there, and empty.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -20,22 +21,42 @@ pub(super) struct Roots {
     proc: PathBuf,
     sys: PathBuf,
     cgroup: PathBuf,
+    /// Of the host's network namespace.
+    net: PathBuf,
+    /// The logs of the node's pods.
+    pods: PathBuf,
 }
 
 impl Roots {
     pub(super) fn find(proc: &Path, sys: &Path) -> Self {
         // A container may see only its own part of the hierarchy at its own mount.
-        let of_host = proc.join("1/root/sys/fs/cgroup");
-        let cgroup = if of_host.is_dir() {
-            of_host
-        } else {
-            sys.join("fs/cgroup")
+        let sys_of_host = |path: &str| {
+            let of_host = proc.join("1/root/sys").join(path);
+            if of_host.is_dir() {
+                of_host
+            } else {
+                sys.join(path)
+            }
         };
         Self {
             proc: proc.to_owned(),
             sys: sys.to_owned(),
-            cgroup,
+            cgroup: sys_of_host("fs/cgroup"),
+            net: sys_of_host("class/net"),
+            pods: proc.join("1/root/var/log/pods"),
         }
+    }
+
+    pub(super) fn net(&self) -> &Path {
+        &self.net
+    }
+
+    pub(super) fn nvme(&self) -> PathBuf {
+        self.sys.join("class/nvme")
+    }
+
+    pub(super) fn dev(&self) -> PathBuf {
+        self.proc.join("1/root/dev")
     }
 
     pub(super) fn conntrack_entity(&self) -> String {
@@ -48,6 +69,8 @@ impl Roots {
             "proc" => Some(&self.proc),
             "sys" => Some(&self.sys),
             "cgroup" => Some(&self.cgroup),
+            "net" => Some(&self.net),
+            "pods" => Some(&self.pods),
             _ => None,
         }
     }
@@ -57,6 +80,8 @@ impl Roots {
 pub(super) fn shown(pattern: &str) -> String {
     match pattern.split_once('/') {
         Some(("cgroup", rest)) => format!("/sys/fs/cgroup/{rest}"),
+        Some(("net", rest)) => format!("/sys/class/net/{rest}"),
+        Some(("pods", rest)) => format!("/var/log/pods/{rest}"),
         _ => format!("/{pattern}"),
     }
 }
@@ -130,7 +155,7 @@ fn find(roots: &Roots, pattern: &str) -> Found {
     };
     let mut places = vec![(Vec::new(), root.to_owned())];
     for part in parts {
-        if !part.contains('*') {
+        if !part.contains(['*', '#']) {
             places.iter_mut().for_each(|(_, path)| path.push(part));
             continue;
         }
@@ -144,8 +169,14 @@ fn find(roots: &Roots, pattern: &str) -> Found {
         }
         places = below;
     }
+    let folder = pattern.ends_with('/');
     for (names, path) in places {
-        match read(&path) {
+        let text = if folder {
+            is_folder(&path)
+        } else {
+            read(&path)
+        };
+        match text {
             Ok(text) => drop(found.files.insert(names, text)),
             Err(error) => found.cut |= !is_gone(&error),
         }
@@ -173,8 +204,27 @@ fn list(folder: &Path, pattern: &str, mut take: impl FnMut(&str) -> bool) -> boo
 }
 
 fn fits(pattern: &str, name: &str) -> bool {
-    let (before, after) = pattern.split_once('*').unwrap_or((pattern, ""));
-    name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
+    if pattern == "#" {
+        return name.bytes().all(|byte| byte.is_ascii_digit());
+    }
+    let Some((before, after)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    name.strip_prefix(before).is_some_and(|rest| {
+        let mut starts = rest
+            .char_indices()
+            .map(|(index, _)| index)
+            .chain([rest.len()]);
+        starts.any(|start| fits(after, &rest[start..]))
+    })
+}
+
+fn is_folder(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.is_dir() {
+        Ok(String::new())
+    } else {
+        Err(ErrorKind::NotADirectory.into())
+    }
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -6,9 +6,9 @@ use super::files::Files;
 use super::text::{is_share, number, numbers};
 use super::{Counter, told};
 use crate::reason::Reason;
-use crate::signal::What;
+use crate::signal::{HOST, LogFault, What};
 
-const HOST: &str = "host";
+const APPROACHED: u32 = 70;
 const NEARLY: u32 = 95;
 
 const LOAD: &str = "proc/loadavg";
@@ -42,10 +42,21 @@ impl Counter for Processes {
         let message = format!(
             "the host has {threads} threads, of {limit} that kernel.{name} allows: soon no process can be started"
         );
-        let fault = told::fault(Reason::PidsLimitReached, HOST, message);
-        let nearly = is_share(threads, limit, NEARLY).then(|| told::still(fault));
-        nearly.into_iter().collect()
+        let reached = told::fault(Reason::PidsLimitReached, HOST, message);
+        let message =
+            format!("the host has {threads} threads, of {limit} that kernel.{name} allows");
+        let approached = told::fault(Reason::ApproachingKernelPidMax, HOST, message);
+        nearing(threads, limit, approached, reached)
     }
+}
+
+/// Both, where the limit is nearly reached: the one goes on when the other is over.
+fn nearing(used: u64, limit: u64, approached: LogFault, reached: LogFault) -> Vec<What> {
+    let levels = [(APPROACHED, approached), (NEARLY, reached)];
+    let so = levels
+        .into_iter()
+        .filter(|(percent, _)| is_share(used, limit, *percent));
+    so.map(|(_, fault)| told::still(fault)).collect()
 }
 
 const FILES: &str = "proc/sys/fs/file-nr";
@@ -68,9 +79,9 @@ impl Counter for OpenFiles {
             return Vec::new();
         };
         let message = format!("{open} files are open, of {limit} that fs.file-max allows");
-        let fault = told::fault(Reason::FileMaxReached, HOST, message);
-        let nearly = is_share(open, limit, NEARLY).then(|| told::still(fault));
-        nearly.into_iter().collect()
+        let reached = told::fault(Reason::FileMaxReached, HOST, message.clone());
+        let approached = told::fault(Reason::ApproachingMaxOpenFiles, HOST, message);
+        nearing(open, limit, approached, reached)
     }
 }
 
@@ -88,35 +99,45 @@ mod tests {
         Processes.look(&files, Duration::ZERO)
     }
 
+    fn reasons(found: &[What]) -> Vec<Reason> {
+        let found = summary(found).into_iter();
+        found
+            .map(|(reason, entity, count)| {
+                assert_eq!((entity.as_str(), count), (HOST, 0));
+                reason
+            })
+            .collect()
+    }
+
     #[test]
     fn threads_are_held_against_the_smaller_limit() {
+        let (approached, reached) = (Reason::ApproachingKernelPidMax, Reason::PidsLimitReached);
         let load = "9.99 5.00 1.00 3/9500 12345\n";
         for (pid_max, threads_max, told) in [
-            ("10000\n", "99999\n", true),
-            ("4194304\n", "10000\n", true),
-            ("4194304\n", "10001\n", false),
-            ("0\n", "10\n", false),
+            ("10000\n", "99999\n", &[approached, reached][..]),
+            ("4194304\n", "10000\n", &[approached, reached]),
+            ("4194304\n", "10001\n", &[approached]),
+            ("13571\n", "99999\n", &[approached]),
+            ("13572\n", "99999\n", &[]),
+            ("0\n", "10\n", &[]),
         ] {
             let found = processes(load, pid_max, threads_max);
-            assert_eq!(!found.is_empty(), told, "{pid_max} {threads_max}");
+            assert_eq!(reasons(&found), told, "{pid_max} {threads_max}");
         }
-        let found = summary(&processes(load, "10000", "10000"));
-        assert_eq!(found, [(Reason::PidsLimitReached, "host".to_owned(), 0)]);
     }
 
     #[test]
     fn open_files_are_told_before_there_are_too_many() {
+        let (approached, reached) = (Reason::ApproachingMaxOpenFiles, Reason::FileMaxReached);
         for (text, told) in [
-            ("9500\t0\t10000\n", true),
-            ("9499\t0\t10000\n", false),
-            ("1056\t0\t9223372036854775807\n", false),
+            ("9500\t0\t10000\n", &[approached, reached][..]),
+            ("9499\t0\t10000\n", &[approached]),
+            ("6999\t0\t10000\n", &[]),
+            ("1056\t0\t9223372036854775807\n", &[]),
         ] {
             let files = Files::of(&[(FILES, &[], text)]);
-            assert_eq!(
-                !OpenFiles.look(&files, Duration::ZERO).is_empty(),
-                told,
-                "{text}"
-            );
+            let found = OpenFiles.look(&files, Duration::ZERO);
+            assert_eq!(reasons(&found), told, "{text}");
         }
     }
 

@@ -54,6 +54,8 @@ struct Followed {
 
 /// Nothing tells when a whole directory appears, or what a dangling link leads to.
 const RETRY: Duration = Duration::from_secs(2);
+/// The same for a file that nobody asked for, and most hosts do not have.
+const RARELY: Duration = Duration::from_secs(30);
 
 /// The reader has gone.
 struct Ended;
@@ -111,12 +113,17 @@ impl Follower {
 
     /// True when something other than an append may have happened.
     fn wait(&self, more: bool) -> anyhow::Result<bool> {
-        let absent = |followed: &Followed| followed.current.is_none();
+        let absent = |path: &str| {
+            let followed = self.files.get(path);
+            followed.is_some_and(|followed| followed.current.is_none())
+        };
         let blind = self.inotify.is_none() && !self.files.is_empty();
         let timeout = if more {
             Some(Duration::ZERO)
+        } else if blind || self.rules.asked_files().any(absent) {
+            Some(RETRY)
         } else {
-            (blind || self.files.values().any(absent)).then_some(RETRY)
+            self.files.keys().any(|path| absent(path)).then_some(RARELY)
         };
         let timeout = timeout
             .map(Timespec::try_from)
@@ -139,6 +146,7 @@ impl Follower {
         let mut before = std::mem::take(&mut self.files);
         self.files = rules
             .files()
+            .into_iter()
             .map(|path| {
                 let mut followed = before.remove(path).unwrap_or_default();
                 followed.left = left.remove(path).or(followed.left);
@@ -164,8 +172,10 @@ impl Follower {
             root,
             files,
             inotify,
+            rules,
             ..
         } = self;
+        let asked = |path: &str| rules.asked_files().any(|asked| asked == path);
         for (path, followed) in files {
             // The watch first: what happens after it is told.
             if let Some(inotify) = inotify
@@ -180,6 +190,7 @@ impl Follower {
             };
             if followed.trouble != trouble {
                 match &trouble {
+                    Some(trouble) if !asked(path) => info!(path, trouble, "not on this host"),
                     Some(trouble) => warn!(path, trouble, "log file not watched"),
                     None => info!(path, "log file watched"),
                 }

@@ -174,7 +174,7 @@ impl Follower {
             self.since = clock::boot();
         }
         self.asked = true;
-        self.units = rules.units().map(str::to_owned).collect();
+        self.units = rules.units().into_iter().map(str::to_owned).collect();
         self.rules = rules;
         if let Some((since, mark)) = left {
             self.since = since;

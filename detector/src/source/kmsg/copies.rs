@@ -2,8 +2,9 @@
 //! before it was read is told from its copy.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::time::Duration;
+
+use super::record::escaped;
 
 /// More than a ring of copies holds.
 const MOST: usize = 1024;
@@ -53,20 +54,6 @@ impl Copies {
             VecDeque::new()
         }
     }
-}
-
-/// As `msg_add_ext_text` of kernel/printk/printk.c does it.
-fn escaped(text: &[u8]) -> String {
-    let mut out = String::with_capacity(text.len());
-    for &byte in text {
-        if (b' '..127).contains(&byte) && byte != b'\\' {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _written = write!(out, "\\x{byte:02x}");
-        }
-    }
-    out
 }
 
 #[cfg(test)]

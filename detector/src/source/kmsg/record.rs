@@ -1,6 +1,7 @@
 //! PURE. One record of `/dev/kmsg`: `priority,sequence,microseconds,flags[,key=value];text`, then
 //! lines of ` KEY=value` (Documentation/ABI/testing/dev-kmsg).
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +32,20 @@ pub(crate) fn parse(record: &[u8]) -> Option<Record<'_>> {
         at,
         text,
     })
+}
+
+/// As `msg_add_ext_text` of kernel/printk/printk.c does it.
+pub(super) fn escaped(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for &byte in text {
+        if (b' '..127).contains(&byte) && byte != b'\\' {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _written = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
 }
 
 #[cfg(test)]

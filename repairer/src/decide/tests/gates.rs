@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::gate::{GATES, Held};
 use super::*;
-use crate::api::policy::{LastNode, Mode};
+use crate::api::policy::{LastNode, Mode, RepairAction};
 use crate::cluster::Asked;
 
 /// A repair of `node-0` for which all gates are open but this one, and when.
@@ -48,6 +48,21 @@ fn closed(gate: Gate) -> (Cluster, i64) {
         }
         Gate::Unsupported => {
             cluster.policies[0].spec.rules[0].repair_actions = vec![RepairAction::Reboot];
+            node(&mut cluster).boot_id.clear();
+        }
+        Gate::Denied => {
+            let other = fixture::add_repair(&mut cluster, "node-1", Phase::Finished, SICK_SINCE);
+            let status = cluster.repairs.get_mut(&other).unwrap().status.as_mut();
+            let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(at(RIPE));
+            status.unwrap().hold = Some(Hold {
+                gate: Gate::Denied,
+                since: time.clone(),
+                message: "the repairer may not evict pods".to_owned(),
+                told: Some(time),
+                values: BTreeMap::new(),
+                opens: String::new(),
+                behind: Vec::new(),
+            });
         }
         Gate::SignalLatched => {
             let storage = node(&mut cluster).conditions.last_mut().unwrap();
@@ -151,7 +166,7 @@ fn closed(gate: Gate) -> (Cluster, i64) {
             group_of_repair(&mut cluster, &other, "other-asg");
         }
         // Asked by the drain itself, not before it.
-        Gate::Drain => {}
+        Gate::Drain | Gate::Preserve => {}
     }
     (cluster, now)
 }
@@ -347,7 +362,7 @@ fn a_node_with_pods_that_have_to_leave_is_never_cleared() {
 }
 
 #[test]
-fn an_instance_that_is_not_in_service_is_not_ours() {
+fn an_instance_that_is_not_in_service_is_not_destroyed() {
     for lifecycle in [
         None,
         Some("Standby"),
@@ -363,8 +378,121 @@ fn an_instance_that_is_not_in_service_is_not_ours() {
             at(RIPE),
         )
         .unwrap_err();
-        assert_eq!(held.gate, Gate::NotOurs, "{lifecycle:?}");
+        assert_eq!(held.gate, Gate::Capacity, "{lifecycle:?}");
     }
+}
+
+#[test]
+fn an_instance_that_is_another_groups_now_is_not_touched() {
+    let mut cluster = in_phase(Phase::Replacing);
+    cluster.pods.insert("node-0".to_owned(), Vec::new());
+    let started = cluster.repairs.values_mut().next().unwrap();
+    let spec = &cluster.policies[0].spec;
+    started.status.as_mut().unwrap().policy = Some(crate::api::repair::PolicySnapshot {
+        name: "workers".to_owned(),
+        generation: 1,
+        unhealthy_threshold: spec.unhealthy_threshold.clone(),
+        last_node: spec.last_node,
+        drain: spec.drain.clone(),
+        verify: spec.verify.clone(),
+    });
+    let ask = |cluster: &Cluster| {
+        let episodes = episodes_since(cluster, SICK_SINCE);
+        clearance(cluster, &episodes, "node-0-repair", at(RIPE)).map_err(|held| held.gate)
+    };
+    assert!(ask(&cluster).is_ok());
+    instance(&mut cluster).group = Some("another".to_owned());
+    assert_eq!(ask(&cluster), Err(Gate::NotOurs));
+}
+
+#[test]
+fn an_instance_that_two_nodes_claim_is_nobodys() {
+    let (mut cluster, now) = (in_phase(Phase::Waiting), RIPE);
+    assert_eq!(ask(&cluster, Stage::Start, now), Ok(()));
+    let other = cluster.nodes.get_mut("node-1").unwrap();
+    other.provider_id = fixture::provider_id(0);
+    let held = ask(&cluster, Stage::Start, now).unwrap_err();
+    assert_eq!(held.gate, Gate::NotOurs);
+    assert!(held.message.contains("node-1"), "{}", held.message);
+}
+
+#[test]
+fn what_is_denied_for_one_instance_is_not_tried_for_the_next_of_its_group() {
+    use crate::api::repair::{Attempt, AttemptResult};
+    let mut cluster = in_phase(Phase::Waiting);
+    let before = fixture::add_repair(&mut cluster, "node-1", Phase::Verifying, 0);
+    fixture::uncordon(cluster.nodes.get_mut("node-1").unwrap());
+    let status = cluster
+        .repairs
+        .get_mut(&before)
+        .unwrap()
+        .status
+        .as_mut()
+        .unwrap();
+    (status.phase, status.outcome) = (Phase::Finished, Some(Outcome::Failed));
+    status.attempts = vec![Attempt {
+        action: RepairAction::Replace,
+        boot_id: None,
+        started: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(at(RIPE - 60)),
+        result: Some(AttemptResult::Denied),
+        request_id: None,
+        message: Some("AccessDenied: no".to_owned()),
+    }];
+    for stage in [Stage::Cordon, Stage::Start] {
+        let held = ask(&cluster, stage, RIPE).unwrap_err();
+        assert_eq!(
+            (held.gate, held.values["causes"].as_str()),
+            (Gate::Capacity, "Denied")
+        );
+    }
+    let denied = |held: Held| held.values.get("causes").cloned();
+    let later = ask(&cluster, Stage::Start, RIPE + 3600).map_err(denied);
+    assert_ne!(
+        later,
+        Err(Some("Denied".to_owned())),
+        "it is tried again after an hour"
+    );
+}
+
+#[test]
+fn a_node_group_that_eks_repairs_is_left_to_it() {
+    let mut cluster = in_phase(Phase::Waiting);
+    let node_group = crate::cluster::NodeGroup {
+        name: "blue".to_owned(),
+        status: "ACTIVE".to_owned(),
+        repairs_itself: true,
+        ..Default::default()
+    };
+    let launches = crate::cluster::Launches {
+        node_group: Some(node_group),
+        ..Default::default()
+    };
+    cluster.launches = Asked::Yes([(GROUP.to_owned(), launches)].into());
+    let held = ask(&cluster, Stage::Start, RIPE).unwrap_err();
+    assert_eq!(held.gate, Gate::OtherRepairer);
+    assert!(
+        held.opens.contains("enabled=false on blue"),
+        "{}",
+        held.opens
+    );
+}
+
+#[test]
+fn a_zone_is_known_by_its_label_or_by_its_instance() {
+    let mut cluster = in_phase(Phase::Waiting);
+    cluster.policies[0].spec.zonal_shift = ZonalShift::PauseZone;
+    cluster.shifted = Asked::Yes(Ok(["usw2-az1".to_owned()].into()));
+    let closed = |cluster: &Cluster| ask(cluster, Stage::Start, RIPE).map_err(|held| held.gate);
+    assert_eq!(
+        closed(&cluster),
+        Err(Gate::ZonalShift),
+        "it is in no zone that is known"
+    );
+    instance(&mut cluster).facts.zone_id = Some("usw2-az2".to_owned());
+    assert_eq!(closed(&cluster), Ok(()));
+    let label = ("topology.k8s.aws/zone-id".to_owned(), "usw2-az1".to_owned());
+    node(&mut cluster).labels.extend([label]);
+    assert_eq!(closed(&cluster), Err(Gate::ZonalShift));
 }
 
 #[test]

@@ -122,12 +122,21 @@ fn driven<'a>(cluster: &'a Cluster, plan: &'a Plan) -> Vec<&'a NodeView> {
         .filter_map(|step| match step {
             Step::Open(_)
             | Step::Forget { .. }
+            | Step::Dismiss { .. }
             | Step::Act {
-                act: Act::Uncordon, ..
+                act: Act::Uncordon | Act::BackInService,
+                ..
             } => None,
             Step::Act {
                 repair,
-                act: Act::Cordon | Act::Evict(_) | Act::Replace(_),
+                act:
+                    Act::Cordon
+                    | Act::Evict(_)
+                    | Act::Delete(_)
+                    | Act::StepDown(_)
+                    | Act::OutOfService
+                    | Act::Reboot(_)
+                    | Act::Replace(_),
             } => node(repair),
             Step::Record { repair, status } => {
                 let before = phase(&cluster.repairs[repair]);

@@ -329,7 +329,7 @@ proptest! {
                     let hold = status.hold.as_ref().map(|hold| hold.gate);
                     (before == Phase::Waiting).then(|| (repair.clone(), hold))
                 }
-                Step::Open(_) | Step::Act { .. } | Step::Forget { .. } => None,
+                Step::Open(_) | Step::Act { .. } | Step::Forget { .. } | Step::Dismiss { .. } => None,
             })
             .collect();
         found.sort();

@@ -76,13 +76,20 @@ fn a_look_at_all_of_it_is_quick_and_writes_follow_changes() {
                         stored += 1;
                     }
                     Step::Forget { repair } => drop(cluster.repairs.remove(&repair)),
+                    Step::Dismiss { node } => panic!("{node} has a record"),
                     Step::Act { repair, act } => {
                         let name = cluster.repairs[&repair].spec.node_ref.name.clone();
                         let node = cluster.nodes.get_mut(&name).unwrap();
                         match act {
                             Act::Cordon => fixture::cordon(node),
                             Act::Uncordon => fixture::uncordon(node),
-                            Act::Evict(_) | Act::Replace(_) => panic!("{name} is repaired"),
+                            Act::Evict(_)
+                            | Act::Delete(_)
+                            | Act::StepDown(_)
+                            | Act::OutOfService
+                            | Act::BackInService
+                            | Act::Reboot(_)
+                            | Act::Replace(_) => panic!("{name} is repaired"),
                         }
                         stored += 1;
                     }

@@ -131,6 +131,7 @@ impl World {
                     .insert(repair.metadata.name.clone().unwrap(), *repair),
             ),
             Step::Forget { repair } => drop(self.cluster.repairs.remove(&repair)),
+            Step::Dismiss { node } => panic!("{node} has a record"),
             Step::Record { repair, status } => {
                 // What is read back is what the API stores, not what was in memory.
                 let stored =
@@ -141,7 +142,13 @@ impl World {
                 let name = self.cluster.repairs[&repair].spec.node_ref.name.clone();
                 match act {
                     Act::Cordon => fixture::cordon(self.cluster.nodes.get_mut(&name).unwrap()),
-                    Act::Uncordon | Act::Evict(_) => {}
+                    Act::Uncordon
+                    | Act::Evict(_)
+                    | Act::Delete(_)
+                    | Act::StepDown(_)
+                    | Act::OutOfService
+                    | Act::BackInService
+                    | Act::Reboot(_) => {}
                     Act::Replace(clearance) => self.replace(&repair, &clearance, mishap),
                 }
             }

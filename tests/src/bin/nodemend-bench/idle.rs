@@ -78,7 +78,7 @@ fn threads(detector: &Daemon) -> anyhow::Result<Vec<PathBuf>> {
     Ok(entries.flatten().map(|entry| entry.path()).collect())
 }
 
-fn status(detector: &Daemon, name: &str) -> anyhow::Result<u64> {
+pub(crate) fn status(detector: &Daemon, name: &str) -> anyhow::Result<u64> {
     field(
         &PathBuf::from(format!("/proc/{}/status", detector.pid())),
         name,

@@ -6,6 +6,7 @@ mod export;
 mod idle;
 mod kernel;
 mod latency;
+mod repairer;
 mod report;
 mod stage;
 
@@ -54,6 +55,8 @@ enum Benchmark {
     Export(export::Args),
     /// What the programs in the kernel cost, and how soon a fault is a finding
     Kernel(kernel::Args),
+    /// Twenty failures at once among a thousand nodes: how soon they are seen, and how they are repaired
+    Repairer(repairer::Args),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -77,6 +80,13 @@ fn main() -> ExitCode {
                 return Err(anyhow!(reason));
             }
             let report = kernel::measure(args).await?;
+            Ok(match args.output {
+                Format::Table => report.table(),
+                Format::Json => format!("{}\n", report.json()),
+            })
+        }),
+        Some(Benchmark::Repairer(args)) => run(async || {
+            let report = repairer::measure(args).await?;
             Ok(match args.output {
                 Format::Table => report.table(),
                 Format::Json => format!("{}\n", report.json()),

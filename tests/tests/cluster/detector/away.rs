@@ -78,7 +78,7 @@ pub(super) async fn outage(cluster: Arc<Cluster>) -> anyhow::Result<()> {
         &fault,
     )?;
     event_about(&cluster, &node, "FilesystemReadOnly", disk.device()).await?;
-    event_about(&cluster, &node, "BlockIOError", other.name()).await
+    event_about(&cluster, &node, "BlockDeviceIOError", other.name()).await
 }
 
 pub(super) async fn before_first_contact(cluster: Arc<Cluster>) -> anyhow::Result<()> {

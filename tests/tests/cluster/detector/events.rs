@@ -113,7 +113,7 @@ pub(super) async fn repeats(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     let of_disk = |event: &Event| {
         let note = event.note.as_deref().unwrap_or_default();
         let ours = note.contains(disk.name()) && !note.contains("before the agent's start");
-        ours && event.reason.as_deref() == Some("BlockIOError")
+        ours && event.reason.as_deref() == Some("BlockDeviceIOError")
     };
     disk.read_error()?;
     let first = cluster

@@ -30,7 +30,7 @@ async fn address(agent: &mut Agent) -> anyhow::Result<String> {
 }
 
 /// Status line and body.
-async fn get(address: &str, path: &str) -> anyhow::Result<(String, String)> {
+pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<(String, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let request =

@@ -104,7 +104,7 @@ pub(super) async fn lost_answer(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     let told = agent
         .wait_for_log(|line| {
             line["kind"] == "event"
-                && line["reason"] == "BlockIOError"
+                && line["reason"] == "BlockDeviceIOError"
                 && line["fault_ns"].as_u64() >= Some(began)
                 && line["entity"]
                     .as_str()
@@ -122,7 +122,7 @@ pub(super) async fn lost_answer(cluster: Arc<Cluster>) -> anyhow::Result<()> {
             .is_some_and(|object| object.uid == node.metadata.uid);
         // Other tests have had this device: what it was called for them is not this fault.
         let history = names(event, "before the agent's start");
-        let of_it = event.reason.as_deref() == Some("BlockIOError") && !history;
+        let of_it = event.reason.as_deref() == Some("BlockDeviceIOError") && !history;
         about && of_it && names(event, disk.name())
     });
     let count = about_disk.count();

@@ -170,6 +170,58 @@ pub(crate) async fn way_back() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Nobody can tell a reboot that was asked for from one that was not but by the boot id.
+pub(crate) async fn reboot() -> anyhow::Result<()> {
+    let scene = Scene::start(3).await?;
+    scene
+        .set_policy(&json!({
+            "mode": "Enforce",
+            "cordon": {"after": "0s", "recoverySoak": "2s"},
+            "verify": {"rebootDeadline": "15s", "replaceDeadline": "60s", "soak": "0s"},
+            "rules": [
+                {"nodeMonitoringCondition": "StorageReady", "minRepairWaitTime": "1s", "repairActions": ["Reboot", "Replace"]},
+            ],
+        }))
+        .await?;
+    let _boots = scene.machines_boot(true);
+    let mut repairer = scene.repairer("a")?;
+    let stored = "PUT noderepairs/status phase=Rebooting";
+    for (side, name, nth, when) in [
+        (Side::Kubernetes, stored, 2, When::Before),
+        (Side::Kubernetes, stored, 2, When::After),
+        (Side::Aws, "RebootInstances", 1, When::Before),
+        (Side::Aws, "RebootInstances", 1, When::After),
+    ] {
+        let point = Some((side, name, nth, when));
+        let (reboots, terminations) = (scene.reboots(), scene.terminations());
+        let node = begin(&scene, &mut repairer, point).await?;
+        let _sick = scene.sicken_until_reboot(&node).await?;
+        let finished = |repair: &Value| repair["status"]["phase"] == "Finished";
+        let repair = survive(&scene, &mut repairer, &node, point, finished)
+            .await
+            .with_context(|| format!("{when:?} {name} {nth}"))?;
+        let status = &repair["status"];
+        ensure!(status["outcome"] == "Succeeded", "{status}");
+        let reboots = scene.reboots() - reboots;
+        let terminations = scene.terminations() - terminations;
+        // A call of which only the record is known to have been made is waited out, and the node replaced.
+        ensure!(
+            reboots <= 1 && reboots as usize + terminations == 1,
+            "{reboots} {terminations} {status}"
+        );
+        let ended = status["attempts"].as_array().cloned().unwrap_or_default();
+        ensure!(ended.iter().all(|a| a["result"].is_string()), "{status}");
+        for repair in scene.repairs_of(&node).await? {
+            let name = repair["metadata"]["name"].as_str().unwrap_or_default();
+            scene
+                .repairs()
+                .delete(name, &DeleteParams::default())
+                .await?;
+        }
+    }
+    Ok(())
+}
+
 /// A fresh repairer that has to create its lease; a node that is well; and the point armed.
 async fn begin(
     scene: &Scene,

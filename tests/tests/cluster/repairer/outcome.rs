@@ -146,14 +146,14 @@ pub(crate) async fn uncordoned() -> anyhow::Result<()> {
 
 pub(crate) async fn refused() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
-    let denied = Kind::Refuse {
-        code: "AccessDenied".to_owned(),
-        message: "not authorized <b>".to_owned(),
+    let refused = Kind::Refuse {
+        code: "ValidationError".to_owned(),
+        message: "not in the group <b>".to_owned(),
     };
     scene.cloud.add_fault(Fault {
         action: Some(TERMINATE.to_owned()),
         times: 3,
-        kind: denied,
+        kind: refused,
     });
     let _repairer = scene.repairer("a")?;
     let _sick = scene.sicken("node-0").await?;
@@ -175,7 +175,7 @@ pub(crate) async fn refused() -> anyhow::Result<()> {
         "{attempts:?}"
     );
     ensure!(
-        attempts[0]["message"] == "AccessDenied: not authorized <b>",
+        attempts[0]["message"] == "ValidationError: not in the group <b>",
         "{attempts:?}"
     );
     ensure!(scene.terminations() == 0);

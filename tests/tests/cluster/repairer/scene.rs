@@ -1,11 +1,14 @@
 //! A cluster with a workload, a cloud, and a repairer that sees the API server through a proxy.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use nodemend_tests::api_proxy::ApiProxy;
 use nodemend_tests::cloud::{Answer, Cloud, InstanceState};
@@ -40,6 +43,7 @@ impl Scene {
             .await?;
         let fleet = Fleet::start(&control_plane).await?;
         let cloud = Cloud::start().await?;
+        cloud.allow_only(allowed("replace")?);
         let zones: Vec<_> = (0..nodes)
             .map(|index| {
                 if index % 2 == 0 {
@@ -109,7 +113,11 @@ impl Scene {
     }
 
     pub(crate) fn repairer(&self, identity: &str) -> anyhow::Result<Daemon> {
-        repairer(&self.kubeconfig, identity, &self.cloud)
+        self.repairer_with(identity, &[])
+    }
+
+    pub(crate) fn repairer_with(&self, identity: &str, more: &[&str]) -> anyhow::Result<Daemon> {
+        repairer_with(&self.kubeconfig, identity, &self.cloud, more)
     }
 
     /// A fault that the detector of a node keeps confirming, until this is dropped.
@@ -121,6 +129,19 @@ impl Scene {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 // The node goes away in the course of its repair.
                 let _written = write_storage(&nodes, &name, false).await;
+            }
+        })))
+    }
+
+    /// The same, until any machine is rebooted.
+    pub(crate) async fn sicken_until_reboot(&self, node: &str) -> anyhow::Result<Sick> {
+        write_storage(&self.nodes(), node, false).await?;
+        let (nodes, name) = (self.nodes(), node.to_owned());
+        let (cloud, before) = (self.cloud.clone(), self.reboots());
+        Ok(Sick(tokio::spawn(async move {
+            while reboots(&cloud) == before {
+                let _written = write_storage(&nodes, &name, false).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
         })))
     }
@@ -199,6 +220,113 @@ impl Scene {
             .to_owned())
     }
 
+    /// Pods on a node, as the API server has them.
+    pub(crate) async fn pods_on(&self, node: &str) -> anyhow::Result<Vec<String>> {
+        let pods: Api<Pod> = Api::all(self.control_plane.admin());
+        let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let pods = pods.list(&on_node).await?.items;
+        Ok(pods
+            .into_iter()
+            .filter_map(|pod| pod.metadata.name)
+            .collect())
+    }
+
+    pub(crate) async fn create<K>(&self, api: &Api<K>, object: Value) -> anyhow::Result<()>
+    where
+        K: Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let told = object["metadata"]["name"].to_string();
+        let object = serde_json::from_value(object).with_context(|| format!("write {told}"))?;
+        let created = api.create(&PostParams::default(), &object).await;
+        created.with_context(|| format!("create {told}"))?;
+        Ok(())
+    }
+
+    /// A Deployment whose pods run on one node only.
+    pub(crate) async fn pinned(
+        &self,
+        name: &str,
+        node: &str,
+        replicas: u16,
+        spec: Value,
+        labels: Value,
+    ) -> anyhow::Result<()> {
+        let deployments: Api<Deployment> = Api::namespaced(self.control_plane.admin(), "default");
+        let mut template = json!({
+            "metadata": {"labels": labels},
+            "spec": {
+                "containers": [{"name": "main", "image": "example.test/main:1"}],
+                "terminationGracePeriodSeconds": 1,
+                "nodeSelector": {"kubernetes.io/hostname": node},
+            },
+        });
+        template["metadata"]["labels"]["app"] = json!(name);
+        for (key, value) in spec.as_object().into_iter().flatten() {
+            template["spec"][key] = value.clone();
+        }
+        let deployment = json!({
+            "metadata": {"name": name},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": name}},
+                "template": template,
+            },
+        });
+        self.create(&deployments, deployment).await?;
+        let running = format!("{replicas} pods of {name} run");
+        until(REPAIRED, &running, async || {
+            let pods: Api<Pod> = Api::namespaced(self.control_plane.admin(), "default");
+            let own = ListParams::default().labels(&format!("app={name}"));
+            let pods = pods.list(&own).await?.items;
+            let runs = |pod: &&Pod| {
+                let status = pod.status.as_ref();
+                status.and_then(|status| status.phase.as_deref()) == Some("Running")
+            };
+            let count = pods.iter().filter(runs).count();
+            Ok((count == usize::from(replicas)).then_some(()))
+        })
+        .await
+    }
+
+    pub(crate) async fn budget(
+        &self,
+        name: &str,
+        app: &str,
+        mut spec: Value,
+    ) -> anyhow::Result<()> {
+        let api: Api<PodDisruptionBudget> = Api::namespaced(self.control_plane.admin(), "default");
+        spec["selector"] = json!({"matchLabels": {"app": app}});
+        self.create(&api, json!({"metadata": {"name": name}, "spec": spec}))
+            .await?;
+        until(REPAIRED, "the budget is observed", async || {
+            let status = api.get(name).await?.status.unwrap_or_default();
+            Ok(status.observed_generation.map(|_| ()))
+        })
+        .await
+    }
+
+    /// Machines that are rebooted come back with another boot, well or as before.
+    pub(crate) fn machines_boot(&self, well: bool) -> Sick {
+        let (nodes, cloud) = (self.nodes(), self.cloud.clone());
+        Sick(tokio::spawn(async move {
+            let mut seen = std::collections::BTreeMap::new();
+            loop {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                for instance in cloud.instances() {
+                    let before = seen.insert(instance.id.clone(), instance.reboots);
+                    if instance.reboots <= before.unwrap_or_default() {
+                        continue;
+                    }
+                    let _booted = boot(&nodes, &instance.id, instance.reboots, well).await;
+                }
+            }
+        }))
+    }
+
+    pub(crate) fn reboots(&self) -> u32 {
+        reboots(&self.cloud)
+    }
+
     /// Terminate calls that AWS has acted on.
     pub(crate) fn terminations(&self) -> usize {
         let acted = |state: InstanceState| state.is_going();
@@ -228,13 +356,38 @@ impl Scene {
     }
 }
 
+/// What a policy of deploy/iam allows.
+pub(crate) fn allowed(policy: &str) -> anyhow::Result<BTreeSet<String>> {
+    let path = repo().join(format!("deploy/iam/{policy}.json"));
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let policy: Value = serde_json::from_str(&text).context("read the policy")?;
+    let statements = policy["Statement"].as_array().into_iter().flatten();
+    let actions = statements.flat_map(|statement| match &statement["Action"] {
+        Value::Array(many) => many.clone(),
+        one => vec![one.clone()],
+    });
+    Ok(actions
+        .filter_map(|action| action.as_str().map(str::to_owned))
+        .collect())
+}
+
 pub(crate) fn repairer(
     kubeconfig: &std::path::Path,
     identity: &str,
     cloud: &Cloud,
 ) -> anyhow::Result<Daemon> {
+    repairer_with(kubeconfig, identity, cloud, &[])
+}
+
+fn repairer_with(
+    kubeconfig: &std::path::Path,
+    identity: &str,
+    cloud: &Cloud,
+    more: &[&str],
+) -> anyhow::Result<Daemon> {
     let kubeconfig = kubeconfig.to_string_lossy();
-    let args = [
+    let mut args = vec![
         "run",
         "--kubeconfig",
         &kubeconfig,
@@ -245,6 +398,7 @@ pub(crate) fn repairer(
         "--max-repairs-per-hour",
         "1000",
     ];
+    args.extend_from_slice(more);
     Daemon::start("nodemend-repairer", &args, &cloud.sdk_environment())
 }
 
@@ -266,6 +420,38 @@ impl Drop for Sick {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+fn reboots(cloud: &Cloud) -> u32 {
+    let instances = cloud.instances();
+    instances.iter().map(|instance| instance.reboots).sum()
+}
+
+async fn boot(nodes: &Api<Node>, instance: &str, boot: u32, well: bool) -> anyhow::Result<()> {
+    let all = nodes.list(&ListParams::default()).await?.items;
+    let is_it = |node: &&Node| {
+        let id = node
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.provider_id.as_deref());
+        id.is_some_and(|id| id.ends_with(instance))
+    };
+    let node = all.iter().find(is_it).context("the node is gone")?;
+    let name = node.metadata.name.clone().unwrap_or_default();
+    let info = node
+        .status
+        .as_ref()
+        .and_then(|status| status.node_info.clone());
+    let mut info = serde_json::to_value(info)?;
+    info["bootID"] = json!(format!("boot-{boot}"));
+    let patch = Patch::Strategic(json!({"status": {"nodeInfo": info}}));
+    nodes
+        .patch_status(&name, &PatchParams::default(), &patch)
+        .await?;
+    if well {
+        write_storage(nodes, &name, true).await?;
+    }
+    Ok(())
 }
 
 #[expect(

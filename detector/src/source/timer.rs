@@ -1,6 +1,7 @@
-//! What is looked at once a minute: the only thing that ticks.
+//! A descriptor that becomes readable again and again: what ticks, where nothing wakes the reader.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::io::Errno;
@@ -9,29 +10,26 @@ use rustix::time::{
     timerfd_settime,
 };
 
-const MINUTE: Timespec = Timespec {
-    tv_sec: 60,
-    tv_nsec: 0,
-};
+pub(super) struct Timer(OwnedFd);
 
-pub(super) struct Minute(OwnedFd);
-
-impl Minute {
-    pub(super) fn start() -> anyhow::Result<Self> {
+impl Timer {
+    pub(super) fn every(interval: Duration) -> anyhow::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Boottime,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )
         .context("make a timer")?;
+        let interval = Timespec::try_from(interval).context("set a timer")?;
         let every = Itimerspec {
-            it_interval: MINUTE,
-            it_value: MINUTE,
+            it_interval: interval,
+            it_value: interval,
         };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every).context("set a timer")?;
         Ok(Self(timer))
     }
 
-    pub(super) fn has_passed(&self) -> anyhow::Result<bool> {
+    /// Since it was asked last.
+    pub(super) fn has_ticked(&self) -> anyhow::Result<bool> {
         match rustix::io::read(&self.0, &mut [0; 8]) {
             Ok(_) => Ok(true),
             Err(Errno::AGAIN | Errno::INTR) => Ok(false),
@@ -40,7 +38,7 @@ impl Minute {
     }
 }
 
-impl AsFd for Minute {
+impl AsFd for Timer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -1,0 +1,60 @@
+//! PURE. What kubelet, the container runtime, systemd, cron and the VPC CNI write of their faults.
+//!
+//! Each line is a Warning by itself: parts of it are chosen by strangers, so what needs more than a
+//! Warning needs more than a line.
+
+use crate::rules::Origin;
+use crate::signal::What;
+
+mod cron;
+mod kubelet;
+mod systemd;
+mod vpc_cni;
+
+/// Units of the journal. All that systemd writes itself is of `init.scope`.
+pub(crate) const UNITS: [&str; 5] = [
+    "containerd.service",
+    "cron.service",
+    "crond.service",
+    "init.scope",
+    "kubelet.service",
+];
+
+/// Where an agent or a daemon of the host writes a file of its own.
+pub(crate) const FILES: [&str; 3] = [cron::LOG, vpc_cni::IPAMD_LOG, vpc_cni::POLICY_LOG];
+
+/// What the line means, if anything.
+pub(crate) fn read(origin: &Origin, line: &[u8]) -> Option<What> {
+    let line = String::from_utf8_lossy(line);
+    let fault = match origin {
+        Origin::Journal { unit } => match unit.as_str() {
+            "kubelet.service" | "containerd.service" => kubelet::read(unit, &line),
+            "init.scope" => systemd::read(&line),
+            "cron.service" | "crond.service" => cron::read(&line),
+            _ => None,
+        },
+        Origin::File { path } => match path.as_str() {
+            cron::LOG => cron::read(&line),
+            vpc_cni::IPAMD_LOG => vpc_cni::ipamd(&line),
+            vpc_cni::POLICY_LOG => vpc_cni::policy_agent(&line),
+            _ => None,
+        },
+        Origin::KernelLog => None,
+    };
+    fault.map(What::Logged)
+}
+
+/// What a stranger may have chosen, in one line of a finding.
+fn shown(text: &str) -> String {
+    // The separator of a condition's parts, which the next agent reads.
+    crate::text::printable(text.trim().as_bytes(), 256).replace(';', ",")
+}
+
+/// The text between the two, up to the first `end`.
+fn between<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(begin)?;
+    rest.split_once(end).map(|(between, _)| between)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! PURE. Lines that systemd itself writes of units.
+
+use super::shown;
+use crate::reason::{Reason, intern_unit};
+use crate::signal::LogFault;
+
+/// A unit that is called so tells of its restarts under a reason of its own.
+const POLICY_AGENT: &str = "aws-network-policy-agent.service";
+const KUBELET: &str = "kubelet.service";
+
+pub(super) fn read(line: &str) -> Option<LogFault> {
+    if let Some(name) = line.strip_prefix("Failed to start ") {
+        // `kubelet.service - kubelet: The Kubernetes Node Agent.`, or the description alone.
+        let name = name.split(" - ").next().unwrap_or(name);
+        let name = shown(name.trim_end_matches('.'));
+        let message = format!("systemd failed to start {name}");
+        return Some(LogFault::new(Reason::ServiceFailedToStart, name, message));
+    }
+    if line.starts_with("Unit kubelet.service entered failed state") {
+        return Some(kubelet_failed(line));
+    }
+    let (unit, text) = line.split_once(": ")?;
+    if unit == KUBELET && text.starts_with("Failed with result '") {
+        return Some(kubelet_failed(line));
+    }
+    if !text.starts_with("Scheduled restart job, restart counter is at ") {
+        return None;
+    }
+    let reason = if unit == POLICY_AGENT {
+        Reason::NpaRepeatedlyRestart
+    } else {
+        Reason::UnitRepeatedRestart(intern_unit(&titled(unit.strip_suffix(".service")?))?)
+    };
+    let entity = shown(unit);
+    Some(LogFault::new(reason, entity, shown(line)))
+}
+
+fn kubelet_failed(line: &str) -> LogFault {
+    LogFault::new(Reason::KubeletFailed, KUBELET.to_owned(), shown(line))
+}
+
+/// As EKS's agent writes it: `Nvidia-Persistenced`. Instances of a template count as the template.
+fn titled(unit: &str) -> String {
+    let template = unit.split('@').next().unwrap_or(unit);
+    let parts = template
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .map(|part| {
+            let mut letters = part.chars();
+            let first = letters.next().map(|first| first.to_ascii_uppercase());
+            first.into_iter().chain(letters).collect::<String>()
+        });
+    parts.collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::titled;
+
+    #[test]
+    fn units_are_called_as_eks_calls_them() {
+        assert_eq!(titled("kubelet"), "Kubelet");
+        assert_eq!(titled("my-custom-service"), "My-Custom-Service");
+        assert_eq!(titled("nvidia-persistenced"), "Nvidia-Persistenced");
+        assert_eq!(titled("getty@tty1"), "Getty");
+        assert_eq!(titled(""), "");
+    }
+}

@@ -1,0 +1,131 @@
+//! PURE. Rows of `NetworkingReady` about the host's interfaces and the agents that give pods their
+//! addresses.
+
+use std::time::Duration;
+
+use super::{Clears, ConditionType, Row, Severity};
+
+const RECOVERED: Clears = Clears::Recovered {
+    settle: Duration::from_secs(30),
+};
+
+const fn warning(name: &'static str) -> Row {
+    Row {
+        name,
+        condition: ConditionType::NetworkingReady,
+        severity: Severity::Warning,
+        clears: Clears::Quiet(Duration::from_secs(600)),
+        eks: true,
+        threshold: "",
+        meaning: "",
+        cause: "",
+        advice: "",
+        source: "",
+    }
+}
+
+pub(super) const MISSING_LOOPBACK_INTERFACE: Row = Row {
+    severity: Severity::Fatal,
+    clears: RECOVERED,
+    threshold: "two readings, 30 s apart",
+    meaning: "The host has no loopback interface.",
+    cause: "Somebody has taken `lo` away; the kernel itself does not.",
+    advice: "Replace or reboot the node: nothing on the host that talks to 127.0.0.1 works, kubelet's probes included.",
+    source: "/sys/class/net of the host's network namespace, read every 30 s",
+    ..warning("MissingLoopbackInterface")
+};
+
+pub(super) const INTERFACE_NOT_UP: Row = Row {
+    severity: Severity::Fatal,
+    clears: RECOVERED,
+    threshold: "two readings, 30 s apart. Fatal for `lo` and for an interface that had the default route; a Warning for any other network card that had been up",
+    meaning: "An interface was set down.",
+    cause: "A person, a program that manages the network, or a driver that failed.",
+    advice: "`ip link set NAME up`, and look for who set it down. Interfaces without hardware (bridges, tunnels, pods' ends) and IP over InfiniBand do not count, nor a card that has never been up.",
+    source: "flags, type and device of /sys/class/net in the host's network namespace, and /proc/1/net/route, read every 30 s",
+    ..warning("InterfaceNotUp")
+};
+
+pub(super) const INTERFACE_NOT_RUNNING: Row = Row {
+    meaning: "An interface is set up and has no link.",
+    cause: "A cable, a switch port, a network interface of the cloud that was detached, or a driver that failed.",
+    advice: "`ip link` and `ethtool` say what the card sees. Interfaces without hardware (bridges, tunnels, pods' ends) and IP over InfiniBand do not count, nor a card that has never had a link.",
+    source: "operstate, type and device of /sys/class/net in the host's network namespace, and /proc/1/net/route, read every 30 s",
+    name: "InterfaceNotRunning",
+    ..INTERFACE_NOT_UP
+};
+
+pub(super) const IPAMD_NOT_READY: Row = Row {
+    threshold: "3 lines within 5 minutes",
+    meaning: "The VPC CNI's address manager does not reach the API server.",
+    cause: "At the start of a node, that its network is not ready yet: one line is normal. Else the API server, or a rule or route that keeps the node from it.",
+    advice: "Look whether other nodes have it: then it is the API server. EKS's agent makes the node Fatal by one line; many nodes share this fault by nature, so nodemend never does.",
+    source: "/var/log/aws-routed-eni/ipamd.log: `Unable to reach API Server`, `Failed to check API server connectivity`",
+    ..warning("IPAMDNotReady")
+};
+
+pub(super) const IPAMD_REPEATEDLY_RESTART: Row = Row {
+    threshold: "6 starts within an hour",
+    meaning: "The VPC CNI's address manager starts again and again: new pods get no address meanwhile.",
+    cause: "Too little memory for the aws-node pod, or a fault that it ends with.",
+    advice: "`kubectl logs -n kube-system --previous` of the node's aws-node pod.",
+    source: "/var/log/aws-routed-eni/ipamd.log: `Starting L-IPAMD`",
+    ..warning("IPAMDRepeatedlyRestart")
+};
+
+pub(super) const IPAMD_NO_IPS: Row = Row {
+    threshold: "each line",
+    meaning: "The subnet has no free addresses for this node's pods.",
+    cause: "A subnet that is too small, or addresses that are held by other nodes as a reserve.",
+    advice: "Add a subnet, use prefix delegation or custom networking, or lower WARM_ENI_TARGET. A new node of the same subnet would have no addresses either.",
+    source: "/var/log/aws-routed-eni/ipamd.log: `InsufficientFreeAddressesInSubnet`",
+    ..warning("IPAMDNoIPs")
+};
+
+pub(super) const IPAMD_NOT_RUNNING: Row = Row {
+    severity: Severity::Fatal,
+    clears: RECOVERED,
+    threshold: "for 5 minutes, while the node has the pod",
+    meaning: "The node has an aws-node pod, and its address manager does not run: new pods get no address.",
+    cause: "The pod crashes, its image cannot be pulled, or it was stopped.",
+    advice: "`kubectl describe pod -n kube-system` of the node's aws-node pod.",
+    source: "/var/log/pods/*_aws-node-*/aws-vpc-cni-init, and processes called `aws-k8s-agent` in /proc, read every 30 s",
+    ..warning("IPAMDNotRunning")
+};
+
+pub(super) const NETWORK_SYSCTL: Row = Row {
+    clears: RECOVERED,
+    threshold: "two readings, 30 s apart",
+    meaning: "The host forwards no packets: pods reach nothing outside of their node.",
+    cause: "A program that sets `net.ipv4.ip_forward` to 0, or an image that was hardened.",
+    advice: "`sysctl -w net.ipv4.ip_forward=1`, and look for who sets it.",
+    source: "/proc/sys/net/ipv4/ip_forward, read every 30 s",
+    ..warning("NetworkSysctl")
+};
+
+pub(super) const EFA_ERROR_METRIC: Row = Row {
+    threshold: "between two readings, 30 s apart, of one device: 100 of a counter; 1,000 of retrans_pkts; 1,000,000 of retrans_bytes",
+    meaning: "An Elastic Fabric Adapter counts errors: messages are sent again, or are lost.",
+    cause: "A peer that does not answer, congestion, or a fault of the fabric.",
+    advice: "The message names the counter. Look whether the peers of the same job have it too.",
+    source: "hw_counters of /sys/class/infiniband (rx_drops, rdma_write_wr_err, rdma_read_wr_err, unresponsive_remote_events, impaired_remote_conn_events, retrans_timeout_events, retrans_pkts, retrans_bytes) of devices of vendor 0x1d0f, device 0xefa*, read every 30 s",
+    ..warning("EFAErrorMetric")
+};
+
+pub(super) const NPA_REPEATEDLY_RESTART: Row = Row {
+    threshold: "5 restarts within 10 minutes",
+    meaning: "The AWS network policy agent starts again and again: network policies are not applied meanwhile.",
+    cause: "A fault that it ends with.",
+    advice: "`journalctl -u aws-network-policy-agent`.",
+    source: "journal of systemd: `aws-network-policy-agent.service: Scheduled restart job, restart counter is at N.`",
+    ..warning("NPARepeatedlyRestart")
+};
+
+pub(super) const NPA_BPF_RECOVERY_ERROR: Row = Row {
+    threshold: "each line",
+    meaning: "The AWS network policy agent could not take over its BPF programs and maps after a restart: network policies may not be applied.",
+    cause: "Leftovers of another version in /sys/fs/bpf, or a fault of the agent.",
+    advice: "Replace the node if it does not end by itself.",
+    source: "/var/log/aws-routed-eni/network-policy-agent.log: `Failed to recover the BPF state`, `BPF State Recovery failed`, `failed to recover global maps`, `got err for ingress in-mem map`, `got err for egress in-mem map`",
+    ..warning("NPABPFRecoveryError")
+};

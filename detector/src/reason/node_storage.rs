@@ -1,0 +1,47 @@
+//! PURE. Rows of `StorageReady` that user space tells.
+
+use std::time::Duration;
+
+use super::{Clears, ConditionType, Row, Severity};
+
+const fn warning(name: &'static str) -> Row {
+    Row {
+        name,
+        condition: ConditionType::StorageReady,
+        severity: Severity::Warning,
+        clears: Clears::Quiet(Duration::from_secs(1800)),
+        eks: true,
+        threshold: "",
+        meaning: "",
+        cause: "",
+        advice: "",
+        source: "",
+    }
+}
+
+pub(super) const KUBELET_DISK_USAGE_SLOW: Row = Row {
+    threshold: "each line",
+    meaning: "kubelet needed more than a second to count the files of a container.",
+    cause: "A slow or busy disk, or a container with very many files.",
+    advice: "Look at the disk's load (`iostat -x`), and for the volume with the most files.",
+    source: "journal of kubelet.service: `fs: disk usage and inodes count on following dirs took` (cAdvisor)",
+    ..warning("KubeletDiskUsageSlow")
+};
+
+pub(super) const ETC_HOSTS_MOUNT_FAILED: Row = Row {
+    threshold: "each line; one finding for each pod, where the line names it",
+    meaning: "A container could not be started, because its /etc/hosts could not be mounted.",
+    cause: "The pod's folder below /var/lib/kubelet is gone: mostly the pod was deleted meanwhile.",
+    advice: "None for a single one. Many: look at the disk under /var/lib/kubelet.",
+    source: "journal of kubelet.service and containerd.service: `error mounting \".../etc-hosts\" to rootfs at \"/etc/hosts\"`",
+    ..warning("EtcHostsMountFailed")
+};
+
+pub(super) const IO_DELAYS: Row = Row {
+    threshold: "a process that waited for disks for 10 of 30 seconds; or, of the whole host, all of its work for 20 % of 5 minutes",
+    meaning: "Work waits for disks.",
+    cause: "A disk that is slow, at the limit of its volume, or failing; too little memory, so that files are read again and again.",
+    advice: "Compare with the volume's own metrics, with BlockDeviceIOError and with MemoryStall.",
+    source: "delayacct_blkio_ticks of /proc/<pid>/stat, read every 30 s (with `kernel.task_delayacct=1`; off by default since Linux 5.14); `full avg300` of /proc/pressure/io, read as often",
+    ..warning("IODelays")
+};

@@ -1,0 +1,71 @@
+//! Answers of devices, asked on a thread of its own: a device that hangs must delay nobody else.
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::thread;
+
+/// Asked again with each look, if the last answer has come.
+pub(super) struct Asked<T> {
+    answers: Receiver<T>,
+    ask: SyncSender<()>,
+}
+
+impl<T: Send + 'static> Asked<T> {
+    pub(super) fn start(
+        name: &str,
+        mut ask_devices: impl FnMut() -> T + Send + 'static,
+    ) -> io::Result<Self> {
+        let (sender, answers) = mpsc::sync_channel(1);
+        let (ask, asks) = mpsc::sync_channel(0);
+        let work = move || {
+            while asks.recv().is_ok() {
+                if sender.send(ask_devices()).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        Ok(Self { answers, ask })
+    }
+
+    /// What the devices said when they were asked last; None while they do not answer.
+    pub(super) fn take(&mut self) -> Option<T> {
+        let answer = self.answers.try_recv().ok();
+        match self.ask.try_send(()) {
+            // Full: it is still waiting for the devices.
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_device_that_hangs_holds_up_nobody_and_is_not_asked_again() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let (release, hangs) = mpsc::channel::<()>();
+        let mut device = Asked::start("test", move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            hangs.recv().ok()
+        })
+        .unwrap();
+        for _ in 0..50 {
+            assert_eq!(device.take(), None);
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        release.send(()).unwrap();
+        let answered = (0..500).any(|_| {
+            thread::sleep(Duration::from_millis(2));
+            device.take() == Some(Some(()))
+        });
+        assert!(answered);
+    }
+}

@@ -1,0 +1,68 @@
+//! What a line of the kernel log says, however it was read.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::grammar;
+use super::record::Record;
+use crate::clock;
+use crate::reason::Reason;
+use crate::rules::LogRules;
+use crate::signal::{Signal, What};
+use crate::source::bpf::Hook;
+use crate::source::pci;
+
+pub(super) struct Teller {
+    sys: PathBuf,
+    opened: Duration,
+    told_else: Vec<Hook>,
+    rules: Arc<LogRules>,
+}
+
+impl Teller {
+    pub(super) fn new(sys: PathBuf, told_else: Vec<Hook>) -> Self {
+        Self {
+            sys,
+            opened: clock::boot(),
+            told_else,
+            rules: Arc::default(),
+        }
+    }
+
+    /// By the rules of the table and by the user's.
+    pub(super) fn tell(
+        &self,
+        record: &Record<'_>,
+        at: Duration,
+        historic: bool,
+        emit: &mut dyn FnMut(Signal),
+    ) {
+        let known = grammar::read(record).filter(|what| !self.is_told_else(what, at));
+        let known = known.map(|mut what| {
+            if let What::Xid { gpu, driver, .. } = &mut what {
+                *driver = pci::driver(&self.sys, gpu);
+            }
+            what
+        });
+        let ruled = grammar::by_rules(&self.rules, record);
+        for what in known.into_iter().chain(ruled) {
+            emit(Signal { at, historic, what });
+        }
+    }
+
+    /// What a tracepoint has told, with more words. It could not before it was attached.
+    fn is_told_else(&self, what: &What, at: Duration) -> bool {
+        let hook = match what {
+            What::OomKill { .. } => Hook::Oom,
+            What::HungTask { .. } => Hook::HungTask,
+            What::Logged(fault) if fault.reason == Reason::AppCrash => Hook::Crash,
+            _other => return false,
+        };
+        at >= self.opened && self.told_else.contains(&hook)
+    }
+
+    pub(super) fn configure(&mut self, rules: &Arc<LogRules>) {
+        self.rules = Arc::clone(rules);
+    }
+}

@@ -1,0 +1,45 @@
+//! PURE. What we have set on a node is taken off again, and nothing else.
+
+use super::{Case, Planner, finish};
+use crate::api::repair::{Ending, NodeRepairStatus, Outcome};
+use crate::decide::{Act, Step};
+
+impl Planner<'_> {
+    pub(super) fn uncordoning(
+        &mut self,
+        case: &Case<'_>,
+        status: &mut NodeRepairStatus,
+    ) -> Option<Act> {
+        match case.node {
+            Some(node) if node.has_marks() => Some(Act::Uncordon),
+            Some(_) => {
+                let message = "nothing of ours is left on the node";
+                status.set_condition("Cordoned", false, "Uncordoned", message, self.now);
+                let ending = status.ending.take().unwrap_or(Ending {
+                    outcome: Outcome::Recovered,
+                    message: "healthy again; un-cordoned".to_owned(),
+                });
+                finish(status, ending.outcome, &ending.message, self.now)
+            }
+            None => finish(status, Outcome::Cancelled, "the Node is gone", self.now),
+        }
+    }
+
+    /// Nodes that carry our marks while no record of them is left: a person has deleted it.
+    pub(in crate::decide) fn dismiss(&mut self) {
+        let cluster = self.cluster;
+        for node in cluster.nodes.values().filter(|node| node.has_marks()) {
+            let ending = || {
+                let id = node.instance().ok()?;
+                Some(cluster.instances.get(id.as_str())?.is_ending())
+            };
+            // One that cannot be read is none that was deleted.
+            let known = cluster.unreadable.is_empty();
+            let recorded = !self.history.of_node(&node.uid).is_empty();
+            if known && !recorded && !node.deleting && ending() != Some(true) {
+                let node = node.name.clone();
+                self.plan.steps.push(Step::Dismiss { node });
+            }
+        }
+    }
+}
