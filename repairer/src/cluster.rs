@@ -331,12 +331,6 @@ impl NodeView {
         taints.any(|taint| taint.key == key && taint.value.as_deref() == Some(value))
     }
 
-    /// Nobody on it can end a pod, and nobody can say that one has ended.
-    pub fn kubelet_is_silent(&self) -> bool {
-        self.condition("Ready")
-            .is_some_and(|ready| ready.status == "Unknown")
-    }
-
     pub fn instance(&self) -> Result<InstanceId, ProviderIdError> {
         InstanceId::parse(&self.provider_id)
     }

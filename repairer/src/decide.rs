@@ -1,7 +1,7 @@
 //! PURE. The decision: a snapshot, the episodes and `now` in; what to do next and when to look
 //! again out. The limits are global, so there is one decision for the whole cluster.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use kube::api::ObjectMeta;
@@ -182,6 +182,8 @@ struct Planner<'a> {
     now: Timestamp,
     tally: Tally,
     history: History<'a>,
+    /// Names of the nodes that say that they are an instance, by its id.
+    claimants: HashMap<&'a str, Vec<&'a str>>,
     /// Repairs that hold one of a policy's parallel places, by the policy's name.
     in_progress: BTreeMap<String, BTreeSet<String>>,
     /// Repairs on their way to a destruction, by policy and group.
@@ -203,6 +205,17 @@ struct Planner<'a> {
     plan: Plan,
 }
 
+/// The last part of `aws:///us-west-2a/i-0123456789abcdef0`.
+fn claimants(cluster: &Cluster) -> HashMap<&str, Vec<&str>> {
+    let mut found: HashMap<&str, Vec<&str>> = HashMap::with_capacity(cluster.nodes.len());
+    for node in cluster.nodes.values() {
+        if let Some((_, instance)) = node.provider_id.rsplit_once('/') {
+            found.entry(instance).or_default().push(&node.name);
+        }
+    }
+    found
+}
+
 impl<'a> Planner<'a> {
     fn new(
         cluster: &'a Cluster,
@@ -218,6 +231,7 @@ impl<'a> Planner<'a> {
             now,
             tally: Tally::count(cluster, assigned, &in_repair, episodes, now),
             history: History::read(cluster),
+            claimants: claimants(cluster),
             in_progress: BTreeMap::new(),
             coming: BTreeMap::new(),
             preserved: BTreeMap::new(),

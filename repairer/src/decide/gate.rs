@@ -15,7 +15,7 @@ use super::tally::{Share, group_of};
 use crate::api::policy::{
     Comparison, GroupKind, LastNode, Mode, RepairAction, RepairPolicy, ReplaceBy, ZonalShift,
 };
-use crate::api::repair::{AttemptResult, Gate, NodeRepair, Trigger};
+use crate::api::repair::{Gate, NodeRepair, Trigger};
 use crate::api::{EXCLUDE_LABEL, duration::Wait};
 use crate::capacity::{self, Cause};
 use crate::cluster::{Asked, InstanceId, NodeView};
@@ -509,11 +509,10 @@ impl<'a> Planner<'a> {
             let message = "somebody is deleting the node".to_owned();
             return Err((message, "nothing".to_owned()));
         }
-        let same = |other: &&NodeView| {
-            other.name != node.name && other.provider_id.ends_with(instance.as_str())
-        };
-        if let Some(other) = self.cluster.nodes.values().find(same) {
-            let message = format!("{instance} is the instance of the node {}, too", other.name);
+        let claimants = self.claimants.get(instance.as_str());
+        let mut others = claimants.into_iter().flatten();
+        if let Some(other) = others.find(|other| **other != node.name) {
+            let message = format!("{instance} is the instance of the node {other}, too");
             return Err((message, "delete the Node that is not real".to_owned()));
         }
         Ok((instance, group))
@@ -575,12 +574,7 @@ impl<'a> Planner<'a> {
 
     /// One repair that may not do what it needs is enough.
     fn denied(&self, subject: &Subject<'_>) -> Answer {
-        let mut others = self.cluster.repairs.iter();
-        let denied = others.find_map(|(name, repair)| {
-            let hold = repair.status.as_ref()?.hold.as_ref()?;
-            (hold.gate == Gate::Denied && name != subject.name).then_some((name, hold))
-        });
-        match denied {
+        match self.history.lacking(subject.name) {
             None => open("no repair lacks a permission"),
             Some((name, hold)) => closed(
                 format!("NodeRepair {name} lacks a permission: {}", hold.message),
@@ -595,9 +589,7 @@ impl<'a> Planner<'a> {
             return open("a person asks for the repair, not a condition");
         }
         let status = subject.repair.and_then(|repair| repair.status.as_ref());
-        if status.is_some_and(|status| !status.attempts.is_empty())
-            && subject.node.kubelet_is_silent()
-        {
+        if status.is_some_and(|status| !status.attempts.is_empty()) && subject.node.is_silent() {
             return open("the node has not come back from what was done to it");
         }
         let ripeness = Ripeness::of(&policy.spec, subject.node, &subject.episodes, self.now);
@@ -1201,17 +1193,12 @@ impl<'a> Planner<'a> {
 
     /// What AWS has denied for one instance of a group it denies for the others.
     fn denied_by_aws(&self, group: &str) -> Option<Cause> {
-        let of_group = self.cluster.repairs.values().filter_map(|repair| {
-            let status = repair.status.as_ref()?;
-            (status.group.as_deref() == Some(group)).then_some(status)
-        });
-        let denied = of_group
-            .flat_map(|status| &status.attempts)
-            .filter(|attempt| {
-                attempt.result == Some(AttemptResult::Denied) && attempt.started.0 + HOUR > self.now
-            });
-        let last = denied.max_by_key(|attempt| attempt.started.0)?;
-        let until = second(last.started.0 + HOUR);
+        let last = self.history.denied(group)?;
+        let again = last.started.0 + HOUR;
+        if again <= self.now {
+            return None;
+        }
+        let until = second(again);
         Some(Cause {
             name: "Denied",
             message: format!(

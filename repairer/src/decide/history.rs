@@ -8,7 +8,9 @@ use jiff::Timestamp;
 
 use super::is_finished;
 use crate::api::policy::RepairAction;
-use crate::api::repair::{Attempt, AttemptResult, NodeRepair, NodeRepairStatus, Outcome};
+use crate::api::repair::{
+    Attempt, AttemptResult, Gate, Hold, NodeRepair, NodeRepairStatus, Outcome,
+};
 use crate::cluster::Cluster;
 
 /// From a failed canary to the next one; doubled by each further failure.
@@ -29,6 +31,10 @@ pub(super) struct History<'a> {
     all_destroyed: Vec<(Timestamp, &'a str)>,
     /// By policy and group: the last call that AWS has answered, with the repair's name.
     answered: BTreeMap<(&'a str, &'a str), (&'a Attempt, &'a str)>,
+    /// By Auto Scaling group: the last call that the account may not make.
+    denied: BTreeMap<&'a str, &'a Attempt>,
+    /// Repairs that lack a permission of the cluster's, by name; two are enough to find another one.
+    lacking: Vec<(&'a str, &'a Hold)>,
 }
 
 /// The end of a repair that tells whether repairing helps.
@@ -62,6 +68,21 @@ impl<'a> History<'a> {
                     .before
                     .entry(replacement.node_uid.as_str())
                     .or_insert(repair);
+            }
+            if let Some(hold) = &status.hold
+                && hold.gate == Gate::Denied
+                && history.lacking.len() < 2
+            {
+                history.lacking.push((name, hold));
+            }
+            if let Some(group) = &status.group {
+                let denied = |attempt: &&Attempt| attempt.result == Some(AttemptResult::Denied);
+                for attempt in status.attempts.iter().filter(denied) {
+                    let last = history.denied.entry(group).or_insert(attempt);
+                    if last.started < attempt.started {
+                        *last = attempt;
+                    }
+                }
             }
             let policy = repair.policy();
             let group = status.counted_in().unwrap_or_default();
@@ -122,6 +143,17 @@ impl<'a> History<'a> {
 
     pub(super) fn all_destroyed(&self, except: &str, after: Timestamp) -> Vec<Timestamp> {
         within(&self.all_destroyed, except, after)
+    }
+
+    /// The last call for a group that the account may not make.
+    pub(super) fn denied(&self, group: &str) -> Option<&'a Attempt> {
+        self.denied.get(group).copied()
+    }
+
+    /// A repair other than this one that lacks a permission, and what it says.
+    pub(super) fn lacking(&self, except: &str) -> Option<(&'a str, &'a Hold)> {
+        let mut others = self.lacking.iter().copied();
+        others.find(|(name, _)| *name != except)
     }
 
     /// Whether a node was rebooted after a moment, as far as anybody knows.

@@ -89,7 +89,7 @@ impl Planner<'_> {
             Some(RepairAction::Reboot) => Phase::Rebooting,
             Some(RepairAction::Replace | RepairAction::NoAction) | None => Phase::Replacing,
         };
-        let (reason, message) = if node.kubelet_is_silent() {
+        let (reason, message) = if node.is_silent() {
             // Nobody can say that a container has ended.
             let message = "the kubelet is silent: what is left may run until the instance ends";
             ("KubeletSilent", message)
@@ -146,7 +146,7 @@ impl Planner<'_> {
             attachments: attachments.as_deref(),
             tries: &cluster.tries,
             own_pod: cluster.own_pod.as_deref(),
-            kubelet_is_silent: node.kubelet_is_silent(),
+            kubelet_is_silent: node.is_silent(),
             rules: Rules {
                 action: status.action.unwrap_or(repair.spec.action),
                 since: since.unwrap_or(self.now),
@@ -178,7 +178,7 @@ impl Planner<'_> {
         let attached = attachments.into_iter().any(|a| a.node == node.name);
         let pods = self.cluster.pods.get(&node.name).into_iter().flatten();
         let volumes = attached || pods.into_iter().any(|pod| !pod.claims.is_empty());
-        let wanted = fenced && node.kubelet_is_silent() && volumes;
+        let wanted = fenced && node.is_silent() && volumes;
         wanted.then_some(Act::OutOfService)
     }
 
