@@ -1,4 +1,4 @@
-//! PURE. The `nodeRepairConfig` of an EKS managed node group as a RepairPolicy, field by field, with
+//! The `nodeRepairConfig` of an EKS managed node group as a RepairPolicy, field by field, with
 //! EKS's own defaults for what it does not say. It is `Disabled`: EKS's own repair is to be
 //! switched off first.
 

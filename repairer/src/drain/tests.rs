@@ -1,3 +1,5 @@
+//! The drain, pod by pod and pass by pass, on a virtual clock.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -57,6 +57,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const POD: &str = "0f7a1c9e-3b7d-4c5e-9f00-1234567890ab";
 const EVERY_SECOND: &[&str] = &["--counter-interval", "1s"];
+const ALL: usize = 25;
 const TWO_READINGS: Duration = Duration::from_secs(3);
 
 fn memory_stall() -> anyhow::Result<()> {
@@ -402,7 +403,7 @@ fn check() -> anyhow::Result<()> {
         Ok(rows.into_iter().filter(of_counter).collect())
     };
     let here = rows(&[])?;
-    ensure!(here.len() == 16, "{here:#?}");
+    ensure!(here.len() == ALL, "{here:#?}");
     let read = |row: &&Value| row["using"] == "read every 30 s";
     ensure!(here.iter().filter(read).count() >= 5, "{here:#?}");
     let folder = tempfile::tempdir().context("make a folder")?;
@@ -418,7 +419,7 @@ fn check() -> anyhow::Result<()> {
                 .is_some_and(|using| using.starts_with("in reserve"))
     };
     ensure!(
-        there.len() == 16 && there.iter().filter(told).count() == 16,
+        there.len() == ALL && there.iter().filter(told).count() == ALL,
         "{there:#?}"
     );
     Ok(())
