@@ -36,12 +36,12 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
     let mut host = Host::open(args, &config);
     let mut monitored = host.monitored();
     let logs = host.logs();
-    let live = logs.live(&config.rules);
+    let journal = logs.find_journal();
+    let live = logs.live(&journal);
     let runtime = ConditionType::ContainerRuntimeReady;
     if config.rules.conditions(live).contains(&runtime) {
         monitored.push(runtime);
     }
-    let journal = logs.find_journal();
     let nvml = match &host.nvml {
         Ok(()) => nvml(&mut host.sources),
         Err(why) => Err(why.clone()),

@@ -116,7 +116,8 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
     urgency::memory().log();
     urgency::oom_score().log();
     let logs = host.logs();
-    logs.feed(&mut config);
+    // In the log, where there is none.
+    drop(logs.feed(&mut config));
     if host.watches_nothing(&config) {
         tracing::error!("nothing can be watched on this host; `nodemend-detector check` says why");
         return Ok(CANNOT_RUN_HERE);

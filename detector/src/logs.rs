@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::rules::{Live, LogRules};
+use crate::rules::Live;
 use crate::source::journal;
 
 pub(crate) struct Logs {
@@ -18,9 +18,13 @@ pub(crate) struct Logs {
 
 impl Logs {
     /// Every configuration, before it is in force. Waits for a disk that hangs, though not for long:
-    /// nothing for the reader's thread.
-    pub(crate) fn feed(&self, config: &mut Config) {
-        let live = self.live(&config.rules);
+    /// nothing for the reader's thread. Returns what was found of the journal.
+    pub(crate) fn feed(&self, config: &mut Config) -> Result<String, String> {
+        let journal = self.find_journal();
+        if let Err(missing) = &journal {
+            warn!(source = "journal", missing, "not watched");
+        }
+        let live = self.live(&journal);
         config.feed(live);
         // Nobody who writes a rule may think that it is watched when it is not.
         for rule in config.rules.iter() {
@@ -28,26 +32,15 @@ impl Logs {
                 warn!(rule = rule.name, why, "LOG RULE NOT WATCHED");
             }
         }
+        journal
     }
 
-    pub(crate) fn live(&self, rules: &LogRules) -> Live {
-        let missing = self.missing_journal(rules);
-        if let Some(missing) = &missing {
-            warn!(source = "journal", missing, "not watched");
-        }
+    /// `journal`: as [`Self::find_journal`] has found it.
+    pub(crate) fn live(&self, journal: &Result<String, String>) -> Live {
         Live {
             kernel_log: self.kernel_log,
             files: self.files,
-            journal: missing.is_none(),
-        }
-    }
-
-    /// No disk is touched for a journal that no rule asks for.
-    pub(crate) fn missing_journal(&self, rules: &LogRules) -> Option<String> {
-        if rules.units().is_empty() {
-            self.journal.clone().err()
-        } else {
-            self.find_journal().err()
+            journal: journal.is_ok(),
         }
     }
 

@@ -129,7 +129,8 @@ impl ConfigFile {
         let file = self.name();
         match self.parse(content) {
             Ok(mut config) => {
-                logs.feed(&mut config);
+                // In the log, where there is no journal.
+                drop(logs.feed(&mut config));
                 let pending = at_start.differs_in(&config.at_start);
                 info!(
                     file,

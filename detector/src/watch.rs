@@ -44,7 +44,7 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     let (file, mut config) = ConfigFile::open(args).context("use the configuration")?;
     let host = Host::open(args, &config);
     let logs = host.logs();
-    logs.feed(&mut config);
+    let journal = logs.feed(&mut config);
     if host.watches_nothing(&config) {
         bail!("nothing can be watched on this host; `nodemend-detector check` says why");
     }
@@ -53,7 +53,7 @@ pub(crate) fn watch(args: &SourceArgs, format: Format) -> anyhow::Result<()> {
     let prober = Prober::new(args.host_proc.clone(), args.critical_mounts.clone());
     let metrics = Arc::new(Metrics::default());
     metrics.host(&host);
-    let missing = missing(&host, logs.missing_journal(&config.rules));
+    let missing = missing(&host, journal.err());
     // What a look at the host shows is nobody's memory.
     let memory = Memory {
         boot_id: clock::boot_id()?,

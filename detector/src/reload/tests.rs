@@ -183,7 +183,7 @@ impl Agent {
             files: true,
             journal: Ok(root.path().to_owned()),
         };
-        logs.feed(&mut config);
+        drop(logs.feed(&mut config));
         let config = Arc::new(config);
         let files = FileSource::start(root.path().to_owned()).unwrap();
         sources.push(Box::new(files));
