@@ -4,6 +4,8 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 
+use tracing::warn;
+
 /// Asked again with each look, if the last answer has come.
 pub(super) struct Asked<T> {
     answers: Receiver<T>,
@@ -26,6 +28,23 @@ impl<T: Send + 'static> Asked<T> {
         };
         thread::Builder::new().name(name.to_owned()).spawn(work)?;
         Ok(Self { answers, ask })
+    }
+
+    /// From when it is needed: most hosts do not have the devices.
+    pub(super) fn started<'a, Ask>(
+        slot: &'a mut Option<Self>,
+        name: &str,
+        ask: impl FnOnce() -> Ask,
+    ) -> Option<&'a mut Self>
+    where
+        Ask: FnMut() -> T + Send + 'static,
+    {
+        if slot.is_none() {
+            *slot = Self::start(name, ask())
+                .inspect_err(|error| warn!(name, %error, "no thread: its devices are not asked"))
+                .ok();
+        }
+        slot.as_mut()
     }
 
     /// What the devices said when they were asked last; None while they do not answer.

@@ -39,6 +39,8 @@ const EXCEEDED: [(usize, Reason, &str); 4] = [
 type Times = BTreeMap<(String, usize), u64>;
 
 pub(super) struct Ebs {
+    nvme: PathBuf,
+    dev: PathBuf,
     controllers: Option<Asked<Times>>,
     judge: Judge,
 }
@@ -50,8 +52,9 @@ impl Ebs {
     /// `nvme`: `/sys/class/nvme`; `dev`: the host's `/dev`.
     pub(super) fn new(nvme: PathBuf, dev: PathBuf) -> Self {
         Self {
-            // Without a thread there are no answers.
-            controllers: Asked::start("ebs", move || read(&nvme, &dev)).ok(),
+            nvme,
+            dev,
+            controllers: None,
             judge: Judge::default(),
         }
     }
@@ -66,8 +69,15 @@ impl Counter for Ebs {
         &["sys/class/nvme/nvme*/model"]
     }
 
-    fn look(&mut self, _files: &Files, _at: Duration) -> Vec<What> {
-        let times = self.controllers.as_mut().and_then(Asked::take);
+    fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
+        if !files.any() {
+            return Vec::new();
+        }
+        let controllers = Asked::started(&mut self.controllers, "ebs", || {
+            let (nvme, dev) = (self.nvme.clone(), self.dev.clone());
+            move || read(&nvme, &dev)
+        });
+        let times = controllers.and_then(Asked::take);
         times.map_or_else(Vec::new, |times| self.judge.look(times))
     }
 }

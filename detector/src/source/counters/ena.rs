@@ -39,6 +39,7 @@ const ALLOWANCES: [(&str, Reason, u64); 5] = [
 type Statistics = BTreeMap<(String, String), u64>;
 
 pub(super) struct Ena {
+    net: PathBuf,
     driver: Option<Asked<Statistics>>,
     judge: Judge,
 }
@@ -50,8 +51,8 @@ impl Ena {
     /// `net`: the host's `/sys/class/net`.
     pub(super) fn new(net: PathBuf) -> Self {
         Self {
-            // Without a thread there are no answers; `check` shows what `wants` finds.
-            driver: Asked::start("ena", move || read(&net)).ok(),
+            net,
+            driver: None,
             judge: Judge::default(),
         }
     }
@@ -66,8 +67,15 @@ impl Counter for Ena {
         &["sys/bus/pci/drivers/ena/"]
     }
 
-    fn look(&mut self, _files: &Files, _at: Duration) -> Vec<What> {
-        let statistics = self.driver.as_mut().and_then(Asked::take);
+    fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
+        if !files.any() {
+            return Vec::new();
+        }
+        let driver = Asked::started(&mut self.driver, "ena", || {
+            let net = self.net.clone();
+            move || read(&net)
+        });
+        let statistics = driver.and_then(Asked::take);
         statistics.map_or_else(Vec::new, |statistics| self.judge.look(statistics))
     }
 }
