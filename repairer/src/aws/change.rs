@@ -60,11 +60,7 @@ impl Aws {
             .instance_id(clearance.instance().as_str())
             .should_decrement_desired_capacity(false)
             .customize()
-            .config_override(
-                aws_sdk_autoscaling::config::Builder::new()
-                    .retry_config(RetryConfig::disabled())
-                    .timeout_config(deadline()),
-            )
+            .config_override(once())
             .send()
             .await;
         self.settle(answer.map(|output| {
@@ -83,11 +79,7 @@ impl Aws {
             .health_status("Unhealthy")
             .should_respect_grace_period(false)
             .customize()
-            .config_override(
-                aws_sdk_autoscaling::config::Builder::new()
-                    .retry_config(RetryConfig::disabled())
-                    .timeout_config(deadline()),
-            )
+            .config_override(once())
             .send()
             .await;
         self.settle(answer.map(|output| (output.request_id().map(str::to_owned), None)))
@@ -130,6 +122,13 @@ impl Aws {
         self.pace(|pace| pace.learn(throttled, Instant::now()));
         outcome
     }
+}
+
+/// For Auto Scaling.
+fn once() -> aws_sdk_autoscaling::config::Builder {
+    aws_sdk_autoscaling::config::Builder::new()
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(deadline())
 }
 
 fn deadline() -> TimeoutConfig {

@@ -884,20 +884,11 @@ impl World {
         clearance: &Clearance,
         now: Timestamp,
     ) -> anyhow::Result<Done> {
-        let status = self.status(&repair);
-        status
-            .with_context(|| format!("{repair} has no status"))?
-            .begin_attempt(clearance, now);
+        self.begin_call(&repair, clearance, now)?;
         self.reboots += 1;
         let instance = clearance.instance().to_string();
         let mode = self.cloud.reboot;
-        let (acts, result) = match mode {
-            Terminate::Accept => (true, Some(AttemptResult::Accepted)),
-            Terminate::Refuse => (false, Some(AttemptResult::Refused)),
-            Terminate::LoseAnswer => (true, None),
-            Terminate::Hang => (false, None),
-        };
-        if acts {
+        if matches!(mode, Terminate::Accept | Terminate::LoseAnswer) {
             let unknown = ready("Unknown", "NodeStatusUnknown", "kube-controller-manager");
             let node = self.cluster.nodes.get_mut(name);
             let node = node.with_context(|| format!("{name} is not there"))?;
@@ -906,19 +897,40 @@ impl World {
             let back = now + self.cloud.reboots_in.0;
             self.booting.push((back, name.to_owned()));
         }
-        let refused = || Some("AccessDenied: refused in the simulation".to_owned());
-        let message = match mode {
-            Terminate::Refuse => refused(),
-            Terminate::Accept | Terminate::LoseAnswer | Terminate::Hang => None,
-        };
-        if let (Some(result), Some(status)) = (result, self.status(&repair)) {
-            status.end_attempt(result, None, message, now);
-        }
+        self.end_call(&repair, mode, now);
         Ok(Done::Rebooted {
             repair,
             instance,
             result: answered(mode),
         })
+    }
+
+    /// The intent of a call that destroys.
+    fn begin_call(
+        &mut self,
+        repair: &str,
+        clearance: &Clearance,
+        now: Timestamp,
+    ) -> anyhow::Result<()> {
+        let status = self.status(repair);
+        let status = status.with_context(|| format!("{repair} has no status"))?;
+        status.begin_attempt(clearance, now);
+        Ok(())
+    }
+
+    /// What AWS has answered to it, if anything.
+    fn end_call(&mut self, repair: &str, mode: Terminate, now: Timestamp) {
+        let (result, message) = match mode {
+            Terminate::Accept => (AttemptResult::Accepted, None),
+            Terminate::Refuse => {
+                let message = "AccessDenied: refused in the simulation".to_owned();
+                (AttemptResult::Refused, Some(message))
+            }
+            Terminate::LoseAnswer | Terminate::Hang => return,
+        };
+        if let Some(status) = self.status(repair) {
+            status.end_attempt(result, None, message, now);
+        }
     }
 
     fn status(&mut self, repair: &str) -> Option<&mut NodeRepairStatus> {
@@ -969,20 +981,11 @@ impl World {
         clearance: &Clearance,
         now: Timestamp,
     ) -> anyhow::Result<Done> {
-        let status = self.status(&repair);
-        status
-            .with_context(|| format!("{repair} has no status"))?
-            .begin_attempt(clearance, now);
+        self.begin_call(&repair, clearance, now)?;
         self.calls += 1;
         let instance = clearance.instance().to_string();
         let mode = self.cloud.terminate;
-        let (acts, result) = match mode {
-            Terminate::Accept => (true, Some(AttemptResult::Accepted)),
-            Terminate::Refuse => (false, Some(AttemptResult::Refused)),
-            Terminate::LoseAnswer => (true, None),
-            Terminate::Hang => (false, None),
-        };
-        if acts {
+        if matches!(mode, Terminate::Accept | Terminate::LoseAnswer) {
             ensure!(
                 !self.going.contains_key(&instance),
                 "{instance} is terminated twice"
@@ -1014,13 +1017,7 @@ impl World {
             self.joining
                 .push((now + self.cloud.replaces_in.0, replacement, group));
         }
-        let message = match mode {
-            Terminate::Refuse => Some("AccessDenied: refused in the simulation".to_owned()),
-            Terminate::Accept | Terminate::LoseAnswer | Terminate::Hang => None,
-        };
-        if let (Some(result), Some(status)) = (result, self.status(&repair)) {
-            status.end_attempt(result, None, message, now);
-        }
+        self.end_call(&repair, mode, now);
         Ok(Done::Terminated {
             repair,
             instance,
