@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use crate::cache;
+use crate::{cache, cargo};
 
 /// 0.10 borrows rustc's own LLVM 22; later versions want an LLVM 23 installed.
 const BPF_LINKER: &str = "0.10.0";
@@ -67,7 +67,7 @@ fn run(repo: &Path, target: &Path, command: &[&str], trailing: &[&str]) -> anyho
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         format!("-Clinker={}", linker.display()),
     ];
-    let status = Command::new("cargo")
+    let status = cargo::command()
         .current_dir(repo)
         .args(command)
         .args([

@@ -3,12 +3,11 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::{progress, rustc};
+use crate::{cargo, progress, rustc};
 
 /// The profile of everything that demo, tests and CI build.
 pub(crate) const PROFILE: &str = "ci";
@@ -25,7 +24,7 @@ pub(crate) struct Executable {
 /// Builds every target and returns what can be run.
 pub(crate) fn workspace(repo: &Path) -> anyhow::Result<Vec<Executable>> {
     let this = env::current_exe().context("find this program")?;
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cargo::command();
     cargo
         .current_dir(repo)
         .env(rustc::WRAPPER, this)

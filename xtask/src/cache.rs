@@ -2,11 +2,10 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::progress;
+use crate::{cargo, progress};
 
 pub(crate) fn dir() -> anyhow::Result<PathBuf> {
     if let Some(dir) = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
@@ -21,7 +20,7 @@ pub(crate) fn cargo_tool(name: &str, version: &str, key: &str) -> anyhow::Result
     let root = dir()?.join(format!("{name}-{version}{key}"));
     let binary = root.join("bin").join(name);
     if !binary.exists() {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = cargo::command();
         cargo
             .args(["install", "--locked", "--version", version, name, "--root"])
             .arg(&root)

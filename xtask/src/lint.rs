@@ -5,20 +5,20 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::{bpf, build, cache};
+use crate::{bpf, build, cache, cargo};
 
 const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run(repo: &Path) -> anyhow::Result<()> {
     step(
         "formatting",
-        Command::new("cargo")
+        cargo::command()
             .current_dir(repo)
             .args(["fmt", "--all", "--check"]),
     )?;
     step(
         "clippy, host",
-        Command::new("cargo").current_dir(repo).args([
+        cargo::command().current_dir(repo).args([
             "clippy",
             "--quiet",
             "--locked",

@@ -8,6 +8,7 @@
 mod bpf;
 mod build;
 mod cache;
+mod cargo;
 mod chart;
 mod control_plane;
 mod r#gen;
@@ -20,7 +21,7 @@ mod test;
 #[cfg(test)]
 mod tidy;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -147,7 +148,10 @@ fn run(task: Task) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Of the checkout where `cargo xtask` was called: checkouts that share a target folder share this
+/// program too, so where it was compiled says little.
 fn repo() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_owned()
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    manifest.parent().unwrap_or(&manifest).to_owned()
 }

@@ -48,6 +48,12 @@ async fn with_pages(scene: &Scene) -> anyhow::Result<(Daemon, String)> {
 
 pub(crate) async fn whole() -> anyhow::Result<()> {
     let scene = Scene::start(4).await?;
+    // Longer than a busy machine needs for a pass: the wait is a decision that is to be told.
+    scene
+        .set_policy(&json!({"mode": "Enforce", "rules": [
+            {"nodeMonitoringCondition": "StorageReady", "minRepairWaitTime": "8s", "repairActions": ["Replace"]},
+        ]}))
+        .await?;
     let (mut repairer, address) = with_pages(&scene).await?;
     let (status, _) = get(&address, "/healthz").await?;
     ensure!(status.ends_with("200 OK"), "{status}");
