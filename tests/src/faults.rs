@@ -17,6 +17,10 @@
 //! | file system that is shut down | [`Ext4::shut_down`] | `JournalAborted`, `FilesystemReadOnly` |
 //! | refused forks in a pod | [`PodCgroup::with_few_pids`]`(uid)?.`[`fork_beyond`](PodCgroup::fork_beyond)`("forker")?` | `PidsLimitReached` with `subject.podUid`, `containerId` |
 //! | full conntrack table | [`FullConntrack::fill`]`()?` | `ConntrackExceededKernel` |
+//! | full neighbour table | [`overflow_neighbours`]`()?` | `NeighbourTableFull` |
+//! | flood of SYNs | [`flood_with_syns`]`()?` | `SynFlood`, with the port in the message |
+//! | TCP's limits | [`Orphans::too_many`]`()?`, [`TcpMemory::exhausted`]`()?` | `OrphanSocketsExceeded`, `TCPMemoryExhausted` |
+//! | open files | [`NearlyAllFiles::open`]`()?`, held for one interval of the counters | `FileMaxReached` |
 //! | disk that answers nothing | [`SilentDisk::start`]`()?`, held for two intervals of the counters | `BlockIOStuck` with `subject.device` |
 //! | lost write | [`Ext4::lose_a_write`] | `WritebackError` with `subject.device` |
 //! | memory too small for what runs | [`Thrashing::start`]`(uid)?`, held until it is told, about 15 s | `MemoryStall` |
@@ -43,12 +47,15 @@ mod fuse;
 mod hung_task;
 mod kernel_log;
 mod loop_disk;
+mod neighbours;
+mod open_files;
 mod pod_cgroup;
 mod refused_device;
 mod silent_disk;
 mod socket_buffer;
 mod stuck_disk;
 mod sysctl;
+mod tcp_limits;
 mod thrashing;
 mod victim;
 
@@ -60,11 +67,14 @@ pub use self::fuse::FuseSleeper;
 pub use self::hung_task::HungTask;
 pub use self::kernel_log::{fill_kernel_log, overrun_kernel_log};
 pub use self::loop_disk::LoopDisk;
+pub use self::neighbours::overflow_neighbours;
+pub use self::open_files::NearlyAllFiles;
 pub use self::pod_cgroup::{Killed, PodCgroup};
 pub use self::refused_device::where_refused;
 pub use self::silent_disk::SilentDisk;
 pub use self::socket_buffer::{Drops, fill_socket_buffer, fill_socket_buffers};
 pub use self::stuck_disk::StuckDisk;
+pub use self::tcp_limits::{Orphans, TcpMemory, flood_with_syns};
 pub use self::thrashing::Thrashing;
 
 /// Why no fault can be provoked here, if so.

@@ -10,6 +10,8 @@ mod counters;
 mod crash;
 #[path = "kernel/file_system.rs"]
 mod file_system;
+#[path = "kernel/flood.rs"]
+mod flood;
 #[path = "kernel/forged.rs"]
 mod forged;
 #[path = "kernel/host.rs"]
@@ -22,6 +24,8 @@ mod interfaces;
 mod journal;
 #[path = "kernel/kernel_log.rs"]
 mod kernel_log;
+#[path = "kernel/limits.rs"]
+mod limits;
 #[path = "kernel/live.rs"]
 mod live;
 #[path = "kernel/lockup.rs"]
@@ -73,6 +77,8 @@ fn main() {
             live::TESTS,
             undone::TESTS,
             lockup::TESTS,
+            limits::TESTS,
+            flood::TESTS,
         ])
         .flatten();
     let trials = tests

@@ -39,10 +39,10 @@ pub(super) const FILESYSTEM_ERROR: Row = Row {
     clears: Clears::Quiet(Duration::from_secs(1800)),
     eks: false,
     threshold: "each line; one finding for each device",
-    meaning: "ext4, XFS or btrfs found its on-disk structures damaged, or could not write them or data that a program had written.",
+    meaning: "ext4, XFS or btrfs found its on-disk structures damaged, or could not write them.",
     cause: "I/O errors of the disk below, an unclean detach of the volume, a kernel bug.",
     advice: "Unmount and check the file system (e2fsck, xfs_repair, btrfs check); look for I/O errors of the disk below.",
-    source: "kernel log: level 2 `EXT4-fs error (device X): function:line: ...` (fs/ext4/super.c), level 1 `XFS (X): metadata I/O error ...`, `Metadata corruption detected at ...` (fs/xfs), levels 2 to 4 `BTRFS: error (device X) in ...`, `bdev X errs: ...`, `csum failed ...` (fs/btrfs), level 3 or 4 superblock and journal of ext4 that could not be written, lost writes of ext4",
+    source: "kernel log: level 2 `EXT4-fs error (device X): function:line: ...` (fs/ext4/super.c), level 1 `XFS (X): metadata I/O error ...`, `Metadata corruption detected at ...` (fs/xfs), levels 2 to 4 `BTRFS: error (device X) in ...`, `bdev X errs: ...`, `csum failed ...` (fs/btrfs), level 3 or 4 superblock and journal of ext4 that could not be written",
 };
 
 pub(super) const WRITEBACK_ERROR: Row = Row {
@@ -55,7 +55,7 @@ pub(super) const WRITEBACK_ERROR: Row = Row {
     meaning: "Data that a program had written, and that the kernel had taken, could not be written to the disk: it is lost unless the program calls fsync and tries again.",
     cause: "I/O errors of the disk below, a thin volume or a remote file system without space.",
     advice: "Look for I/O errors of the disk and for its free space. What was written to the named inode in the last minute is not to be trusted (`find -xdev -inum N`).",
-    source: "tracepoint filemap:filemap_set_wb_err (mm/filemap.c). Its errseq is the value before this error, so that 0 is a file's first",
+    source: "tracepoint filemap:filemap_set_wb_err (mm/filemap.c). Its errseq is the value before this error, so that 0 is a file's first; without it the kernel log, level 4 `EXT4-fs warning (device X): ext4_end_bio:...: I/O error N writing to inode ...` (fs/ext4/page-io.c) and level 1 `XFS (X): writeback error on inode ...`",
 };
 
 pub(super) const FILESYSTEM_READ_ONLY: Row = Row {

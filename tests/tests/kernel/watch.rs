@@ -46,6 +46,10 @@ impl Watch {
         self.line("ready", |line| line["ready"] == true).map(drop)
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
     pub(crate) fn pause(&self) -> anyhow::Result<()> {
         self.daemon.pause()
     }

@@ -58,7 +58,7 @@ fn writeback(record: &Record<'_>) -> Option<What> {
     let (_, block) = rest.split_once("starting block ")?;
     let numbers = digits(line) && errno(error) && digits(inode);
     let device = device_name(name).filter(|_| numbers && digits(block.trim_end_matches(')')))?;
-    Some(on_device(Reason::FilesystemError, device, record.text))
+    Some(on_device(Reason::WritebackError, device, record.text))
 }
 
 /// `sda1-8` is the journal in inode 8 of sda1, `dm-0-8` that of dm-0; `dm-1` a journal of its own.
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_writes_are_errors_of_the_file_system() {
+    fn what_the_file_system_could_not_write_of_itself_is_its_error() {
         for (level, text) in [
             (3, "EXT4-fs (sda1): I/O error while writing superblock"),
             (
@@ -108,14 +108,6 @@ mod tests {
                 4,
                 "JBD2: Detected IO errors -5 while flushing file data on sda1-8",
             ),
-            (
-                4,
-                "EXT4-fs warning (device sda1): ext4_end_bio:343: I/O error 10 writing to inode 5 starting block 1234)",
-            ),
-            (
-                4,
-                "EXT4-fs warning (device sda1): ext4_end_bio:314: I/O error -5 writing to inode 5 (offset 0 size 4096 starting block 1234)",
-            ),
         ] {
             let fault = reads(level, read, text);
             assert_eq!(
@@ -123,6 +115,19 @@ mod tests {
                 (Reason::FilesystemError, "sda1"),
                 "{text}"
             );
+        }
+    }
+
+    /// As the tracepoint has it.
+    #[test]
+    fn data_of_a_program_that_was_not_written_is_a_lost_write() {
+        for text in [
+            "EXT4-fs warning (device sda1): ext4_end_bio:343: I/O error 10 writing to inode 5 starting block 1234)",
+            "EXT4-fs warning (device sda1): ext4_end_bio:314: I/O error -5 writing to inode 5 (offset 0 size 4096 starting block 1234)",
+        ] {
+            let fault = reads(4, read, text);
+            let lost = (fault.reason, fault.entity.as_str());
+            assert_eq!(lost, (Reason::WritebackError, "sda1"), "{text}");
         }
     }
 

@@ -11,6 +11,8 @@ pub(super) fn read(record: &Record<'_>) -> Option<What> {
     let device = device_name(name)?;
     let reason = if is_shutdown(text) {
         Reason::XfsShutdown
+    } else if writeback(text).is_some() {
+        Reason::WritebackError
     } else if is_error(text) {
         Reason::FilesystemError
     } else {
@@ -52,10 +54,7 @@ fn is_shutdown(text: &str) -> bool {
 }
 
 fn is_error(text: &str) -> bool {
-    metadata_io(text).is_some()
-        || metadata_damage(text).is_some()
-        || writeback(text).is_some()
-        || internal(text).is_some()
+    metadata_io(text).is_some() || metadata_damage(text).is_some() || internal(text).is_some()
 }
 
 /// `metadata I/O error in "function+0x1/0x2 [xfs]" at daddr 0x10 len 8 error 5`, before 4.17
@@ -133,13 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn damage_and_lost_writes_are_errors_of_the_file_system() {
+    fn damage_is_an_error_of_the_file_system() {
         for text in [
             "XFS (dm-0): metadata I/O error in \"xfs_buf_ioend_handle_error+0x11/0x2 [xfs]\" at daddr 0x3c len 8 error 5",
             "XFS (dm-0): metadata I/O error: block 0x3c (\"xlog_iodone\") error 5 numblks 64",
             "XFS (loop0): Metadata corruption detected at xfs_agf_verify+0x83/0xb0 [xfs], xfs_agf block 0x1 ",
             "XFS (loop0): Metadata CRC error detected at xfs_agi_read_verify+0x5/0x9 [xfs], xfs_agi block 0x2",
-            "XFS (loop0): writeback error on inode 131, offset 0, sector 160",
             "XFS (loop0): Internal error ltbno + ltlen > bno at line 1955 of file fs/xfs/libxfs/xfs_alloc.c.  Caller xfs_free_ag_extent+0x3fb/0x800 [xfs]",
         ] {
             assert_eq!(
@@ -148,6 +146,8 @@ mod tests {
                 "{text}"
             );
         }
+        let lost = "XFS (loop0): writeback error on inode 131, offset 0, sector 160";
+        assert_eq!(reads(1, read, lost).reason, Reason::WritebackError);
     }
 
     #[test]
