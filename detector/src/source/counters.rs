@@ -3,6 +3,7 @@
 //! On a thread of its own: where memory is short, reading such a file can wait for memory, and the
 //! reader must not.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -12,6 +13,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use self::files::{Files, Roots};
+use self::left::Left;
+use self::rising::Baseline;
 use super::Source;
 use super::bell::{event, ring, silence};
 use super::bpf::Hook;
@@ -33,6 +36,7 @@ mod forwarding;
 mod host_limits;
 mod interfaces;
 mod io_pressure;
+mod left;
 mod neighbours;
 mod pcie;
 mod pids;
@@ -60,6 +64,11 @@ trait Counter: Send {
     /// Takes a reading; returns what it says that the readings before did not.
     fn look(&mut self, files: &Files, at: Duration) -> Vec<What>;
 
+    /// Where each rise is a fault: what the agent after this one goes on from.
+    fn baselines(&mut self) -> Vec<&mut dyn Baseline> {
+        Vec::new()
+    }
+
     /// The hook that tells the same at once: then nobody reads the files.
     fn spared_by(&self) -> &'static [Hook] {
         &[]
@@ -85,6 +94,7 @@ pub(crate) struct CounterStatus {
 pub(crate) struct CountersSource {
     signals: Receiver<Signal>,
     wake: Arc<OwnedFd>,
+    left: Arc<Left>,
 }
 
 impl CountersSource {
@@ -103,6 +113,8 @@ impl CountersSource {
                     || (kernel_log && counter.spared_by_the_log())
             });
         let first = look(&roots, &mut counters);
+        let left = Arc::new(Left::default());
+        left.keep(&mut counters);
         let mut statuses: Vec<_> = counters
             .iter()
             .map(|counter| status(counter.as_ref(), &first.files, interval))
@@ -111,17 +123,27 @@ impl CountersSource {
         let (queue, signals) = mpsc::channel();
         let wake = Arc::new(event()?);
         let waker = Arc::clone(&wake);
+        let leaving = Arc::clone(&left);
         thread::Builder::new()
             .name("counters".to_owned())
             .spawn(move || {
                 let mut found = first.found;
                 while hand_over(found, &queue, &waker) {
                     thread::sleep(interval);
+                    leaving.restore(&mut counters);
                     found = look(&roots, &mut counters).found;
+                    leaving.keep(&mut counters);
                 }
             })
             .context("start the thread that reads counters")?;
-        Ok((Self { signals, wake }, statuses))
+        Ok((
+            Self {
+                signals,
+                wake,
+                left,
+            },
+            statuses,
+        ))
     }
 }
 
@@ -132,6 +154,14 @@ impl Source for CountersSource {
 
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.wake.as_fd()]
+    }
+
+    fn positions(&self) -> BTreeMap<String, u64> {
+        self.left.positions()
+    }
+
+    fn resume(&mut self, _since: Duration, positions: &BTreeMap<String, u64>) {
+        self.left.resume(positions);
     }
 
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::files::Files;
-use super::rising::{New, Rising};
+use super::rising::{Baseline, New, Rising};
 use super::text::{column, is_share, number};
 use super::{Counter, told};
 use crate::reason::Reason;
@@ -52,6 +52,10 @@ impl Counter for Conntrack {
 
     fn wants(&self) -> &'static [&'static str] {
         &[MAX, COUNT, STAT]
+    }
+
+    fn baselines(&mut self) -> Vec<&mut dyn Baseline> {
+        vec![&mut self.refused]
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::files::Files;
-use super::rising::{New, Rising};
+use super::rising::{Baseline, New, Rising};
 use super::text::number;
 use super::{Counter, told};
 use crate::reason::Reason;
@@ -61,6 +61,11 @@ impl Counter for Edac {
 
     fn spared_by(&self) -> &'static [Hook] {
         &[Hook::Edac]
+    }
+
+    fn baselines(&mut self) -> Vec<&mut dyn Baseline> {
+        let kinds = self.controllers.iter_mut().chain(&mut self.modules);
+        kinds.map(|kind| kind as &mut dyn Baseline).collect()
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {

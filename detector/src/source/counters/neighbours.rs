@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::files::Files;
-use super::rising::{New, Rising};
+use super::rising::{Baseline, New, Rising};
 use super::text::column;
 use super::{Counter, told};
 use crate::reason::Reason;
@@ -24,6 +24,13 @@ impl Counter for Neighbours {
 
     fn wants(&self) -> &'static [&'static str] {
         &[TABLES[0].0, TABLES[1].0]
+    }
+
+    fn baselines(&mut self) -> Vec<&mut dyn Baseline> {
+        self.0
+            .iter_mut()
+            .map(|table| table as &mut dyn Baseline)
+            .collect()
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {

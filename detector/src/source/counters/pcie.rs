@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::files::Files;
-use super::rising::{New, Rising};
+use super::rising::{Baseline, New, Rising};
 use super::text::number;
 use super::{Counter, told};
 use crate::reason::Reason;
@@ -45,6 +45,13 @@ impl Counter for Pcie {
 
     fn spared_by(&self) -> &'static [Hook] {
         &[Hook::PcieError]
+    }
+
+    fn baselines(&mut self) -> Vec<&mut dyn Baseline> {
+        self.0
+            .iter_mut()
+            .map(|kind| kind as &mut dyn Baseline)
+            .collect()
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {

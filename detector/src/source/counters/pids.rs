@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::files::Files;
-use super::rising::{New, Rising};
+use super::rising::{Baseline, New, Rising};
 use super::text::number;
 use super::{Counter, told};
 use crate::reason::Reason;
@@ -38,6 +38,10 @@ impl Counter for PidsLimits {
 
     fn wants(&self) -> &'static [&'static str] {
         &PATTERNS
+    }
+
+    fn baselines(&mut self) -> Vec<&mut dyn Baseline> {
+        vec![&mut self.0]
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {

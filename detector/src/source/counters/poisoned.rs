@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::files::Files;
-use super::rising::{New, Rising};
+use super::rising::{Baseline, New, Rising};
 use super::text::number;
 use super::{Counter, told};
 use crate::reason::Reason;
@@ -30,6 +30,10 @@ impl Counter for Poisoned {
 
     fn spared_by_the_log(&self) -> bool {
         true
+    }
+
+    fn baselines(&mut self) -> Vec<&mut dyn Baseline> {
+        vec![&mut self.0]
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {

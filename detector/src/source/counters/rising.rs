@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 /// What one that was not there before has risen from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum New {
@@ -53,6 +55,36 @@ impl<K: Ord + Clone> Rising<K> {
         self.0 = Some(now);
         risen
     }
+}
+
+/// What an agent leaves for the next one, so that the time without either is compared, too.
+pub(super) trait Baseline {
+    /// Each counter's key as text, and what it was at the last reading.
+    fn save(&self) -> Vec<(String, u64)>;
+
+    /// The next reading is compared with these. One that lies ahead of what has been read meanwhile is
+    /// of a counter that began anew; one that is new has no other than the first reading.
+    fn restore(&mut self, saved: &dyn Fn(&str) -> Option<u64>);
+}
+
+impl<K: Ord + Serialize> Baseline for Rising<K> {
+    fn save(&self) -> Vec<(String, u64)> {
+        let all = self.0.iter().flatten();
+        all.filter_map(|(key, value)| Some((text(key)?, *value)))
+            .collect()
+    }
+
+    fn restore(&mut self, saved: &dyn Fn(&str) -> Option<u64>) {
+        for (key, value) in self.0.iter_mut().flatten() {
+            if let Some(before) = text(key).and_then(|key| saved(&key)) {
+                *value = before.min(*value);
+            }
+        }
+    }
+}
+
+fn text<K: Serialize>(key: &K) -> Option<String> {
+    serde_json::to_string(key).ok()
 }
 
 /// A counter of 32 bits that was near its end has gone round; any other that falls begins anew.
@@ -118,6 +150,19 @@ mod tests {
         );
         let back = [('a', 51), ('b', 1), ('c', 9)];
         assert_eq!(step(&mut rising, &back), [('a', 1)]);
+    }
+
+    #[test]
+    fn the_next_agent_compares_with_what_the_one_before_has_read() {
+        let mut before = Rising::default();
+        step(&mut before, &[('a', 5), ('b', 7), ('c', 9)]);
+        let left: BTreeMap<_, _> = before.save().into_iter().collect();
+        let mut next = Rising::default();
+        // c began anew; d was not there.
+        step(&mut next, &[('a', 6), ('b', 7), ('c', 1), ('d', 4)]);
+        next.restore(&|key| left.get(key).copied());
+        let now = [('a', 8), ('b', 7), ('c', 2), ('d', 5)];
+        assert_eq!(step(&mut next, &now), [('a', 3), ('c', 1), ('d', 1)]);
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::files::Files;
-use super::rising::{New, Rising};
+use super::rising::{Baseline, New, Rising};
 use super::text::prefixed_hex;
 use super::{Counter, told};
 use crate::reason::Reason;
@@ -38,6 +38,10 @@ impl Counter for Scsi {
 
     fn spared_by(&self) -> &'static [Hook] {
         &[Hook::ScsiError, Hook::ScsiTimeout]
+    }
+
+    fn baselines(&mut self) -> Vec<&mut dyn Baseline> {
+        vec![&mut self.failed, &mut self.timed_out]
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
