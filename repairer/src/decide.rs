@@ -16,6 +16,7 @@ use crate::drain::{Deletion, PodView};
 use crate::episode::{self, Episode, Episodes, Partition};
 use crate::rule::Assigned;
 
+mod admitted;
 mod advance;
 mod breaker;
 mod correlation;
@@ -465,7 +466,7 @@ impl<'a> Planner<'a> {
         } else if !self.is_settled(node, &unhealthy) {
             let due = Due::of(&policy.spec, node, &unhealthy, self.now);
             let action = due.map_or(RepairAction::Replace, |due| {
-                self.action_of(policy, node, &due)
+                self.action_of(policy, node, &due, None)
             });
             let repair = new_repair(node, policy, first, action);
             self.plan.steps.push(Step::Open(Box::new(repair)));

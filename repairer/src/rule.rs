@@ -82,6 +82,14 @@ pub fn matching_reason<'a>(
         .map(|(_, rule)| rule)
 }
 
+/// Whether the rule for a reason goes as far as an action, whatever the condition's status is now.
+pub fn reaches(policy: &RepairPolicySpec, kind: &str, reason: &str, action: RepairAction) -> bool {
+    let mut rules = ["False", "Unknown", "True"]
+        .into_iter()
+        .filter_map(|status| matching_reason(policy, kind, status, reason));
+    rules.any(|rule| rule.repair_actions.iter().any(|step| *step >= action))
+}
+
 /// Whether a rule asks for more than to be left alone.
 pub fn acts(rule: &RepairRule) -> bool {
     match first_action(rule) {

@@ -12,7 +12,30 @@ fn main() -> anyhow::Result<()> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         Trial::test(name.into_owned(), move || check(&path))
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    let page = Trial::test("what_docs_simulate_md_names_is_there", named);
+    libtest_mimic::run(&arguments, trials.chain([page]).collect()).exit();
+}
+
+/// Every file that the page links to, and every test that it names.
+fn named() -> Result<(), Failed> {
+    let repo = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = std::fs::read_to_string(repo.join("docs/simulate.md"))?;
+    let tests = std::fs::read_to_string(repo.join("tests/tests/cluster/repairer.rs"))?;
+    let missing =
+        |what: &str| Err(format!("docs/simulate.md names {what}, which is not there").into());
+    for link in page.split("](../").skip(1) {
+        let path = link.split(')').next().unwrap_or_default();
+        if !repo.join(path).exists() {
+            return missing(path);
+        }
+    }
+    for test in page.split("`repairer::").skip(1) {
+        let name = test.split('`').next().unwrap_or_default();
+        if !name.is_empty() && !tests.contains(&format!("\"repairer::{name}\"")) {
+            return missing(name);
+        }
+    }
+    Ok(())
 }
 
 fn files() -> anyhow::Result<Vec<PathBuf>> {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::Client;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -37,9 +37,26 @@ struct Shared {
     upstream: Client,
     points: CrashPoints,
     requests: AtomicU64,
-    /// The resource whose watches are refused and cut.
-    cut: watch::Sender<Option<String>>,
+    /// The resource whose watches are in trouble.
+    trouble: watch::Sender<Option<(String, Trouble)>>,
 }
+
+/// What happens to the watches of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// They end, and new ones are refused.
+    Cut,
+    /// They stay open, and what they would say is lost.
+    Silent,
+}
+
+/// What the API server says when it has forgotten the version that a watch would go on from.
+const GONE: &[u8] = concat!(
+    r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","#,
+    r#""message":"too old resource version","reason":"Expired","code":410}}"#,
+    "\n"
+)
+.as_bytes();
 
 impl ApiProxy {
     pub async fn start(control_plane: &ControlPlane) -> anyhow::Result<Self> {
@@ -52,7 +69,7 @@ impl ApiProxy {
             upstream,
             points: CrashPoints::default(),
             requests: AtomicU64::new(0),
-            cut: watch::Sender::new(None),
+            trouble: watch::Sender::new(None),
         });
         let service = Router::new()
             .fallback(forward)
@@ -84,9 +101,10 @@ impl ApiProxy {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
-    /// Ends the watches of a resource and refuses new ones, until another call says `None`.
-    pub fn cut_watches(&self, resource: Option<&str>) {
-        self.shared.cut.send_replace(resource.map(str::to_owned));
+    /// Until another call says `None`. Watches that were silent end then, with 410 Gone.
+    pub fn trouble_watches(&self, resource: Option<(&str, Trouble)>) {
+        let trouble = resource.map(|(resource, trouble)| (resource.to_owned(), trouble));
+        self.shared.trouble.send_replace(trouble);
     }
 
     /// The same service account, through this proxy.
@@ -117,11 +135,11 @@ async fn forward(
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let watched = is_watch(&head.uri).then(|| head.uri.path().to_owned());
-    let is_cut = move |cut: &Option<String>| {
-        let watched = watched.as_ref().zip(cut.as_ref());
-        watched.is_some_and(|(path, resource)| path.ends_with(resource.as_str()))
-    };
-    if is_cut(&shared.cut.borrow()) {
+    let cut = Some(Trouble::Cut);
+    if watched
+        .as_ref()
+        .is_some_and(|path| trouble_of(path, &shared.trouble) == cut)
+    {
         return (StatusCode::SERVICE_UNAVAILABLE, "cut off by a test").into_response();
     }
     let reached = name(&head.method, &head.uri, &body).and_then(|name| shared.points.record(&name));
@@ -145,11 +163,10 @@ async fn forward(
     let outgoing = Request::from_parts(head, kube::client::Body::from(body));
     match shared.upstream.send(outgoing).await {
         Ok(answer) => {
-            let mut cut = shared.cut.subscribe();
-            let end = Box::pin(async move { drop(cut.wait_for(|cut| is_cut(cut)).await) });
-            let until_cut =
-                |body| Body::from_stream(Body::new(body).into_data_stream().take_until(end));
-            let mut response = answer.map(until_cut);
+            let mut response = answer.map(|body| match watched {
+                Some(path) => Body::from_stream(troubled(Body::new(body), path, shared)),
+                None => Body::new(body),
+            });
             response.headers_mut().remove(header::CONNECTION);
             response.headers_mut().remove(header::TRANSFER_ENCODING);
             if let Some(reached) = after {
@@ -164,6 +181,47 @@ async fn forward(
         )
             .into_response(),
     }
+}
+
+fn trouble_of(path: &str, trouble: &watch::Sender<Option<(String, Trouble)>>) -> Option<Trouble> {
+    let trouble = trouble.borrow();
+    let (resource, trouble) = trouble.as_ref()?;
+    path.ends_with(resource.as_str()).then_some(*trouble)
+}
+
+/// A watch, as far as the trouble lets it through.
+fn troubled(
+    body: Body,
+    path: String,
+    shared: Arc<Shared>,
+) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+    let changes = shared.trouble.subscribe();
+    let begin = (body.into_data_stream(), changes, false);
+    futures::stream::unfold(Some(begin), move |state| {
+        let (path, shared) = (path.clone(), Arc::clone(&shared));
+        async move {
+            let (mut body, mut changes, mut lost) = state?;
+            loop {
+                changes.mark_unchanged();
+                let trouble = trouble_of(&path, &shared.trouble);
+                match trouble {
+                    Some(Trouble::Cut) => return None,
+                    Some(Trouble::Silent) => lost = true,
+                    None if lost => return Some((Ok(Bytes::from_static(GONE)), None)),
+                    None => {}
+                }
+                tokio::select! {
+                    chunk = body.next() => {
+                        let chunk = chunk?;
+                        if trouble.is_none() {
+                            return Some((chunk, Some((body, changes, lost))));
+                        }
+                    }
+                    changed = changes.changed() => changed.ok()?,
+                }
+            }
+        }
+    })
 }
 
 fn is_watch(uri: &Uri) -> bool {

@@ -36,7 +36,7 @@ pub struct ControlPlane {
     admin: Client,
     admin_kubeconfig: PathBuf,
     /// Absent for a cluster that somebody else runs. Stopped before the folder below goes.
-    _servers: Option<Servers>,
+    servers: Option<Servers>,
     dir: TempDir,
 }
 
@@ -87,7 +87,7 @@ impl ControlPlane {
             cluster,
             admin,
             admin_kubeconfig: kubeconfig.to_owned(),
-            _servers: None,
+            servers: None,
             dir,
         })
     }
@@ -147,7 +147,7 @@ impl ControlPlane {
             cluster,
             admin,
             admin_kubeconfig,
-            _servers: Some(servers),
+            servers: Some(servers),
             dir,
         })
     }
@@ -155,6 +155,22 @@ impl ControlPlane {
     /// A client that may do everything.
     pub fn admin(&self) -> Client {
         self.admin.clone()
+    }
+
+    /// Kills the API server, and starts it again over the same etcd.
+    pub async fn restart_apiserver(&mut self) -> anyhow::Result<()> {
+        let servers = self
+            .servers
+            .as_mut()
+            .context("restart an API server of somebody else")?;
+        servers.apiserver.restart()?;
+        let admin = self.admin.clone();
+        servers
+            .wait("the API server to be ready again", async || {
+                let answer = admin.request_text(http_get("/readyz")?).await;
+                Ok(answer.is_ok_and(|text| text == "ok").then_some(()))
+            })
+            .await
     }
 
     pub fn admin_kubeconfig(&self) -> &Path {

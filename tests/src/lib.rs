@@ -20,6 +20,7 @@ pub mod journal_file;
 pub mod kubelet;
 pub mod leftovers;
 pub mod link;
+pub mod page;
 pub mod peers;
 mod pki;
 mod process;

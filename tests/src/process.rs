@@ -144,6 +144,7 @@ pub(crate) fn wait_exit(child: &mut Child, timeout: Duration) -> anyhow::Result<
 /// A server with its output in a file; killed and reaped on drop.
 pub(crate) struct Server {
     name: &'static str,
+    args: Vec<String>,
     child: Child,
     log: PathBuf,
 }
@@ -151,19 +152,24 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(name: &'static str, args: &[String], logs: &Path) -> anyhow::Result<Self> {
         let log = logs.join(format!("{name}.log"));
-        let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let mut command = Command::new(program(name)?);
-        command
-            .args(args)
-            .current_dir(logs)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().context("share a log file")?)
-            .stderr(file);
+        let args = args.to_vec();
+        let child = run(name, &args, &log)?;
         Ok(Self {
             name,
-            child: spawn(command)?,
+            args,
+            child,
             log,
         })
+    }
+
+    /// Killed, and started with the same arguments.
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+        signal_group(self.child.id(), Signal::KILL)?;
+        self.child
+            .wait()
+            .with_context(|| format!("wait for {}", self.name))?;
+        self.child = run(self.name, &self.args, &self.log)?;
+        Ok(())
     }
 
     /// An error with the end of its log when it has ended.
@@ -186,6 +192,18 @@ impl Server {
             last_lines(&String::from_utf8_lossy(&text))
         )
     }
+}
+
+fn run(name: &str, args: &[String], log: &Path) -> anyhow::Result<Child> {
+    let file = File::create(log).with_context(|| format!("create {}", log.display()))?;
+    let mut command = Command::new(program(name)?);
+    command
+        .args(args)
+        .current_dir(log.parent().context("find the folder of a log")?)
+        .stdin(Stdio::null())
+        .stdout(file.try_clone().context("share a log file")?)
+        .stderr(file);
+    spawn(command)
 }
 
 impl Drop for Server {

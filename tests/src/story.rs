@@ -11,6 +11,7 @@ mod replacement;
 mod screen;
 mod silence;
 mod stage;
+mod timeline;
 mod warnings;
 
 use std::path::PathBuf;
@@ -121,6 +122,10 @@ async fn chapters(
     for line in told.iter().flat_map(Told::table) {
         screen.note(&line);
     }
+    screen.chapter("The repair step by step, as its NodeRepair tells it");
+    timeline::show(&stage, stage::HOST, true, screen).await?;
+    screen.chapter("The repair of the node that stayed silent: it had no pod");
+    timeline::show(&stage, silence::CANARY, false, screen).await?;
     screen.chapter("$ kubectl get noderepairs -o wide");
     let record = kubectl::run(control_plane, &["get", "noderepairs", "-o", "wide"]).await?;
     ensure!(

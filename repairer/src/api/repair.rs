@@ -15,7 +15,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::policy::{Drain, LastNode, RepairAction, UnhealthyThreshold, Verify};
+use super::policy::{
+    Drain, LastNode, RepairAction, RepairPolicy, Replace, UnhealthyThreshold, Verify,
+};
 
 /// Label with the UID of the Node, for `kubectl get noderepairs -l`.
 pub const NODE_UID_LABEL: &str = "nodemend.dev/node-uid";
@@ -309,7 +311,24 @@ pub struct PolicySnapshot {
     pub unhealthy_threshold: UnhealthyThreshold,
     pub last_node: LastNode,
     pub drain: Drain,
+    #[serde(default)]
+    pub replace: Replace,
     pub verify: Verify,
+}
+
+impl PolicySnapshot {
+    pub fn of(policy: &RepairPolicy) -> Self {
+        let spec = &policy.spec;
+        Self {
+            name: policy.metadata.name.clone().unwrap_or_default(),
+            generation: policy.metadata.generation.unwrap_or_default(),
+            unhealthy_threshold: spec.unhealthy_threshold.clone(),
+            last_node: spec.last_node,
+            drain: spec.drain.clone(),
+            replace: spec.replace.clone(),
+            verify: spec.verify.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::due::Due;
 use super::gate::{Held, Stage, Subject};
 use super::tally::group_of;
-use super::{Act, Planner, Step, is_finished, reasons};
+use super::{Act, Planner, Step, admitted, is_finished, reasons};
 use crate::api::policy::{GroupKind, RepairAction, RepairPolicy};
 use crate::api::repair::{
     Ending, Gate, Hold, NodeRepair, NodeRepairStatus, Outcome, Phase, Trigger,
@@ -132,14 +132,16 @@ impl Planner<'_> {
         policy: &RepairPolicy,
         node: &NodeView,
         due: &Due<'_>,
+        status: Option<&NodeRepairStatus>,
     ) -> RepairAction {
         let after = self.now - policy.spec.attempts.window.0;
-        match (due.action, due.next) {
+        let action = match (due.action, due.next) {
             (RepairAction::Reboot, Some(next)) if self.history.was_rebooted(&node.uid, after) => {
                 next
             }
             (action, _) => action,
-        }
+        };
+        status.map_or(action, |status| admitted::action(policy, status, action))
     }
 
     /// A recovery is over, or not, at the end of its soak.
@@ -168,18 +170,12 @@ impl Planner<'_> {
         if !episodes.is_empty() {
             status.reasons = reasons(&episodes, due.as_ref());
         }
-        let decided = match status.phase {
-            Phase::Rebooting | Phase::Replacing | Phase::Verifying | Phase::Uncordoning => true,
-            Phase::Watching
-            | Phase::Cordoning
-            | Phase::Waiting
-            | Phase::Draining
-            | Phase::Finished => !status.attempts.is_empty(),
-        };
         status.action = match (case.repair.spec.trigger, case.policy, due) {
-            _ if decided => status.action,
+            _ if admitted::decided(&status).is_some() => status.action,
             (Trigger::Manual, ..) => Some(case.repair.spec.action),
-            (Trigger::Auto, Some(policy), Some(due)) => Some(self.action_of(policy, node, &due)),
+            (Trigger::Auto, Some(policy), Some(due)) => {
+                Some(self.action_of(policy, node, &due, Some(stored)))
+            }
             (Trigger::Auto, ..) => status.action,
         };
         if let (None, Ok(instance)) = (&status.instance_id, node.instance()) {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Planner;
 use super::count::{exceeded, percent};
 use super::due::{Due, Ripeness};
 use super::tally::{Share, group_of};
+use super::{Planner, admitted};
 use crate::api::policy::{
     Comparison, GroupKind, LastNode, Mode, RepairAction, RepairPolicy, ReplaceBy, ZonalShift,
 };
@@ -22,7 +22,7 @@ use crate::cluster::{Asked, InstanceId, NodeView};
 use crate::drain;
 use crate::episode::Episode;
 use crate::owner::Owner;
-use crate::rule::Choice;
+use crate::rule::{self, Choice};
 use crate::window::Window;
 
 /// EKS's agent and ours confirm every condition at least every 5 minutes, with jitter.
@@ -31,6 +31,8 @@ const SIGNAL_LIFE: Duration = Duration::from_secs(360);
 const LEASE_RETRY: Duration = Duration::from_secs(10);
 /// Older than this, the word of another agent may be one that it forgot to take back.
 const LATCH_AGE: Duration = Duration::from_secs(3600);
+/// There is nothing left to repair.
+const ENDS: &str = "nothing: the repair ends";
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// In the order in which they are reported.
@@ -61,6 +63,12 @@ pub const GATES: [Gate; 25] = [
     Gate::ParallelLimit,
     Gate::Shadow,
 ];
+
+#[cfg(test)]
+thread_local! {
+    /// A gate that is not asked, to see what goes wrong without it.
+    pub static REMOVED: std::cell::Cell<Option<Gate>> = const { std::cell::Cell::new(None) };
+}
 
 /// What is about to be done. A cordon destroys nothing, so it need not wait for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,12 +114,12 @@ pub struct Held {
 }
 
 impl Held {
-    pub(super) fn by(gate: Gate, message: impl Into<String>) -> Self {
+    pub(super) fn by(gate: Gate, message: impl Into<String>, opens: impl Into<String>) -> Self {
         Self {
             gate,
             message: message.into(),
             values: BTreeMap::new(),
-            opens: String::new(),
+            opens: opens.into(),
             behind: Vec::new(),
         }
     }
@@ -266,6 +274,19 @@ fn closed(message: impl Into<String>, opens: impl Into<String>) -> Answer {
     }
 }
 
+/// What it waits for, with nobody doing anything.
+fn itself(what: impl fmt::Display) -> String {
+    format!("by itself: {what}")
+}
+
+/// Said by another module of the world outside, which is looked at again and again.
+fn outside(clears: &str) -> String {
+    if clears.starts_with("nothing") {
+        return clears.to_owned();
+    }
+    format!("{clears}; it is looked at again by itself")
+}
+
 fn not_asked(what: &str) -> Answer {
     Answer {
         state: State::NotAsked,
@@ -323,6 +344,10 @@ impl<'a> Planner<'a> {
     pub fn verdicts(&mut self, stage: Stage, subject: &Subject<'_>) -> Vec<Verdict> {
         let mut verdicts = Vec::with_capacity(GATES.len());
         for gate in GATES {
+            #[cfg(test)]
+            if REMOVED.get() == Some(gate) {
+                continue;
+            }
             if !is_asked(gate, stage, subject.trigger()) {
                 continue;
             }
@@ -355,11 +380,11 @@ impl<'a> Planner<'a> {
     pub(super) fn clearance(&mut self, name: &str) -> Result<Clearance, Held> {
         let cluster = self.cluster;
         let Some(object) = cluster.repairs.get(name) else {
-            return Err(Held::by(Gate::NotOurs, "its NodeRepair is gone"));
+            return Err(Held::by(Gate::NotOurs, "its NodeRepair is gone", ENDS));
         };
         let Some(node) = cluster.node_of(object) else {
             let message = "its Node is gone or another one";
-            return Err(Held::by(Gate::NotOurs, message));
+            return Err(Held::by(Gate::NotOurs, message, ENDS));
         };
         let subject = Subject {
             node,
@@ -370,7 +395,7 @@ impl<'a> Planner<'a> {
         self.gates(Stage::Destroy, &subject)?;
         let (instance, group) = self
             .ownership(node)
-            .map_err(|(message, _)| Held::by(Gate::NotOurs, message))?;
+            .map_err(|(message, opens)| Held::by(Gate::NotOurs, message, opens))?;
         let status = object.status.as_ref();
         let recorded = status.and_then(|status| status.instance_id.as_deref());
         let begun_with = match InstanceId::parse(&object.spec.provider_id) {
@@ -380,18 +405,19 @@ impl<'a> Planner<'a> {
         };
         if !begun_with {
             let message = "the Node's spec.providerID is not the one that the repair began with";
-            return Err(Held::by(Gate::NotOurs, message));
+            let opens = "a person deletes the NodeRepair; the node gets another one";
+            return Err(Held::by(Gate::NotOurs, message, opens));
         }
         if !self.is_drained(node, object) {
             let message = "there are pods on the node that have to leave, or they are not known";
-            return Err(Held::by(Gate::Drain, message));
+            return Err(Held::by(Gate::Drain, message, itself("the drain goes on")));
         }
         let action = status.and_then(|status| status.action);
         let action = action.unwrap_or(object.spec.action);
         let boot_id = (action == RepairAction::Reboot).then(|| node.boot_id.clone());
         let policy = self.assigned.policy(node);
         let by = policy
-            .map(|policy| policy.spec.replace.by)
+            .map(|policy| admitted::replace(policy, Some(object)).by)
             .unwrap_or_default();
         Ok(Clearance {
             action,
@@ -447,7 +473,7 @@ impl<'a> Planner<'a> {
     fn unreadable(&self) -> Answer {
         match self.cluster.unreadable.first() {
             None => open("every NodeRepair and RepairPolicy can be read"),
-            Some(first) => closed(first, "mend or delete the object")
+            Some(first) => closed(first, "a person mends or deletes the object")
                 .with("objects", self.cluster.unreadable.len()),
         }
     }
@@ -460,13 +486,13 @@ impl<'a> Planner<'a> {
             }
             Choice::None => closed(
                 "no RepairPolicy selects the node",
-                "a RepairPolicy whose selector matches the node's labels",
+                "a person makes a RepairPolicy whose selector matches the node's labels",
             ),
             Choice::Tie(names) => {
                 let names = names.join(", ");
                 closed(
                     format!("{names} select the node with the same priority"),
-                    "give one of them a higher priority",
+                    "a person gives one of them a higher priority",
                 )
             }
         }
@@ -477,14 +503,14 @@ impl<'a> Planner<'a> {
         if self.cluster.limits.paused {
             return closed(
                 "the repairer is paused as a whole (--paused)",
-                "start it without --paused (NODEMEND_PAUSED)",
+                "a person starts it without --paused (NODEMEND_PAUSED)",
             );
         }
         self.tell(format_args!("RepairPolicy {name} is not paused"))
             .or(policy.spec.paused.then(|| {
                 closed(
                     format!("RepairPolicy {name} is paused (spec.paused)"),
-                    "spec.paused: false",
+                    "a person sets spec.paused: false",
                 )
             }))
     }
@@ -497,23 +523,28 @@ impl<'a> Planner<'a> {
             .and_then(|id| self.cluster.instances.get(id.as_str()));
         let owner = Owner::of(node, view);
         if let Some(refusal) = owner.refusal() {
-            return Err(refusal);
+            let (message, clears) = refusal;
+            return Err((message, outside(&clears)));
         }
         let Owner::Group {
             instance, group, ..
         } = owner
         else {
-            return Err(("whose the node is is not known".to_owned(), String::new()));
+            let message = "whose the node is is not known".to_owned();
+            return Err((message, itself("AWS describes the instance")));
         };
         if node.deleting {
             let message = "somebody is deleting the node".to_owned();
-            return Err((message, "nothing".to_owned()));
+            return Err((message, "nothing: the node goes".to_owned()));
         }
         let claimants = self.claimants.get(instance.as_str());
         let mut others = claimants.into_iter().flatten();
         if let Some(other) = others.find(|other| **other != node.name) {
             let message = format!("{instance} is the instance of the node {other}, too");
-            return Err((message, "delete the Node that is not real".to_owned()));
+            return Err((
+                message,
+                "a person deletes the Node that is not real".to_owned(),
+            ));
         }
         Ok((instance, group))
     }
@@ -538,7 +569,10 @@ impl<'a> Planner<'a> {
             let message = format!(
                 "{instance} is in {group} now, and was in {admitted} when its repair started"
             );
-            return closed(message, format!("the instance is in {admitted} again"));
+            let opens = format!(
+                "a person moves the instance back into {admitted}, or deletes the NodeRepair"
+            );
+            return closed(message, opens);
         }
         self.tell(format_args!("{instance} is in {group}"))
     }
@@ -546,13 +580,12 @@ impl<'a> Planner<'a> {
     /// What would be done, or is being done.
     fn action_for(&self, policy: &RepairPolicy, subject: &Subject<'_>) -> Option<RepairAction> {
         let status = subject.repair.and_then(|repair| repair.status.as_ref());
-        let recorded = status.filter(|status| !status.attempts.is_empty());
-        let recorded = recorded.and_then(|status| status.action);
+        let recorded = status.and_then(admitted::decided);
         let due = || match (subject.trigger(), subject.repair) {
             (Trigger::Manual, Some(repair)) => Some(repair.spec.action),
             (Trigger::Manual, None) | (Trigger::Auto, _) => {
                 let due = Due::of(&policy.spec, subject.node, &subject.episodes, self.now)?;
-                Some(self.action_of(policy, subject.node, &due))
+                Some(self.action_of(policy, subject.node, &due, status))
             }
         };
         recorded.or_else(due)
@@ -563,13 +596,35 @@ impl<'a> Planner<'a> {
         match action {
             Some(RepairAction::Reboot) if subject.node.boot_id.is_empty() => closed(
                 "the action that is due is Reboot, and the Node has no status.nodeInfo.bootID: nothing would prove it",
-                "the kubelet reports the bootID, or a rule with repairActions: [Replace]",
+                "by itself: the kubelet reports the bootID; or a person writes a rule with repairActions: [Replace]",
             )
             .with("action", "Reboot"),
+            Some(action) if self.is_ruled_out(policy, subject, action) => closed(
+                format!("the policy was edited: no rule of it goes as far as {action:?} for this node any more"),
+                format!("a person writes a rule with {action:?} among its repairActions, or deletes the NodeRepair"),
+            )
+            .with("action", format!("{action:?}")),
             Some(RepairAction::Reboot) => open("the action that is due is Reboot"),
             Some(RepairAction::Replace) => open("the action that is due is Replace"),
             Some(RepairAction::NoAction) | None => open("no action is due"),
         }
+    }
+
+    /// What was decided under a policy that said so, and does not any more.
+    fn is_ruled_out(
+        &self,
+        policy: &RepairPolicy,
+        subject: &Subject<'_>,
+        action: RepairAction,
+    ) -> bool {
+        let status = subject.repair.and_then(|repair| repair.status.as_ref());
+        let decided = status.filter(|status| {
+            subject.trigger() == Trigger::Auto && admitted::decided(status).is_some()
+        });
+        decided.is_some_and(|status| {
+            let mut reasons = status.reasons.iter();
+            !reasons.any(|seen| rule::reaches(&policy.spec, &seen.condition, &seen.reason, action))
+        })
     }
 
     /// One repair that may not do what it needs is enough.
@@ -578,7 +633,7 @@ impl<'a> Planner<'a> {
             None => open("no repair lacks a permission"),
             Some((name, hold)) => closed(
                 format!("NodeRepair {name} lacks a permission: {}", hold.message),
-                "apply deploy/rbac/repairer.yaml, or delete that NodeRepair",
+                "a person applies deploy/rbac/repairer.yaml, or deletes that NodeRepair",
             ),
         }
     }
@@ -602,7 +657,9 @@ impl<'a> Planner<'a> {
             return self.silence(policy, subject.node);
         }
         let heartbeat = subject.node.condition(kind).and_then(|c| c.heartbeat);
-        let opens = format!("a heartbeat of {kind}: does its agent run on the node?");
+        let opens = itself(format_args!(
+            "a heartbeat of {kind}; a person looks whether its agent runs on the node"
+        ));
         let Some(heartbeat) = heartbeat else {
             let message = format!("{kind} has no lastHeartbeatTime: is it still true?");
             return closed(message, opens);
@@ -658,7 +715,10 @@ impl<'a> Planner<'a> {
                 None => {
                     self.wake(self.now + LEASE_RETRY);
                     let message = "kubelet is said to be silent, and its Lease could not be read";
-                    return closed(message, "the Lease can be read, or Ready becomes True");
+                    return closed(
+                        message,
+                        itself("the Lease can be read, or Ready becomes True"),
+                    );
                 }
                 Some(None) => "it has no Lease".to_owned(),
                 Some(Some(lease)) => {
@@ -669,7 +729,7 @@ impl<'a> Planner<'a> {
                             format!(
                                 "kubelet is said to be silent, and its Lease was renewed, or first looked at, less than {lasts} ago"
                             ),
-                            format!("the Lease does not change for {lasts}, or Ready becomes True"),
+                            itself(format_args!("the Lease does not change for {lasts}, or Ready becomes True")),
                         )
                         .with("leaseRenewed", renewed)
                         .with("limit", lasts);
@@ -721,7 +781,7 @@ impl<'a> Planner<'a> {
                     "{writer} has said so of {kind} for more than {} without a change, and {evidence}: has it forgotten to take it back?",
                     Wait(LATCH_AGE)
                 ),
-                format!("start the pod of {writer} on the node anew: a fault that lasts is found again"),
+                format!("a person starts the pod of {writer} on the node anew: a fault that lasts is found again"),
             )
             .with("writer", writer)
             .with("evidence", evidence),
@@ -739,7 +799,7 @@ impl<'a> Planner<'a> {
             let since = second(since);
             return closed(
                 format!("the API server does not answer our watches since {since}: what is known of the nodes is old"),
-                "it answers again; then the waits that began in between start anew",
+                itself("it answers again; then the waits that began in between start anew"),
             )
             .with("unreachableSince", since);
         }
@@ -757,7 +817,7 @@ impl<'a> Planner<'a> {
                 percent(silent, nodes),
                 second(partition.since)
             ),
-            "the nodes report again; then the waits that began in it start anew",
+            itself("the nodes report again; then the waits that began in it start anew"),
         )
         .with("silent", silent)
         .with("nodes", nodes)
@@ -804,7 +864,7 @@ impl<'a> Planner<'a> {
                 };
                 closed(
                     format!("{what}: more likely what they share than each of them"),
-                    opens,
+                    itself(opens),
                 )
             };
             let answer = answer
@@ -827,7 +887,10 @@ impl<'a> Planner<'a> {
                 GroupKind::Label => {
                     let label = policy.spec.group_by.label.as_deref().unwrap_or_default();
                     let message = format!("the node has no label {label}, which says its group");
-                    closed(message, "give the node the label, or change groupBy")
+                    closed(
+                        message,
+                        "a person gives the node the label, or changes groupBy",
+                    )
                 }
             };
         };
@@ -864,8 +927,9 @@ impl<'a> Planner<'a> {
                 strictest.min_nodes
             )
         };
-        let opens =
-            format_args!("fewer unhealthy nodes of {name}; then they are repaired one at a time");
+        let opens = format_args!(
+            "by itself: fewer unhealthy nodes of {name}; then they are repaired one at a time"
+        );
         self.answer(
             over,
             format_args!(
@@ -891,7 +955,7 @@ impl<'a> Planner<'a> {
             (Asked::No, _) => return not_asked("for zonal shifts"),
             (Asked::Yes(Err(error)), _) => {
                 let message = format!("whether a zonal shift is on is not known: {error}");
-                return closed(message, "the question is answered");
+                return closed(message, itself("the question is answered"));
             }
             (Asked::Yes(Ok(shifted)), _) => shifted,
         };
@@ -899,7 +963,7 @@ impl<'a> Planner<'a> {
             return open("no zonal shift is on");
         }
         let zones = shifted.iter().cloned().collect::<Vec<_>>().join(", ");
-        let opens = "the zonal shift ends";
+        let opens = "by itself: the zonal shift ends";
         match (mode, self.cluster.zone_id(node)) {
             (ZonalShift::PauseAll | ZonalShift::Ignore, _) => {
                 closed(format!("a zonal shift away from {zones} is on"), opens)
@@ -914,6 +978,22 @@ impl<'a> Planner<'a> {
             }
         }
         .with("shifted", zones)
+    }
+
+    /// EKS promises to leave the nodes of such a zone cordoned, and a cordon has no second owner.
+    pub(super) fn shifted_away(&self, policy: &RepairPolicy, node: &NodeView) -> Option<Held> {
+        let (Asked::Yes(Ok(shifted)), ZonalShift::PauseAll | ZonalShift::PauseZone) =
+            (&self.cluster.shifted, policy.spec.zonal_shift)
+        else {
+            return None;
+        };
+        let zone = self
+            .cluster
+            .zone_id(node)
+            .filter(|zone| shifted.contains(*zone))?;
+        let message = format!("a zonal shift away from {zone} is on: the node stays cordoned");
+        let opens = itself("the zonal shift ends; or a person un-cordons the node");
+        Some(Held::by(Gate::ZonalShift, message, opens))
     }
 
     fn zone_share(&self, policy: &RepairPolicy, node: &NodeView) -> Answer {
@@ -932,7 +1012,7 @@ impl<'a> Planner<'a> {
                 percent(unhealthy, nodes),
                 limits.min_nodes
             ),
-            "fewer unhealthy nodes in the zone",
+            itself("fewer unhealthy nodes in the zone"),
         )
         .with("zone", zone)
         .with("unhealthy", unhealthy)
@@ -947,7 +1027,9 @@ impl<'a> Planner<'a> {
                     "{condition} is healthy again since {}; waiting whether it stays so",
                     second(since)
                 ),
-                format!("{condition} is unhealthy again, or stays healthy and ends the repair"),
+                itself(format_args!(
+                    "{condition} is unhealthy again, or stays healthy and ends the repair"
+                )),
             ),
             Ripeness::Due(due) => {
                 let condition = &due.episode.condition;
@@ -973,11 +1055,11 @@ impl<'a> Planner<'a> {
                     .with("until", &until)
                     .with("reason", due.reason)
                     .with("action", format!("{:?}", due.action))
-                    .close_if(early, format!("it is {until}"))
+                    .close_if(early, itself(format_args!("it is {until}")))
             }
             Ripeness::Nothing => closed(
                 "no condition of the node is unhealthy by the policy's rules",
-                "a rule that acts on a condition of the node",
+                "a person writes a rule that acts on a condition of the node",
             ),
         }
     }
@@ -989,7 +1071,9 @@ impl<'a> Planner<'a> {
         let mut next = None;
         for window in &policy.spec.maintenance_windows {
             match Window::read(window) {
-                Err(error) => return closed(error, "mend the policy's maintenanceWindows"),
+                Err(error) => {
+                    return closed(error, "a person mends the policy's maintenanceWindows");
+                }
                 Ok(window) => {
                     if let Some(until) = window.open_until(self.now) {
                         return self.tell(format_args!(
@@ -1009,7 +1093,7 @@ impl<'a> Planner<'a> {
         let next = next.unwrap_or_else(|| "none within a year".to_owned());
         closed(
             format!("outside of the policy's maintenance windows; the next one: {next}"),
-            "a maintenance window opens",
+            itself("a maintenance window opens"),
         )
         .with("next", next)
     }
@@ -1036,7 +1120,7 @@ impl<'a> Planner<'a> {
         if others == 0 && node.is_ready() {
             return closed(
                 format!("no other node of {name} serves"),
-                "another node of the group is Ready, or lastNode: Allow",
+                "by itself: another node of the group is Ready; or a person sets lastNode: Allow",
             )
             .with("others", others);
         }
@@ -1076,7 +1160,7 @@ impl<'a> Planner<'a> {
                     "the node was rebooted within {}, and no rule says what to do next",
                     limits.window
                 ),
-                "a rule with repairActions: [Reboot, Replace], or a person",
+                "a person looks at the node, or writes a rule with repairActions: [Reboot, Replace]",
             );
         }
         self.answer(
@@ -1102,7 +1186,8 @@ impl<'a> Planner<'a> {
 
     fn other_repairer(&self, node: &NodeView) -> Answer {
         if let Some(first) = node.others.first() {
-            return closed(first, "it is done with the node, and takes its mark away");
+            let opens = itself("it is done with the node, and takes its mark away");
+            return closed(first, opens);
         }
         let launches = match &self.cluster.launches {
             Asked::No => None,
@@ -1119,7 +1204,7 @@ impl<'a> Planner<'a> {
                     format!(
                         "EKS repairs the nodes of the managed node group {name} itself (nodeRepairConfig)"
                     ),
-                    format!("nodeRepairConfig enabled=false on {name}"),
+                    format!("a person sets nodeRepairConfig enabled=false on {name}"),
                 )
             }
         }
@@ -1142,7 +1227,7 @@ impl<'a> Planner<'a> {
                     "AWS refused the last call about a node of {counted_in}: {}",
                     why.unwrap_or("no reason was given")
                 ),
-                format!("what AWS refused is mended (`nodemend-repairer check`); it is tried again at {again}"),
+                format!("a person mends what AWS refused (`nodemend-repairer check`); by itself it is tried again at {again}"),
             )
             .with("tryAgain", again);
         }
@@ -1155,11 +1240,13 @@ impl<'a> Planner<'a> {
         };
         if self.action_for(policy, subject) == Some(RepairAction::Reboot) {
             return match capacity::lifecycle(view) {
-                Some(cause) => closed(cause.message, cause.clears).with("causes", cause.name),
+                Some(cause) => {
+                    closed(cause.message, outside(&cause.clears)).with("causes", cause.name)
+                }
                 None => open("a reboot destroys nothing"),
             };
         }
-        let wish = &policy.spec.replace;
+        let wish = &admitted::replace(policy, subject.repair);
         let mut causes = capacity::of_instance(view, wish);
         if let Some(denied) = self.denied_by_aws(group) {
             causes.push(denied);
@@ -1170,7 +1257,7 @@ impl<'a> Planner<'a> {
                 Some(launches) => Some(launches),
                 None => {
                     let message = format!("whether {group} can launch instances is not known");
-                    return closed(message, "AWS describes the group");
+                    return closed(message, itself("AWS describes the group"));
                 }
             },
         };
@@ -1180,7 +1267,8 @@ impl<'a> Planner<'a> {
         match (causes.first(), launches) {
             (Some(first), _) => {
                 let names: Vec<_> = causes.iter().map(|cause| cause.name).collect();
-                closed(first.message.clone(), first.clears.clone()).with("causes", names.join(", "))
+                closed(first.message.clone(), outside(&first.clears))
+                    .with("causes", names.join(", "))
             }
             (None, None) => not_asked("AWS whether the group can launch instances"),
             (None, Some(launches)) => self
@@ -1240,9 +1328,9 @@ impl<'a> Planner<'a> {
         let opens = match oldest {
             Some(oldest) if over => {
                 self.wake(*oldest + window);
-                format!("it is {}", second(*oldest + window))
+                itself(format_args!("it is {}", second(*oldest + window)))
             }
-            _ if over => "a repair that is under way ends without a call".to_owned(),
+            _ if over => itself("a repair that is under way ends without a call"),
             _ => String::new(),
         };
         self.answer(
@@ -1274,12 +1362,12 @@ impl<'a> Planner<'a> {
             let own: Vec<_> = own.filter(|n| *n != subject.name).cloned().collect();
             closed(
                 format!("{taken} of {count} places are taken: {}", some(&own)),
-                "one of them ends, or its drain is held",
+                itself("one of them ends, or its drain is held"),
             )
         } else if all >= most {
             closed(
                 format!("{all} of {most} places of all policies are taken (--max-parallel)"),
-                "any repair ends",
+                itself("any repair ends"),
             )
         } else if let Some(answer) = self.half_way(policy, name, subject) {
             answer
@@ -1309,14 +1397,14 @@ impl<'a> Planner<'a> {
                 let message = format!(
                     "the first repair of {scope} after {gate:?} opened again has failed; another one is tried at {at}"
                 );
-                return Some(closed(message, format!("it is {at}")));
+                return Some(closed(message, itself(format_args!("it is {at}"))));
             }
             let busy = self.busy_in(&breaker, name, subject.name);
             if busy >= width as usize {
                 let message = format!(
                     "{gate:?} of {scope} has opened again, half way: {busy} of {width} places are taken until that has proven well"
                 );
-                let answer = closed(message, "the repair that is under way succeeds");
+                let answer = closed(message, itself("the repair that is under way succeeds"));
                 return Some(answer.with("width", width));
             }
         }
@@ -1358,7 +1446,7 @@ fn disabled(policy: &RepairPolicy) -> Answer {
         )),
         Mode::Disabled => closed(
             format!("RepairPolicy {name} is Disabled; enable it with spec.mode: Enforce"),
-            "spec.mode: Enforce",
+            "a person sets spec.mode: Enforce",
         ),
     }
 }
@@ -1373,7 +1461,7 @@ fn shadow(policy: &RepairPolicy) -> Answer {
             format!(
                 "RepairPolicy {name} is in mode Shadow: what would be done is recorded, nothing is touched"
             ),
-            "spec.mode: Enforce",
+            "a person sets spec.mode: Enforce",
         ),
     }
 }
@@ -1383,7 +1471,7 @@ fn excluded(node: &NodeView) -> Answer {
     match node.labels.get(EXCLUDE_LABEL) {
         Some(value) if value != "false" => closed(
             format!("the node has the label {EXCLUDE_LABEL}={value}"),
-            format!("take the label {EXCLUDE_LABEL} off the node"),
+            format!("a person takes the label {EXCLUDE_LABEL} off the node"),
         ),
         Some(_) | None => open(format!("the node has no label {EXCLUDE_LABEL}")),
     }

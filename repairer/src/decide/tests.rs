@@ -8,6 +8,7 @@ use crate::api::repair::{AttemptResult, Gate};
 mod gates;
 mod limits;
 mod model;
+mod mutation;
 mod oracle;
 mod reboot;
 mod scale;

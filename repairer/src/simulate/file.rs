@@ -191,6 +191,12 @@ pub struct PodFile {
     pub local_volume: bool,
     #[serde(default)]
     pub daemon_set: bool,
+    /// Of a DaemonSet that is gone.
+    #[serde(default)]
+    pub orphan: bool,
+    /// It crashes again and again.
+    #[serde(default)]
+    pub not_ready: bool,
     /// No controller would make it again.
     #[serde(default)]
     pub unmanaged: bool,
@@ -249,6 +255,17 @@ pub struct PdbFile {
     pub name: String,
     /// `status.disruptionsAllowed` while nothing of it is moving.
     pub allowed: u32,
+    #[serde(default)]
+    pub unhealthy_pod_eviction_policy: UnhealthyPods,
+}
+
+/// Whether pods that are not ready may go where a budget allows no disruption.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum UnhealthyPods {
+    /// Its application is short of healthy pods already, so they may not.
+    #[default]
+    IfHealthyBudget,
+    AlwaysAllow,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -268,6 +285,9 @@ pub struct CloudFile {
     pub reboots_in: Wait,
     #[serde(default)]
     pub rebooted: Rebooted,
+    /// From a reboot to the relapse.
+    #[serde(default = "five_minutes")]
+    pub relapses_in: Wait,
     /// What AWS says about the launches of groups; absent: it is not asked.
     #[serde(default)]
     pub launches: Option<BTreeMap<String, LaunchesFile>>,
@@ -288,11 +308,16 @@ impl Default for CloudFile {
             reboot: Terminate::default(),
             reboots_in: two_minutes(),
             rebooted: Rebooted::default(),
+            relapses_in: five_minutes(),
             launches: None,
             shifted: None,
             replacements_turn_bad: None,
         }
     }
+}
+
+fn five_minutes() -> Wait {
+    Wait::minutes(5)
 }
 
 fn two_minutes() -> Wait {
@@ -309,6 +334,8 @@ pub enum Terminate {
     LoseAnswer,
     /// Neither.
     Hang,
+    /// AWS wants fewer calls.
+    Throttle,
 }
 
 /// What a reboot comes to.
@@ -316,7 +343,7 @@ pub enum Terminate {
 pub enum Rebooted {
     #[default]
     Well,
-    /// Well for five minutes, and then as before.
+    /// Well for as long as `relapsesIn`, and then as before.
     Relapses,
     StillSick,
     /// It does not come back.
@@ -443,6 +470,8 @@ pub enum What {
         nodes: Vec<String>,
     },
     Pdb(PdbFile),
+    /// It comes to a node, cordoned or not.
+    Pod(Box<PodFile>),
     /// Laid over the policy's spec.
     Policy {
         name: String,
@@ -645,6 +674,7 @@ impl Event {
             What::Cordon { nodes } | What::Uncordon { nodes } => each(nodes, "the cordon"),
             What::Delete { nodes } | What::Recreate { nodes } => each(nodes, "the existence"),
             What::Pdb(pdb) => vec![format!("the budget {}", pdb.name)],
+            What::Pod(pod) => vec![format!("the pod {}/{}", pod.namespace, pod.name)],
             What::Policy { name, .. } | What::DeletePolicy { name } => {
                 vec![format!("the policy {name}")]
             }

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::file::{
-    CloudFile, ConditionFile, DrainLabel, File, LaunchesFile, LimitsFile, NodeFile, PodFile,
-    Rebooted, Terminate, What,
+    CloudFile, ConditionFile, DrainLabel, File, LaunchesFile, LimitsFile, NodeFile, PdbFile,
+    PodFile, Rebooted, Terminate, UnhealthyPods, What,
 };
 use crate::api::policy::RepairPolicy;
 use crate::api::repair::{
@@ -39,7 +39,7 @@ pub struct World {
     clocks: BTreeMap<String, NodeFile>,
     /// Nodes whose kubelets are silent, since when.
     silent: BTreeMap<String, Timestamp>,
-    budgets: BTreeMap<String, u32>,
+    budgets: BTreeMap<String, PdbFile>,
     /// Budget, name and time of return of pods that are on their way.
     moving: Vec<(String, Timestamp)>,
     pods: BTreeMap<String, Pod>,
@@ -124,7 +124,7 @@ impl World {
             budgets: file
                 .pdbs
                 .iter()
-                .map(|pdb| (pdb.name.clone(), pdb.allowed))
+                .map(|pdb| (pdb.name.clone(), pdb.clone()))
                 .collect(),
             moving: Vec::new(),
             pods: BTreeMap::new(),
@@ -357,7 +357,7 @@ impl World {
                 ended: file.ended,
                 owner: if file.static_pod {
                     Owner::Static
-                } else if file.daemon_set {
+                } else if file.daemon_set || file.orphan {
                     Owner::DaemonSet(file.name.clone())
                 } else if file.unmanaged {
                     Owner::None
@@ -394,6 +394,9 @@ impl World {
     }
 
     fn look_at_pods(&mut self) {
+        let sets = self.pods.values().filter(|pod| pod.file.daemon_set);
+        let sets = sets.map(|pod| format!("{}/{}", pod.file.namespace, pod.file.name));
+        self.cluster.daemon_sets = Some(sets.collect());
         self.cluster.pods = self.pod_views();
         self.cluster.attachments = Some(self.attachments());
     }
@@ -460,7 +463,7 @@ impl World {
                 set_condition(node, &as_it_is("True", "Well"), now);
                 if self.cloud.rebooted == Rebooted::Relapses {
                     let again = as_it_is("False", &condition.reason);
-                    let at = now + Duration::from_secs(300);
+                    let at = now + self.cloud.relapses_in.0;
                     self.turning.push((at, name.clone(), again));
                 }
             }
@@ -645,7 +648,11 @@ impl World {
                 }
             }
             What::Recreate { nodes } => self.recreate(nodes, now)?,
-            What::Pdb(pdb) => drop(self.budgets.insert(pdb.name.clone(), pdb.allowed)),
+            What::Pdb(pdb) => drop(self.budgets.insert(pdb.name.clone(), pdb.clone())),
+            What::Pod(pod) => {
+                self.named(std::slice::from_ref(&pod.node))?;
+                self.add_pod(pod, 0, now);
+            }
             What::Policy { name, merge } => self.merge_policy(name, merge)?,
             What::DeletePolicy { name } => {
                 let policies = &mut self.cluster.policies;
@@ -926,6 +933,10 @@ impl World {
                 let message = "AccessDenied: refused in the simulation".to_owned();
                 (AttemptResult::Refused, Some(message))
             }
+            Terminate::Throttle => {
+                let message = "Throttling: throttled in the simulation".to_owned();
+                (AttemptResult::Throttled, Some(message))
+            }
             Terminate::LoseAnswer | Terminate::Hang => return,
         };
         if let Some(status) = self.status(repair) {
@@ -946,7 +957,7 @@ impl World {
             };
             let file = there.file.clone();
             let answer = match &file.pdb {
-                Some(budget) => self.ask_budget(budget, now + file.moves_in.0),
+                Some(budget) => self.ask_budget(budget, &file, now),
                 None => Answer::Accepted,
             };
             if answer == Answer::Accepted {
@@ -962,14 +973,19 @@ impl World {
         }
     }
 
-    fn ask_budget(&mut self, budget: &str, back: Timestamp) -> Answer {
-        let allowed = self.budgets.get(budget).copied().unwrap_or_default() as usize;
+    fn ask_budget(&mut self, budget: &str, pod: &PodFile, now: Timestamp) -> Answer {
+        let known = self.budgets.get(budget);
+        let always = UnhealthyPods::AlwaysAllow;
+        if pod.not_ready && known.is_some_and(|b| b.unhealthy_pod_eviction_policy == always) {
+            return Answer::Accepted;
+        }
+        let allowed = known.map_or(0, |budget| budget.allowed) as usize;
         let moving = self.moving.iter().filter(|(name, _)| name == budget);
         if moving.count() >= allowed {
             let message = format!("disruption budget {budget} allows {allowed} disruptions");
             return Answer::Budget(message);
         }
-        self.moving.push((budget.to_owned(), back));
+        self.moving.push((budget.to_owned(), now + pod.moves_in.0));
         Answer::Accepted
     }
 
@@ -1031,6 +1047,7 @@ fn answered(mode: Terminate) -> &'static str {
     match mode {
         Terminate::Accept => "accepted",
         Terminate::Refuse => "refused",
+        Terminate::Throttle => "throttled",
         Terminate::LoseAnswer | Terminate::Hang => "no answer",
     }
 }

@@ -2,6 +2,7 @@
 //! their field names, with no code of the repairer's.
 
 use anyhow::Context;
+use jiff::Timestamp;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
@@ -50,6 +51,7 @@ pub(super) struct Blocked {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Entry {
+    pub(super) at: Timestamp,
     pub(super) event: String,
 }
 

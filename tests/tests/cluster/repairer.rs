@@ -7,6 +7,7 @@ mod crash;
 mod drain;
 mod gates;
 mod leader;
+mod outage;
 mod outcome;
 mod person;
 mod reboot;
@@ -144,6 +145,34 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             leader::takes_over,
         ),
         suite.trial_alone("repairer::a_replica_that_lost_its_lease_ends", leader::lost),
+        suite.trial_alone(
+            "repairer::a_holder_of_the_lease_is_judged_by_no_clock_but_our_own",
+            leader::clock,
+        ),
+        suite.trial_alone(
+            "repairer::a_lease_that_is_lost_in_the_middle_of_a_call_repeats_nothing",
+            leader::lost_in_a_call,
+        ),
+        suite.trial_alone(
+            "repairer::of_two_that_have_led_only_the_later_one_calls",
+            leader::two,
+        ),
+        suite.trial_alone(
+            "repairer::its_own_pod_goes_last_when_another_one_leads",
+            leader::own_pod,
+        ),
+        suite.trial_alone(
+            "repairer::a_watch_that_is_gone_or_has_a_gap_is_listed_anew",
+            outage::gone,
+        ),
+        suite.trial_alone(
+            "repairer::an_api_server_that_restarts_in_the_middle_of_a_drain_repeats_nothing",
+            outage::restarts,
+        ),
+        suite.trial_alone(
+            "repairer::who_may_not_evict_holds_and_begins_nothing_else",
+            gates::may_not_evict,
+        ),
         suite.trial_alone(
             "repairer::a_wrong_policy_is_refused_with_the_name_of_the_field",
             schema::refused,

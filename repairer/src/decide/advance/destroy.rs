@@ -126,7 +126,8 @@ impl Planner<'_> {
         let policy = case.policy.filter(|_| case.is_auto());
         let due = policy.and_then(|policy| {
             let due = Due::of(&policy.spec, node, &episodes, self.now)?;
-            (due.at <= self.now).then(|| self.action_of(policy, node, &due))
+            (due.at <= self.now)
+                .then(|| self.action_of(policy, node, &due, case.repair.status.as_ref()))
         });
         due == Some(RepairAction::Replace)
     }

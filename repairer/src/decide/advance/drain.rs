@@ -5,13 +5,13 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Case, Planner, release};
-use crate::api::policy::{LocalVolumes, OnTimeout, RepairAction, RepairPolicy, UnmanagedPods};
+use crate::api::policy::{OnTimeout, RepairAction};
 use crate::api::repair::{
     Blocked, DrainStatus, Ending, Gate, NodeRepair, NodeRepairStatus, Outcome, Phase,
 };
 use crate::cluster::NodeView;
-use crate::decide::Act;
 use crate::decide::gate::{Held, Stage};
+use crate::decide::{Act, admitted};
 use crate::drain::{Attachment, Drain, Rules, State, Task};
 
 /// How often the pods of a node in its drain are listed and evicted again.
@@ -46,18 +46,19 @@ impl Planner<'_> {
             State::Detaching | State::Going => release(status),
             State::Stuck => {
                 let message = format!("the drain waits for a person; {}", said(&plan));
-                self.hold(status, Held::by(Gate::Drain, message));
+                let opens = "a person ends or moves those pods, or deletes the NodeRepair; what the policy says of them is loosened only for the next repair";
+                self.hold(status, Held::by(Gate::Drain, message, opens));
             }
             State::Denied(why) => {
                 let message = format!("the repairer may not evict pods: {why}");
-                let mut held = Held::by(Gate::Denied, message);
-                held.opens = "apply deploy/rbac/repairer.yaml".to_owned();
-                self.hold(status, held);
+                let opens = "a person applies deploy/rbac/repairer.yaml";
+                self.hold(status, Held::by(Gate::Denied, message, opens));
             }
             State::Late => {
-                let timeout = policy.spec.drain.timeout;
+                let limits = admitted::drain(policy, case.repair);
+                let timeout = limits.timeout;
                 let message = format!("the drain took longer than {timeout}; {}", said(&plan));
-                if on_timeout(policy, case.repair) == OnTimeout::Release {
+                if limits.on_timeout == OnTimeout::Release {
                     status.ending = Some(Ending {
                         outcome: Outcome::Cancelled,
                         message: format!("{message} (onTimeout: Release)"),
@@ -67,7 +68,8 @@ impl Planner<'_> {
                     status.note(self.now, format!("{message}; the node is given back"));
                     return None;
                 }
-                self.hold(status, Held::by(Gate::Drain, message));
+                let opens = "by itself: the pods end, or their budgets let go; or a person ends them, changes a budget, or deletes the NodeRepair";
+                self.hold(status, Held::by(Gate::Drain, message, opens));
             }
         }
         if !plan.delete.is_empty() {
@@ -130,7 +132,7 @@ impl Planner<'_> {
     ) -> Option<Drain> {
         let cluster = self.cluster;
         let policy = self.assigned.policy(node)?;
-        let limits = &policy.spec.drain;
+        let limits = admitted::drain(policy, repair);
         let attachments: Option<Vec<&Attachment>> = cluster.attachments.as_ref().map(|all| {
             let own = all.iter().filter(|attachment| attachment.node == node.name);
             own.collect()
@@ -156,10 +158,10 @@ impl Planner<'_> {
                     None => Some(jiff::Timestamp::UNIX_EPOCH),
                 },
                 timeout: limits.timeout,
-                on_timeout: on_timeout(policy, repair),
-                local_volumes: local_volumes(policy, repair),
+                on_timeout: limits.on_timeout,
+                local_volumes: limits.local_volumes,
                 local_volumes_at_reboot: limits.local_volumes_at_reboot,
-                unmanaged_pods: unmanaged_pods(policy, repair),
+                unmanaged_pods: limits.unmanaged_pods,
             },
             now: self.now,
         };
@@ -211,9 +213,8 @@ impl Planner<'_> {
         let message = format!(
             "the node is drained and kept for a person ({label}={value}), until {until} at the latest"
         );
-        let mut held = Held::by(Gate::Preserve, message);
-        held.opens = format!("take the label {label} off the node");
-        Some(held)
+        let opens = format!("a person takes the label {label} off the node; by itself at {until}");
+        Some(Held::by(Gate::Preserve, message, opens))
     }
 }
 
@@ -221,34 +222,4 @@ fn said(plan: &Drain) -> String {
     let told = |entry: &Blocked| format!("{}: {}", entry.pod, entry.why);
     let blocked: Vec<_> = plan.blocked.iter().map(told).collect();
     format!("{} pods are left: {}", plan.remaining, blocked.join("; "))
-}
-
-/// What was loosened after the drain started is for the next repair.
-fn on_timeout(policy: &RepairPolicy, repair: &NodeRepair) -> OnTimeout {
-    let now = policy.spec.drain.on_timeout;
-    match (now, snapshot(repair).map(|drain| drain.on_timeout)) {
-        (OnTimeout::Force, Some(OnTimeout::Hold | OnTimeout::Release)) => OnTimeout::Hold,
-        (now, _) => now,
-    }
-}
-
-fn local_volumes(policy: &RepairPolicy, repair: &NodeRepair) -> LocalVolumes {
-    let before = snapshot(repair).map(|drain| drain.local_volumes);
-    match (policy.spec.drain.local_volumes, before) {
-        (LocalVolumes::Discard, None | Some(LocalVolumes::Discard)) => LocalVolumes::Discard,
-        (LocalVolumes::Hold, _) | (_, Some(LocalVolumes::Hold)) => LocalVolumes::Hold,
-    }
-}
-
-fn unmanaged_pods(policy: &RepairPolicy, repair: &NodeRepair) -> UnmanagedPods {
-    let before = snapshot(repair).map(|drain| drain.unmanaged_pods);
-    match (policy.spec.drain.unmanaged_pods, before) {
-        (UnmanagedPods::Evict, None | Some(UnmanagedPods::Evict)) => UnmanagedPods::Evict,
-        (UnmanagedPods::Hold, _) | (_, Some(UnmanagedPods::Hold)) => UnmanagedPods::Hold,
-    }
-}
-
-fn snapshot(repair: &NodeRepair) -> Option<&crate::api::policy::Drain> {
-    let status = repair.status.as_ref()?;
-    status.policy.as_ref().map(|policy| &policy.drain)
 }

@@ -144,14 +144,7 @@ impl Planner<'_> {
             }
             return None;
         }
-        status.policy = case.policy.map(|policy| PolicySnapshot {
-            name: policy.metadata.name.clone().unwrap_or_default(),
-            generation: policy.metadata.generation.unwrap_or_default(),
-            unhealthy_threshold: policy.spec.unhealthy_threshold.clone(),
-            last_node: policy.spec.last_node,
-            drain: policy.spec.drain.clone(),
-            verify: policy.spec.verify.clone(),
-        });
+        status.policy = case.policy.map(PolicySnapshot::of);
         status.next_action = self.next_action(case, node, status);
         status.phase = Phase::Draining;
         status.drain = Some(DrainStatus::begin(self.now));

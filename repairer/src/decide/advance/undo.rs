@@ -1,6 +1,6 @@
 //! PURE. What we have set on a node is taken off again, and nothing else.
 
-use super::{Case, Planner, finish};
+use super::{Case, Planner, finish, release};
 use crate::api::repair::{Ending, NodeRepairStatus, Outcome};
 use crate::decide::{Act, Step};
 
@@ -11,7 +11,15 @@ impl Planner<'_> {
         status: &mut NodeRepairStatus,
     ) -> Option<Act> {
         match case.node {
-            Some(node) if node.has_marks() => Some(Act::Uncordon),
+            Some(node) if node.has_marks() => {
+                let policy = case.policy.filter(|_| node.has_our_cordon());
+                if let Some(held) = policy.and_then(|policy| self.shifted_away(policy, node)) {
+                    self.hold(status, held);
+                    return None;
+                }
+                release(status);
+                Some(Act::Uncordon)
+            }
             Some(_) => {
                 let message = "nothing of ours is left on the node";
                 status.set_condition("Cordoned", false, "Uncordoned", message, self.now);

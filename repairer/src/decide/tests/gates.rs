@@ -6,6 +6,7 @@ use super::super::gate::{GATES, Held};
 use super::*;
 use crate::api::policy::{LastNode, Mode, RepairAction};
 use crate::cluster::Asked;
+use crate::drain;
 
 /// A repair of `node-0` for which all gates are open but this one, and when.
 fn closed(gate: Gate) -> (Cluster, i64) {
@@ -219,6 +220,68 @@ fn every_gate_at_every_stage() {
     insta::assert_snapshot!(table);
 }
 
+/// Who is to do something, or what it waits for: a hold that says neither is a dead end.
+#[test]
+fn every_hold_says_who_can_do_what() {
+    let says = |gate: Gate, opens: &str| {
+        let known = opens.contains("a person ")
+            || opens.contains("by itself")
+            || opens.starts_with("nothing: ");
+        assert!(known, "{gate:?} does not say how it opens: {opens:?}");
+    };
+    for gate in GATES {
+        let (cluster, now) = closed(gate);
+        let held = ask(&cluster, Stage::Start, now).unwrap_err();
+        assert_eq!(held.gate, gate);
+        says(gate, &held.opens);
+        let way_out = "overrideGates: [";
+        assert_eq!(held.opens.contains(way_out), gate.overridable(), "{gate:?}");
+    }
+    // Those that the drain asks itself.
+    let mut scene = drained(vec![fixture::pod("web")]);
+    scene.policies[0].spec.drain.timeout = crate::api::duration::Wait::seconds(1);
+    says(Gate::Drain, &hold_of(&scene, RIPE + 60, Gate::Drain));
+    let local = PodView {
+        local_volume: true,
+        ..fixture::pod("db")
+    };
+    says(
+        Gate::Drain,
+        &hold_of(&drained(vec![local]), RIPE, Gate::Drain),
+    );
+    let mut scene = drained(vec![fixture::pod("web")]);
+    let answer = drain::Answer::Forbidden("pods/eviction is forbidden".to_owned());
+    scene.tries.note("uid-web", answer, at(RIPE - 60));
+    says(Gate::Denied, &hold_of(&scene, RIPE, Gate::Denied));
+    let mut scene = in_phase(Phase::Replacing);
+    scene.pods.insert("node-0".to_owned(), Vec::new());
+    let drained = Some(at(RIPE - 60));
+    repair(&mut scene).set_condition("Drained", true, "Drained", "", drained.unwrap());
+    let label = ("nodemend.dev/preserve".to_owned(), "true".to_owned());
+    node(&mut scene).labels.extend([label]);
+    says(Gate::Preserve, &hold_of(&scene, RIPE, Gate::Preserve));
+}
+
+/// In its drain, with these pods left.
+fn drained(pods: Vec<PodView>) -> Cluster {
+    let mut cluster = in_phase(Phase::Draining);
+    cluster.pods.insert("node-0".to_owned(), pods);
+    cluster
+}
+
+/// How the hold of the next step says that it opens.
+fn hold_of(cluster: &Cluster, second: i64, gate: Gate) -> String {
+    let episodes = episodes_since(cluster, SICK_SINCE);
+    let plan = decided(cluster, &episodes, second);
+    let hold = plan.steps.into_iter().find_map(|step| match step {
+        Step::Record { status, .. } => status.hold,
+        _ => None,
+    });
+    let hold = hold.unwrap_or_else(|| panic!("nothing is held by {gate:?}"));
+    assert_eq!(hold.gate, gate, "{}", hold.message);
+    hold.opens
+}
+
 #[test]
 fn without_a_closed_gate_all_stages_are_open() {
     let cluster = in_phase(Phase::Waiting);
@@ -387,15 +450,8 @@ fn an_instance_that_is_another_groups_now_is_not_touched() {
     let mut cluster = in_phase(Phase::Replacing);
     cluster.pods.insert("node-0".to_owned(), Vec::new());
     let started = cluster.repairs.values_mut().next().unwrap();
-    let spec = &cluster.policies[0].spec;
-    started.status.as_mut().unwrap().policy = Some(crate::api::repair::PolicySnapshot {
-        name: "workers".to_owned(),
-        generation: 1,
-        unhealthy_threshold: spec.unhealthy_threshold.clone(),
-        last_node: spec.last_node,
-        drain: spec.drain.clone(),
-        verify: spec.verify.clone(),
-    });
+    let snapshot = crate::api::repair::PolicySnapshot::of(&cluster.policies[0]);
+    started.status.as_mut().unwrap().policy = Some(snapshot);
     let ask = |cluster: &Cluster| {
         let episodes = episodes_since(cluster, SICK_SINCE);
         clearance(cluster, &episodes, "node-0-repair", at(RIPE)).map_err(|held| held.gate)

@@ -28,6 +28,10 @@ struct Guards {
     version: bool,
     /// What became of a call is seen by describing the instance.
     look: bool,
+    /// All gates are asked again between the intent and the call.
+    again: bool,
+    /// No more nodes at a time than the policy has places.
+    places: bool,
 }
 
 const ALL: Guards = Guards {
@@ -35,6 +39,8 @@ const ALL: Guards = Guards {
     intent: true,
     version: true,
     look: true,
+    again: true,
+    places: true,
 };
 
 /// A destructive call between two of its steps.
@@ -45,6 +51,8 @@ struct Call {
     /// The status that the call's end is derived from, and its version.
     status: NodeRepairStatus,
     version: u32,
+    /// Looked at once more, and still allowed.
+    cleared: bool,
     answered: bool,
 }
 
@@ -52,11 +60,14 @@ struct Call {
 enum Happens {
     /// The leader decides, and does all that destroys nothing.
     Pass,
+    Look(usize),
     Send(usize),
     LoseCall(usize),
     LoseAnswer(usize),
     Store(usize),
     Kill(usize),
+    /// A person excludes the node that a replica is about to destroy.
+    Exclude(usize),
     /// The other replica takes the lease; the old leader does not know yet.
     Depose,
     Tick,
@@ -121,12 +132,14 @@ impl Model {
             let _ = write!(key, "{new:?}{:?}|", status.outcome);
         }
         for node in self.cluster.nodes.values() {
-            let _ = write!(key, "{}{} ", node.name, node.has_our_cordon());
+            let excluded = !node.labels.is_empty();
+            let _ = write!(key, "{}{}{excluded} ", node.name, node.has_our_cordon());
         }
         for calls in &self.hands {
             for call in calls {
                 let attempts = call.status.attempts.len();
-                let _ = write!(key, "{}{}{attempts}", call.repair, call.answered);
+                let (cleared, answered) = (call.cleared, call.answered);
+                let _ = write!(key, "{}{cleared}{answered}{attempts}", call.repair);
                 let current = self.versions.get(&call.repair) == Some(&call.version);
                 let _ = write!(key, "{current} ");
             }
@@ -152,6 +165,12 @@ impl Model {
         for replica in 0..2 {
             match self.hands[replica].first() {
                 Some(call) if call.answered => all.push(Happens::Store(replica)),
+                Some(call) if !call.cleared => {
+                    all.push(Happens::Look(replica));
+                    if self.mishaps > 0 {
+                        all.push(Happens::Exclude(replica));
+                    }
+                }
                 Some(_) => {
                     all.push(Happens::Send(replica));
                     if self.mishaps > 0 {
@@ -176,6 +195,7 @@ impl Model {
         match happens {
             Happens::Pass => next.pass(guards),
             Happens::Tick => next.tick(),
+            Happens::Look(replica) => next.look(replica, guards),
             Happens::Send(replica) => next.send(replica, guards),
             Happens::LoseCall(replica) => {
                 next.hands[replica].remove(0);
@@ -189,6 +209,14 @@ impl Model {
             Happens::Store(replica) => next.store(replica, guards),
             Happens::Kill(replica) => {
                 next.hands[replica].clear();
+                next.mishaps -= 1;
+            }
+            Happens::Exclude(replica) => {
+                let name = next.node_of_call(replica);
+                if let Some(node) = next.cluster.nodes.get_mut(&name) {
+                    let label = (crate::api::EXCLUDE_LABEL.to_owned(), "true".to_owned());
+                    node.labels.extend([label]);
+                }
                 next.mishaps -= 1;
             }
             Happens::Depose => {
@@ -205,13 +233,19 @@ impl Model {
         self.violation.get_or_insert(what);
     }
 
-    fn pass(&mut self, guards: Guards) {
+    /// What the API server and AWS say.
+    fn seen(&self, guards: Guards) -> Cluster {
         let mut seen = self.cluster.clone();
         if !guards.look {
             for view in seen.instances.values_mut() {
                 *view = fixture::in_service();
             }
         }
+        seen
+    }
+
+    fn pass(&mut self, guards: Guards) {
+        let seen = self.seen(guards);
         // A process that has just begun knows what the records say.
         let mut episodes = Episodes::default();
         episodes.observe(&seen, at(self.now));
@@ -258,12 +292,42 @@ impl Model {
                     instance: clearance.instance().to_string(),
                     status,
                     version: self.versions[name],
+                    cleared: false,
                     answered: false,
                 };
                 self.hands[self.leader].push(call);
             }
             act => self.broken(format!("{name}: {act:?}")),
         }
+    }
+
+    fn node_of_call(&self, replica: usize) -> String {
+        let repair = &self.hands[replica][0].repair;
+        self.cluster.repairs[repair].spec.node_ref.name.clone()
+    }
+
+    /// The second look: what has changed since the intent was stored holds the call back.
+    fn look(&mut self, replica: usize, guards: Guards) {
+        let mut episodes = Episodes::default();
+        let seen = self.seen(guards);
+        episodes.observe(&seen, at(self.now));
+        let name = self.hands[replica][0].repair.clone();
+        let asked = clearance(&seen, &episodes, &name, at(self.now));
+        if guards.again && asked.is_err() {
+            let call = self.hands[replica].remove(0);
+            if self.versions[&name] == call.version {
+                let mut status = call.status;
+                let message = Some("held".to_owned());
+                status.end_attempt(AttemptResult::Withheld, None, message, at(self.now));
+                self.write(&name, status);
+            }
+            return;
+        }
+        let node = self.cluster.nodes.get(&self.node_of_call(replica));
+        if node.is_some_and(|node| !node.labels.is_empty()) {
+            self.broken(format!("{name}: its node was excluded before the look"));
+        }
+        self.hands[replica][0].cleared = true;
     }
 
     fn send(&mut self, replica: usize, guards: Guards) {
@@ -348,16 +412,19 @@ impl Model {
 
     /// Without further mishaps every story ends well.
     fn ends(mut self) -> Result<(), String> {
+        for node in self.cluster.nodes.values_mut() {
+            node.labels.clear();
+        }
         for _ in 0..ENOUGH {
             if self.is_over() {
                 return Ok(());
             }
             for replica in 0..2 {
                 while let Some(call) = self.hands[replica].first() {
-                    let happens = if call.answered {
-                        Happens::Store(replica)
-                    } else {
-                        Happens::Send(replica)
+                    let happens = match (call.cleared, call.answered) {
+                        (false, _) => Happens::Look(replica),
+                        (true, false) => Happens::Send(replica),
+                        (true, true) => Happens::Store(replica),
                     };
                     self = self.after(happens, ALL);
                 }
@@ -394,7 +461,10 @@ struct Explored {
 
 /// Every state, breadth first, so that a violation comes with its shortest story.
 fn explore(guards: Guards, mishaps: u32) -> Explored {
-    let start = Model::new(mishaps);
+    let mut start = Model::new(mishaps);
+    if !guards.places {
+        start.cluster.policies[0].spec.parallel.count = Some(3);
+    }
     let mut seen = HashSet::from([start.key()]);
     let mut queue = VecDeque::from([(start, Vec::new())]);
     let mut explored = Explored {
@@ -445,31 +515,17 @@ fn no_interleaving_breaks_what_must_hold() {
 
 #[test]
 fn each_guard_is_needed() {
-    let without = [
-        (
-            "fence",
-            Guards {
-                fence: false,
-                ..ALL
-            },
-        ),
-        (
-            "intent",
-            Guards {
-                intent: false,
-                ..ALL
-            },
-        ),
-        (
-            "version",
-            Guards {
-                version: false,
-                ..ALL
-            },
-        ),
-        ("look", Guards { look: false, ..ALL }),
+    let without: [(&str, fn(&mut Guards)); 6] = [
+        ("fence", |guards| guards.fence = false),
+        ("intent", |guards| guards.intent = false),
+        ("version", |guards| guards.version = false),
+        ("look", |guards| guards.look = false),
+        ("again", |guards| guards.again = false),
+        ("places", |guards| guards.places = false),
     ];
-    for (guard, guards) in without {
+    for (guard, take_out) in without {
+        let mut guards = ALL;
+        take_out(&mut guards);
         let explored = explore(guards, 2);
         let violation = explored.violation;
         assert!(

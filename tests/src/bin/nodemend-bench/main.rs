@@ -87,10 +87,15 @@ fn main() -> ExitCode {
         }),
         Some(Benchmark::Repairer(args)) => run(async || {
             let report = repairer::measure(args).await?;
-            Ok(match args.output {
-                Format::Table => report.table(),
-                Format::Json => format!("{}\n", report.json()),
-            })
+            print!(
+                "{}",
+                match args.output {
+                    Format::Table => report.table(),
+                    Format::Json => format!("{}\n", report.json()),
+                }
+            );
+            report.ensure_within_limits()?;
+            Ok(String::new())
         }),
         None => run(async || {
             let report = measure(&args).await?;

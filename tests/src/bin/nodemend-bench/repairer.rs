@@ -17,12 +17,12 @@ use nodemend_tests::cloud::Cloud;
 use nodemend_tests::control_plane::ControlPlane;
 use nodemend_tests::daemon::Daemon;
 use nodemend_tests::fleet::{Fleet, World};
-use nodemend_tests::repo;
+use nodemend_tests::{page, repo};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use self::report::Report;
+use self::report::{Passes, Report};
 use crate::{Format, idle};
 
 #[derive(clap::Args)]
@@ -48,6 +48,7 @@ pub(crate) struct Args {
 
 const ZONES: [&str; 3] = ["us-west-2a", "us-west-2b", "us-west-2c"];
 const AT_ONCE: usize = 32;
+const FLAPPING: u32 = 1000;
 /// A Lease is renewed every 10 s, as by a kubelet.
 const LEASE: Duration = Duration::from_secs(40);
 const GRACE: Duration = Duration::from_secs(50);
@@ -74,6 +75,12 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
         .await?;
     let kubeconfig = proxy.kubeconfig(&control_plane, &account)?;
     let mut repairer = start(&kubeconfig.to_string_lossy(), &cloud)?;
+    let serving = |line: &Value| line["message"] == "serving /metrics and /healthz";
+    let serving = repairer
+        .wait_for_log(Duration::from_secs(60), serving)
+        .await?;
+    let address = serving["address"].as_str().context("read the address")?;
+    let address = address.to_owned();
     let watching = |line: &Value| line["message"] == "watching the nodes";
     repairer
         .wait_for_log(Duration::from_secs(60), watching)
@@ -117,7 +124,10 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
     eprintln!("{} Nodes are known", args.known);
     let nodes_rss = rss(&repairer)?;
     know_more(&client, args.known.saturating_sub(args.nodes)).await?;
+    eprintln!("{FLAPPING} of them flap");
+    flap(&client, args.known.saturating_sub(args.nodes).min(FLAPPING)).await?;
     sleep(Duration::from_secs(10)).await;
+    let (_, metrics) = page::get(&address, "/metrics").await?;
     Ok(Report {
         nodes: args.nodes,
         failures: args.failures,
@@ -131,13 +141,15 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
         nodes_rss,
         known: args.known,
         known_rss: rss(&repairer)?,
+        passes: Passes::read(&metrics)?,
     })
 }
 
 fn start(kubeconfig: &str, cloud: &Cloud) -> anyhow::Result<Daemon> {
     let args = ["run", "--kubeconfig", kubeconfig, "--log-format", "json"];
     let more = ["--identity", "bench", "--max-repairs-per-hour", "1000"];
-    let args: Vec<_> = args.into_iter().chain(more).collect();
+    let pages = ["--http-address", "127.0.0.1:0"];
+    let args: Vec<_> = args.into_iter().chain(more).chain(pages).collect();
     Daemon::start("nodemend-repairer", &args, &cloud.sdk_environment())
 }
 
@@ -208,11 +220,15 @@ fn now() -> Timestamp {
 }
 
 async fn break_node(nodes: &Api<Node>, name: &str) -> anyhow::Result<Timestamp> {
+    write(nodes, name, "False").await
+}
+
+async fn write(nodes: &Api<Node>, name: &str, status: &str) -> anyhow::Result<Timestamp> {
     let written = now();
     let second = written.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let condition = json!({
         "type": "StorageReady",
-        "status": "False",
+        "status": status,
         "reason": "FilesystemReadOnly",
         "message": "written by the benchmark",
         "lastHeartbeatTime": second,
@@ -222,7 +238,7 @@ async fn break_node(nodes: &Api<Node>, name: &str) -> anyhow::Result<Timestamp> 
     let patched = nodes
         .patch_status(name, &PatchParams::default(), &patch)
         .await;
-    patched.with_context(|| format!("break {name}"))?;
+    patched.with_context(|| format!("write StorageReady of {name}"))?;
     Ok(written)
 }
 
@@ -379,6 +395,23 @@ fn writes(proxy: &ApiProxy) -> BTreeMap<String, usize> {
 
 fn rss(repairer: &Daemon) -> anyhow::Result<u64> {
     idle::status(repairer, "VmRSS:")
+}
+
+/// Of those that are known: sick, well and sick again.
+async fn flap(client: &Client, count: u32) -> anyhow::Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    for status in ["False", "True", "False"] {
+        let written = (0..count).map(async |index| {
+            write(&nodes, &format!("known-{index:05}"), status).await?;
+            anyhow::Ok(())
+        });
+        stream::iter(written)
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        sleep(Duration::from_secs(3)).await;
+    }
+    Ok(())
 }
 
 /// Nodes that nobody keeps alive, with the images and labels that real ones carry.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nodemend_tests::faults::{LoopDisk, PodCgroup};
 use nodemend_tests::link::Link;
+pub(crate) use nodemend_tests::page::get;
 use nodemend_tests::wait::until;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,28 +28,6 @@ async fn address(agent: &mut Agent) -> anyhow::Result<String> {
         .await?;
     let address = line["address"].as_str().context("read the address")?;
     Ok(address.to_owned())
-}
-
-/// Status line and body.
-pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<(String, String)> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
-    let answer = timeout(SOON, exchange)
-        .await
-        .with_context(|| format!("wait for {path}"))?
-        .with_context(|| format!("get {path}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("read an answer")?;
-    Ok((
-        head.lines().next().unwrap_or_default().to_owned(),
-        body.to_owned(),
-    ))
 }
 
 async fn json(address: &str, path: &str) -> anyhow::Result<(String, Value)> {

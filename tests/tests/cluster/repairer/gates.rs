@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use nodemend_tests::wait::until;
@@ -103,5 +104,46 @@ pub(crate) async fn malformed_provider_id() -> anyhow::Result<()> {
         message.contains("spec.providerID `aws:///us-west-2a/i-NOTHEX`"),
         "{message}"
     );
+    Ok(())
+}
+
+/// Without the right to evict one drain is held, no other node is begun, and both go on with it.
+pub(crate) async fn may_not_evict() -> anyhow::Result<()> {
+    let scene = Scene::start(4).await?;
+    scene
+        .set_policy(&json!({
+            "mode": "Enforce",
+            "unhealthyThreshold": {"percentage": 90, "minNodes": 3},
+            "parallel": {"count": 2},
+        }))
+        .await?;
+    let roles: Api<ClusterRole> = Api::all(scene.control_plane.admin());
+    let shipped = roles.get("nodemend-repairer").await?.rules;
+    let may_evict = |rule: &PolicyRule| {
+        let resources = rule.resources.iter().flatten();
+        resources.into_iter().any(|name| name == "pods/eviction")
+    };
+    let mut without = shipped.clone().unwrap_or_default();
+    without.retain(|rule| !may_evict(rule));
+    let allow = async |rules: serde_json::Value| {
+        let patch = Patch::Merge(json!({"rules": rules}));
+        roles
+            .patch("nodemend-repairer", &PatchParams::default(), &patch)
+            .await
+    };
+    allow(json!(without)).await?;
+    let _repairer = scene.repairer("a")?;
+    let _first = scene.sicken("node-0").await?;
+    let why = scene.wait_hold("node-0", "Denied").await?;
+    ensure!(why.contains("the repairer may not evict pods"), "{why}");
+    let _second = scene.sicken("node-1").await?;
+    let why = scene.wait_hold("node-1", "Denied").await?;
+    ensure!(why.contains("lacks a permission"), "{why}");
+    let node = scene.nodes().get("node-1").await?.spec.unwrap_or_default();
+    ensure!(node.unschedulable != Some(true), "node-1 was cordoned");
+
+    allow(json!(shipped)).await?;
+    scene.wait_outcome("node-0", "Succeeded").await?;
+    scene.wait_outcome("node-1", "Succeeded").await?;
     Ok(())
 }

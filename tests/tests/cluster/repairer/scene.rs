@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 /// A repair with the waits below takes about 15 s on a quiet machine.
 pub(crate) const REPAIRED: Duration = Duration::from_secs(120);
-const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
+pub(crate) const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
 
 pub(crate) struct Scene {
     pub(crate) control_plane: ControlPlane,

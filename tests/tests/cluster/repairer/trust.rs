@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use nodemend_tests::api_proxy::Trouble;
 use nodemend_tests::wait::until;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -68,7 +69,9 @@ pub(crate) async fn unreachable() -> anyhow::Result<()> {
     repairer
         .wait_for_log(Duration::from_secs(20), watching)
         .await?;
-    scene.proxy.cut_watches(Some("repairpolicies"));
+    scene
+        .proxy
+        .trouble_watches(Some(("repairpolicies", Trouble::Cut)));
     let failed = |line: &Value| line["message"] == "the watch failed";
     repairer
         .wait_for_log(Duration::from_secs(20), failed)
@@ -92,7 +95,7 @@ pub(crate) async fn unreachable() -> anyhow::Result<()> {
     ensure!(spec.unschedulable != Some(true), "it was touched");
     ensure!(scene.terminate_calls() == 0);
 
-    scene.proxy.cut_watches(None);
+    scene.proxy.trouble_watches(None);
     scene.wait_hold("node-0", "WaitTime").await?;
     let again = since(&scene).await?;
     ensure!(

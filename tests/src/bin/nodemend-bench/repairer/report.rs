@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::Usage;
@@ -23,6 +24,39 @@ pub(crate) struct Report {
     pub(super) nodes_rss: u64,
     pub(super) known: u32,
     pub(super) known_rss: u64,
+    pub(super) passes: Passes,
+}
+
+/// What the repairer may cost, among 5,000 nodes.
+const MOST_RSS_KIB: u64 = 150 << 10;
+const PASS: Duration = Duration::from_millis(50);
+/// Of a hundred passes one may be late: whatever else runs here runs on the same cores.
+const IN_TIME: u32 = 99;
+
+/// The decisions of the whole run, by the repairer's own metrics.
+pub(crate) struct Passes {
+    pub(super) all: u32,
+    /// Within [`PASS`].
+    pub(super) quick: u32,
+    pub(super) mean: Duration,
+}
+
+impl Passes {
+    pub(super) fn read(metrics: &str) -> anyhow::Result<Self> {
+        let value = |series: &str| {
+            let name = format!("nodemend_repairer_decision_duration_seconds{series} ");
+            let mut lines = metrics.lines();
+            let value = lines.find_map(|line| line.strip_prefix(&name));
+            value.with_context(|| format!("the metrics have no {name}"))
+        };
+        let bucket = format!("_bucket{{le=\"{}\"}}", PASS.as_secs_f64());
+        let all: u32 = value("_count")?.parse().context("read a number")?;
+        let quick = value(&bucket)?.parse().context("read a number")?;
+        let sum = value("_sum")?.parse().context("read a sum")?;
+        ensure!(all > 0, "nothing was decided");
+        let mean = Duration::from_secs_f64(sum) / all;
+        Ok(Self { all, quick, mean })
+    }
 }
 
 impl Usage {
@@ -37,6 +71,23 @@ impl Usage {
 }
 
 impl Report {
+    /// What is above its limit.
+    pub(crate) fn ensure_within_limits(&self) -> anyhow::Result<()> {
+        let Passes { all, quick, .. } = self.passes;
+        ensure!(
+            quick * 100 >= all * IN_TIME,
+            "only {quick} of {all} decisions were made within {PASS:?}"
+        );
+        let most = self.nodes_rss.max(self.known_rss);
+        ensure!(
+            most <= MOST_RSS_KIB,
+            "{} MiB are resident, the limit is {} MiB",
+            most >> 10,
+            MOST_RSS_KIB >> 10
+        );
+        Ok(())
+    }
+
     pub(crate) fn table(&self) -> String {
         let lag = |share| milliseconds(percentile(&self.lags, share));
         let mut lines = vec![
@@ -79,6 +130,11 @@ impl Report {
             let what = format!("resident with {count} Nodes");
             lines.push(format!("{what:<32} {} MiB", kib >> 10));
         }
+        let Passes { all, quick, mean } = self.passes;
+        lines.push(format!(
+            "decisions within {PASS:?}            {quick} of {all}, {:.1} ms on average",
+            milliseconds(mean)
+        ));
         lines.join("\n") + "\n"
     }
 
@@ -101,7 +157,25 @@ impl Report {
             "peace": usage(&self.peace),
             "failing": usage(&self.failing),
             "writes": self.writes,
+            "decisions": {"n": self.passes.all, "within50ms": self.passes.quick, "meanMs": milliseconds(self.passes.mean)},
             "rssKiB": {"nodes": self.nodes_rss, "known": self.known, "knownRss": self.known_rss},
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decisions_are_read_from_the_metrics() {
+        let name = "nodemend_repairer_decision_duration_seconds";
+        let metrics = format!(
+            "{name}_bucket{{le=\"0.01\"}} 5\n{name}_bucket{{le=\"0.05\"}} 8\n{name}_sum 0.2\n{name}_count 10\n"
+        );
+        let passes = Passes::read(&metrics).unwrap();
+        assert_eq!((passes.all, passes.quick), (10, 8));
+        assert_eq!(passes.mean, Duration::from_millis(20));
+        assert!(Passes::read("").is_err());
     }
 }
