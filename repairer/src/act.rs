@@ -1,22 +1,33 @@
 //! Side effects on the API server. Each is guarded by a resourceVersion or a UID, so that one that
 //! was decided on an old view is refused and decided again.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
 
 use crate::api::policy::{RepairPolicy, RepairPolicyStatus};
 use crate::api::repair::{NodeRepair, NodeRepairStatus};
 use crate::api::{DISMISSED, KEEP_OFF, MARKS, OUT_OF_SERVICE, TAINT};
+use crate::aws::Outcome;
+use crate::claim;
 use crate::cluster::NodeView;
+use crate::decide::ClaimTarget;
 use crate::drain::{Answer, Deletion, PodView};
 use crate::explain::explain;
+use crate::lease::Term;
 
 const MANAGER: &str = "nodemend-repairer";
+/// As long as a call of AWS that changes something may take.
+const DELETE_CLAIM: Duration = Duration::from_secs(10);
 /// Among our marks on a node: it was schedulable before us.
 const UNSCHEDULABLE: &str = "unschedulable";
 
@@ -219,6 +230,56 @@ async fn patch(
         ..PatchParams::default()
     };
     guarded(api.patch(&node.name, &params, &Patch::Merge(patch)).await)
+}
+
+/// Karpenter ends the node and its instance. By UID alone: Karpenter writes to its claims at every change of
+/// a pod, and a new claim of an old name has another UID.
+pub async fn delete_claim(client: &Client, claim: ClaimTarget, _term: Term) -> Outcome {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &claim::resource());
+    let params = DeleteParams::default().preconditions(Preconditions {
+        resource_version: None,
+        uid: Some(claim.uid().to_owned()),
+    });
+    let answer = timeout(DELETE_CLAIM, api.delete(claim.name(), &params)).await;
+    let request_id = None;
+    match answer {
+        Ok(Ok(_)) => Outcome::Accepted {
+            request_id,
+            message: None,
+        },
+        Ok(Err(kube::Error::Api(status))) => {
+            let message = format!("{} ({})", status.message, status.code);
+            match status.code {
+                404 => Outcome::Accepted {
+                    request_id,
+                    message: Some("it is gone already".to_owned()),
+                },
+                403 => Outcome::Denied {
+                    request_id,
+                    message,
+                },
+                409 => Outcome::Busy {
+                    request_id,
+                    message,
+                },
+                429 => Outcome::Throttled {
+                    request_id,
+                    message,
+                },
+                500.. => Outcome::Unknown { message },
+                _ => Outcome::Refused {
+                    request_id,
+                    message,
+                },
+            }
+        }
+        Ok(Err(error)) => Outcome::Unknown {
+            message: error.to_string(),
+        },
+        Err(_elapsed) => Outcome::Unknown {
+            message: "no answer in time".to_owned(),
+        },
+    }
 }
 
 pub async fn pods_on(client: &Client, node: &str) -> anyhow::Result<Vec<PodView>> {

@@ -23,7 +23,7 @@ pub const OUT_OF_SERVICE: (&str, &str) = ("node.kubernetes.io/out-of-service", "
 /// What keeps the cluster autoscaler and Karpenter off a node that is being repaired.
 pub const KEEP_OFF: [&str; 2] = [
     "cluster-autoscaler.kubernetes.io/scale-down-disabled",
-    "karpenter.sh/do-not-disrupt",
+    crate::claim::DO_NOT_DISRUPT,
 ];
 /// Pod label: `skip` leaves the pod where it is, `wait` lets it end by itself.
 pub const DRAIN_LABEL: &str = "nodemend.dev/drain";

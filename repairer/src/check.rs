@@ -29,6 +29,12 @@ const NEEDED: &[(&str, &str, &str, &[&str])] = &[
     ("", "", "events", &["list"]),
     (
         "",
+        "karpenter.sh",
+        "nodeclaims",
+        &["list", "watch", "delete"],
+    ),
+    (
+        "",
         "nodemend.dev",
         "noderepairs",
         &["get", "list", "watch", "create", "delete"],

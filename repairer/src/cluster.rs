@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1 as core;
 use crate::api::policy::RepairPolicy;
 use crate::api::repair::NodeRepair;
 use crate::api::{DISMISSED, KEEP_OFF, MARKS, OUT_OF_SERVICE, TAINT};
+use crate::claim::Claims;
 use crate::drain::{Attachment, Budget, PodView, Tries};
 
 #[derive(Clone, Debug, Default)]
@@ -41,6 +42,8 @@ pub struct Cluster {
     pub unreachable_since: Option<Timestamp>,
     /// Whether groups can launch what replaces an instance, by their name; what is not here is unknown.
     pub launches: Asked<BTreeMap<String, Launches>>,
+    /// Karpenter's NodeClaims, or why they are not known; not asked where the cluster has no such API.
+    pub claims: Asked<Result<Claims, String>>,
     /// Zones (by id) that traffic has been shifted away from.
     pub shifted: Asked<Result<BTreeSet<String>, String>>,
     /// What EC2 says of its instances by itself, as far as it has been asked.
@@ -564,8 +567,11 @@ impl InstanceView {
 }
 
 impl Cluster {
-    /// The Auto Scaling group of a node, where it is known.
+    /// The Auto Scaling group or the NodePool of a node, where it is known.
     pub fn group_of(&self, node: &NodeView) -> Option<&str> {
+        if let Some(claim) = self.claim_of(node) {
+            return claim.group.as_deref();
+        }
         let id = node.instance().ok()?;
         self.instances.get(id.as_str())?.group.as_deref()
     }
@@ -597,6 +603,14 @@ impl Cluster {
                 });
             }
         }
+    }
+
+    /// Its end has begun: it goes by itself.
+    pub fn is_ending(&self, node: &NodeView) -> bool {
+        let instance = node.instance().ok();
+        let instance = instance.and_then(|id| self.instances.get(id.as_str()));
+        instance.is_some_and(InstanceView::is_ending)
+            || self.claim_of(node).is_some_and(|claim| claim.deleting)
     }
 
     /// The id of a node's zone, by its label or as EC2 says.

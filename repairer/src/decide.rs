@@ -35,7 +35,9 @@ mod tests;
 use self::breaker::Pace;
 use self::correlation::Correlated;
 use self::due::Due;
-pub use self::gate::{Clearance, Stage, State, Subject, Verdict};
+pub use self::gate::{
+    ClaimTarget, Clearance, InstanceTarget, Stage, State, Subject, Target, Verdict,
+};
 use self::history::History;
 pub use self::retention::Retention;
 use self::tally::Tally;
@@ -85,7 +87,7 @@ pub enum Act {
     /// It is back.
     BackInService,
     Reboot(Clearance),
-    /// Terminate the instance through its group.
+    /// Terminate the instance through its group, or delete its NodeClaim.
     Replace(Clearance),
 }
 
@@ -437,12 +439,9 @@ impl<'a> Planner<'a> {
         // One that carries our marks without a record is given back first.
         let lost = || node.has_marks() && self.history.of_node(&node.uid).is_empty();
         // One whose instance ends goes by itself; its replacement may serve already.
-        let ending = || {
-            let id = node.instance().ok()?;
-            Some(self.cluster.instances.get(id.as_str())?.is_ending())
-        };
+        let ending = || self.cluster.is_ending(node);
         let in_repair = self.in_repair.contains(node.uid.as_str());
-        if node.deleting || in_repair || lost() || ending() == Some(true) {
+        if node.deleting || in_repair || lost() || ending() {
             return;
         }
         let Some(policy) = self.assigned.policy(node) else {

@@ -32,6 +32,7 @@ pub mod args;
 pub mod aws;
 pub mod capacity;
 pub mod check;
+pub mod claim;
 pub mod cleanup;
 mod clock;
 pub mod cluster;

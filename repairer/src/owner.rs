@@ -12,6 +12,7 @@ pub enum Owner {
         group: String,
         node_group: Option<String>,
     },
+    /// `by`: what says so. Only its NodeClaim is to be touched.
     Karpenter {
         instance: InstanceId,
         by: String,
@@ -75,7 +76,11 @@ impl Owner {
             })
     }
 
-    /// Why nodemend must not touch its instance, and what would change that.
+    pub fn is_labelled_karpenter(node: &NodeView) -> bool {
+        KARPENTER.iter().any(|key| node.labels.contains_key(*key))
+    }
+
+    /// Why nodemend must not repair it, and what would change that.
     pub fn refusal(&self) -> Option<(String, String)> {
         let never = |what: &str| {
             let message = format!("the node is {what}");
@@ -85,11 +90,7 @@ impl Owner {
             ))
         };
         match self {
-            Self::Group { .. } => None,
-            Self::Karpenter { by, .. } => Some((
-                format!("the node belongs to Karpenter, says {by}"),
-                "only whoever owns the node can repair it".to_owned(),
-            )),
+            Self::Group { .. } | Self::Karpenter { .. } => None,
             Self::StandAlone(instance) => Some((
                 format!("{instance} is in no Auto Scaling group: nothing would replace it"),
                 "attach the instance to an Auto Scaling group".to_owned(),
@@ -134,13 +135,21 @@ fn of_instance(node: &NodeView, instance: InstanceId, view: Option<&InstanceView
     let tags = view.map_or(&no_facts, |view| &view.facts).tags.clone();
     let label = KARPENTER.iter().find(|key| node.labels.contains_key(**key));
     let tag = KARPENTER.iter().find(|key| tags.contains_key(**key));
-    if let Some(key) = label {
-        let by = format!("its label {key}");
-        return Owner::Karpenter { instance, by };
-    }
-    if let Some(key) = tag {
-        let by = format!("the tag {key} of {instance}");
-        return Owner::Karpenter { instance, by };
+    let by = match (label, tag) {
+        (Some(key), _) => Some(format!("its label {key}")),
+        (None, Some(key)) => Some(format!("the tag {key} of {instance}")),
+        (None, None) => None,
+    };
+    if let Some(by) = by {
+        return match view.and_then(|view| view.group.as_ref()) {
+            None => Owner::Karpenter { instance, by },
+            Some(group) => unclear(
+                format!(
+                    "the node belongs to Karpenter, says {by}, but {instance} is in the Auto Scaling group {group}"
+                ),
+                MEND,
+            ),
+        };
     }
     let Some(view) = view else {
         let why = format!("AWS has not said yet to which Auto Scaling group {instance} belongs");
@@ -237,19 +246,24 @@ mod tests {
                 ..PLAIN
             },
             Case {
-                what: "Karpenter, by label, whatever AWS says",
+                what: "Karpenter, by label, before AWS has answered",
                 labels: &[("karpenter.sh/nodepool", "default")],
                 group: None,
-                expected: "Karpenter",
-                says: "the node belongs to Karpenter, says its label karpenter.sh/nodepool",
+                expected: "Karpenter { instance: InstanceId(\"i-00000000000000000\"), by: \"its label karpenter.sh/nodepool\" }",
+                ..PLAIN
+            },
+            Case {
+                what: "Karpenter's by label, and a member of a group",
+                labels: &[("karpenter.sh/nodepool", "default")],
+                expected: "Unclear",
+                says: "is in the Auto Scaling group workers-asg",
                 ..PLAIN
             },
             Case {
                 what: "Karpenter, by tag, where the label is gone",
                 tags: &[("karpenter.sh/nodeclaim", "default-x7k2p")],
                 group: Some(None),
-                expected: "Karpenter",
-                says: "the tag karpenter.sh/nodeclaim of i-",
+                expected: "Karpenter { instance: InstanceId(\"i-00000000000000000\"), by: \"the tag karpenter.sh/nodeclaim of i-",
                 ..PLAIN
             },
             Case {
@@ -380,7 +394,7 @@ mod tests {
                 .map(|(message, _)| message)
                 .unwrap_or_default();
             assert!(message.contains(case.says), "{}: {message}", case.what);
-            let is_ours = matches!(owner, Owner::Group { .. });
+            let is_ours = matches!(owner, Owner::Group { .. } | Owner::Karpenter { .. });
             assert_eq!(is_ours, message.is_empty(), "{}", case.what);
         }
     }

@@ -16,7 +16,7 @@ use crate::api::policy::{RepairAction, ReplaceBy};
 use crate::api::repair::{AttemptResult, NodeRepair, NodeRepairStatus};
 use crate::aws::{Aws, Outcome};
 use crate::cluster::Cluster;
-use crate::decide::{self, Act, Clearance, Step};
+use crate::decide::{self, Act, Clearance, Step, Target};
 use crate::drain::{Answer, Deletion, PodView, Tries};
 use crate::episode::Episodes;
 use crate::explain::explain;
@@ -213,7 +213,11 @@ impl Pass<'_> {
         repair: &NodeRepair,
         clearance: Clearance,
     ) -> anyhow::Result<()> {
-        if let Some(wait) = self.aws.must_wait() {
+        let of_aws = match clearance.target() {
+            Target::Instance(_) => self.aws.must_wait(),
+            Target::Claim(_) => None,
+        };
+        if let Some(wait) = of_aws {
             debug!(
                 repair = name,
                 ?wait,
@@ -242,14 +246,17 @@ impl Pass<'_> {
             }
             Ok(clearance) => match self.leadership.term() {
                 Some(term) => {
-                    let by = clearance.by();
-                    info!(repair = name, instance = %clearance.instance(), group = clearance.group(), ?action, ?by, "destroying");
-                    match (action, by) {
-                        (RepairAction::Reboot, _) => self.aws.reboot(clearance, term).await,
-                        (_, ReplaceBy::Terminate) => self.aws.terminate(clearance, term).await,
-                        (_, ReplaceBy::InstanceHealth) => {
-                            self.aws.set_unhealthy(clearance, term).await
-                        }
+                    let target = clearance.target();
+                    info!(repair = name, instance = %clearance.instance(), group = clearance.group(), ?action, ?target, "destroying");
+                    match clearance.into_target() {
+                        Target::Claim(claim) => act::delete_claim(self.client, claim, term).await,
+                        Target::Instance(target) => match (action, target.by()) {
+                            (RepairAction::Reboot, _) => self.aws.reboot(target, term).await,
+                            (_, ReplaceBy::Terminate) => self.aws.terminate(target, term).await,
+                            (_, ReplaceBy::InstanceHealth) => {
+                                self.aws.set_unhealthy(target, term).await
+                            }
+                        },
                     }
                 }
                 // Whoever leads now finds an attempt without an end, and looks.
@@ -267,7 +274,7 @@ impl Pass<'_> {
                 request_id,
                 message,
             } => {
-                let message = message.unwrap_or_else(|| "AWS said yes".to_owned());
+                let message = message.unwrap_or_else(|| "answered yes".to_owned());
                 (AttemptResult::Accepted, request_id, message)
             }
             Outcome::Refused {
@@ -290,7 +297,7 @@ impl Pass<'_> {
                 warn!(
                     repair = name,
                     error = message,
-                    "AWS may or may not have acted: the instance will tell"
+                    "it may or may not have been done: the instance will tell"
                 );
                 return Ok(());
             }

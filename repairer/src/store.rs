@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
+use self::claims::ClaimStore;
 use self::reach::Reach;
 
 use crate::api::policy::RepairPolicy;
@@ -27,6 +28,7 @@ use crate::clock;
 use crate::cluster::{Cluster, NodeView};
 use crate::explain::{self, explain};
 
+mod claims;
 mod reach;
 
 /// An object that cannot be read must not hide the others, nor be forgotten.
@@ -36,6 +38,7 @@ pub struct Stores {
     nodes: Store<Node>,
     repairs: Store<Guarded<NodeRepair>>,
     policies: Store<Guarded<RepairPolicy>>,
+    claims: ClaimStore,
     reach: Reach,
     pub changed: Arc<Notify>,
 }
@@ -49,6 +52,7 @@ impl Stores {
             nodes: watch(Api::all(all()), "nodes", trim, seen),
             repairs: watch(Api::all(all()), "noderepairs", forget, seen),
             policies: watch(Api::all(all()), "repairpolicies", forget, seen),
+            claims: ClaimStore::watch(all(), Arc::clone(&changed)),
             reach,
             changed,
         }
@@ -65,13 +69,14 @@ impl Stores {
             .wait_until_ready()
             .await
             .context("watch repairpolicies")?;
-        Ok(())
+        self.claims.ready().await
     }
 
     /// What is known now; AWS and pods are for others to add.
     pub fn cluster(&self) -> Cluster {
         Cluster {
             unreachable_since: self.reach.lost_since(clock::now()),
+            claims: self.claims.known(),
             ..cluster(
                 &self.nodes.state(),
                 &self.repairs.state(),
@@ -99,11 +104,14 @@ pub async fn list(client: &Client) -> anyhow::Result<Cluster> {
             .map(Arc::new)
             .collect())
     }
-    Ok(cluster(
-        &all(client, "nodes").await?,
-        &all(client, "noderepairs").await?,
-        &all(client, "repairpolicies").await?,
-    ))
+    Ok(Cluster {
+        claims: claims::list(client).await?,
+        ..cluster(
+            &all(client, "nodes").await?,
+            &all(client, "noderepairs").await?,
+            &all(client, "repairpolicies").await?,
+        )
+    })
 }
 
 fn cluster(

@@ -278,7 +278,9 @@ pub async fn again(
     cluster
         .instances
         .extend(aws.describe(&[id.clone()].into()).await?);
-    if let Some(view) = cluster.instances.get_mut(&id) {
+    // What ends an instance of Karpenter's is Karpenter's business.
+    let karpenters = cluster.is_karpenters(node);
+    if let Some(view) = cluster.instances.get_mut(&id).filter(|_| !karpenters) {
         view.facts.last = Some(aws.last_facts(&id, &view.facts).await?);
     }
     if let Some((group, managed)) = managed(cluster, node) {
@@ -348,6 +350,7 @@ fn pending(cluster: &Cluster) -> Pending {
             phase,
             Some(Phase::Waiting | Phase::Draining | Phase::Replacing)
         ) && let Ok(instance) = node.instance()
+            && !cluster.is_karpenters(node)
         {
             pending.doomed.insert(instance.to_string());
         }

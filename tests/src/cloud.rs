@@ -114,6 +114,11 @@ impl Cloud {
         self.state(|state, now| state.create_instance(zone, now))
     }
 
+    /// `TerminateInstances` by somebody else, of an instance of no group.
+    pub fn terminate_instance(&self, id: &str) {
+        self.state(|state, now| state.terminate_alone(id, now));
+    }
+
     /// Changes a group; nothing where there is none of the name.
     pub fn group(&self, name: &str, change: impl FnOnce(&mut Group)) {
         self.state(|state, _| state.groups.get_mut(name).map(change));

@@ -225,7 +225,7 @@ fn is_ready(node: &Node) -> bool {
             .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// What happens in the world when instances come and go: the Node of a terminated instance is
+/// What happens in the world when instances of groups come and go: the Node of a terminated instance is
 /// deleted, a new instance boots and registers. Stops when dropped.
 pub struct World(JoinHandle<()>);
 
@@ -271,7 +271,7 @@ async fn settle(nodes: &Api<Node>, fleet: &Fleet, seen: &[Seen]) -> anyhow::Resu
             ))
         })
         .collect();
-    for instance in seen {
+    for instance in seen.iter().filter(|seen| !seen.group.is_empty()) {
         let node = names.get(instance.id.as_str());
         match (instance.state, node) {
             (InstanceState::Running, None) => {

@@ -17,6 +17,7 @@ pub mod gpu_node;
 /// The detector's own tests have it too.
 #[path = "../../detector/src/source/journal/tests/writer.rs"]
 pub mod journal_file;
+pub mod karpenter;
 pub mod kubelet;
 pub mod leftovers;
 pub mod link;

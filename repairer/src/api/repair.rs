@@ -261,16 +261,19 @@ pub struct NodeRepairStatus {
     /// What is and was unhealthy in this episode, the reason that decides first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<EpisodeReason>,
-    /// The Auto Scaling group.
+    /// The Auto Scaling group, or `nodepool/` and the NodePool of Karpenter's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// What the node counts in, where that is not its Auto Scaling group (`groupBy`).
+    /// What the node counts in, where that is not its group (`groupBy`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count_group: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
+    /// The NodeClaim of a node of Karpenter's: what is deleted in order to replace it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_claim: Option<NodeRef>,
     /// The node was unschedulable before we came, and stays so after us.
     #[serde(default)]
     pub found_cordoned: bool,

@@ -9,7 +9,7 @@ use aws_sdk_autoscaling::operation::RequestId;
 use tokio::time::Instant;
 
 use super::Aws;
-use crate::decide::Clearance;
+use crate::decide::InstanceTarget;
 use crate::lease::Term;
 
 /// Less than the time after which a call without an answer counts as not made.
@@ -53,11 +53,11 @@ impl Aws {
     }
 
     /// Terminates the instance; its group launches another, because the desired capacity stays.
-    pub async fn terminate(&self, clearance: Clearance, _term: Term) -> Outcome {
+    pub async fn terminate(&self, target: InstanceTarget, _term: Term) -> Outcome {
         let answer = self
             .autoscaling
             .terminate_instance_in_auto_scaling_group()
-            .instance_id(clearance.instance().as_str())
+            .instance_id(target.id().as_str())
             .should_decrement_desired_capacity(false)
             .customize()
             .config_override(once())
@@ -71,11 +71,11 @@ impl Aws {
     }
 
     /// Tells the group that the instance is unhealthy; the group replaces it in its own time.
-    pub async fn set_unhealthy(&self, clearance: Clearance, _term: Term) -> Outcome {
+    pub async fn set_unhealthy(&self, target: InstanceTarget, _term: Term) -> Outcome {
         let answer = self
             .autoscaling
             .set_instance_health()
-            .instance_id(clearance.instance().as_str())
+            .instance_id(target.id().as_str())
             .health_status("Unhealthy")
             .should_respect_grace_period(false)
             .customize()
@@ -86,11 +86,11 @@ impl Aws {
     }
 
     /// Restarts the instance in place. EC2 queues it and says no more: a changed boot id is the proof.
-    pub async fn reboot(&self, clearance: Clearance, _term: Term) -> Outcome {
+    pub async fn reboot(&self, target: InstanceTarget, _term: Term) -> Outcome {
         let answer = self
             .ec2
             .reboot_instances()
-            .instance_ids(clearance.instance().as_str())
+            .instance_ids(target.id().as_str())
             .customize()
             .config_override(
                 aws_sdk_ec2::config::Builder::new()

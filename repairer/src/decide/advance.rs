@@ -12,7 +12,7 @@ use super::tally::group_of;
 use super::{Act, Planner, Step, admitted, is_finished, reasons};
 use crate::api::policy::{GroupKind, RepairAction, RepairPolicy};
 use crate::api::repair::{
-    Ending, Gate, Hold, NodeRepair, NodeRepairStatus, Outcome, Phase, Trigger,
+    Ending, Gate, Hold, NodeRef, NodeRepair, NodeRepairStatus, Outcome, Phase, Trigger,
 };
 use crate::cluster::NodeView;
 
@@ -126,7 +126,8 @@ impl Planner<'_> {
         (name != case.name && !stored.is_finished()).then(|| name.to_owned())
     }
 
-    /// What is due for a node, going by what was done to it: no second reboot within the window.
+    /// What is due for a node, going by what was done to it: no second reboot within the window, and
+    /// none of a node of Karpenter's.
     pub(super) fn action_of(
         &self,
         policy: &RepairPolicy,
@@ -135,10 +136,10 @@ impl Planner<'_> {
         status: Option<&NodeRepairStatus>,
     ) -> RepairAction {
         let after = self.now - policy.spec.attempts.window.0;
+        let skips =
+            || self.cluster.is_karpenters(node) || self.history.was_rebooted(&node.uid, after);
         let action = match (due.action, due.next) {
-            (RepairAction::Reboot, Some(next)) if self.history.was_rebooted(&node.uid, after) => {
-                next
-            }
+            (RepairAction::Reboot, Some(next)) if skips() => next,
             (action, _) => action,
         };
         status.map_or(action, |status| admitted::action(policy, status, action))
@@ -180,6 +181,12 @@ impl Planner<'_> {
         };
         if let (None, Ok(instance)) = (&status.instance_id, node.instance()) {
             status.instance_id = Some(instance.to_string());
+        }
+        if let (None, Some(claim)) = (&status.node_claim, self.cluster.claim_of(node)) {
+            status.node_claim = Some(NodeRef {
+                name: claim.name.clone(),
+                uid: claim.uid.clone(),
+            });
         }
         // The group that it was admitted with stays in the record: another one is refused.
         if let Some(group) = self.cluster.group_of(node)

@@ -18,7 +18,8 @@ use crate::api::policy::{
 use crate::api::repair::{Gate, NodeRepair, Trigger};
 use crate::api::{EXCLUDE_LABEL, duration::Wait};
 use crate::capacity::{self, Cause};
-use crate::cluster::{Asked, InstanceId, NodeView};
+use crate::claim::{self, ClaimView, DO_NOT_DISRUPT};
+use crate::cluster::{Asked, Cluster, InstanceId, NodeView};
 use crate::drain;
 use crate::episode::Episode;
 use crate::owner::Owner;
@@ -34,6 +35,8 @@ const LATCH_AGE: Duration = Duration::from_secs(3600);
 /// There is nothing left to repair.
 const ENDS: &str = "nothing: the repair ends";
 const HOUR: Duration = Duration::from_secs(3600);
+const NO_REBOOT: &str = "the node is Karpenter's: it is replaced, never rebooted";
+const REPLACE_TOO: &str = "a person writes a rule with repairActions: [Reboot, Replace]";
 
 /// In the order in which they are reported.
 pub const GATES: [Gate; 25] = [
@@ -150,24 +153,70 @@ impl fmt::Display for Held {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Clearance {
     action: RepairAction,
-    instance: InstanceId,
     group: String,
-    by: ReplaceBy,
     boot_id: Option<String>,
+    target: Target,
 }
 
-impl Clearance {
+/// What the call that destroys is about: each call takes its own kind, and none can be made elsewhere.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Through its Auto Scaling group.
+    Instance(InstanceTarget),
+    /// Karpenter ends the instance itself.
+    Claim(ClaimTarget),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct InstanceTarget {
+    id: InstanceId,
+    by: ReplaceBy,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClaimTarget {
+    name: String,
+    uid: String,
+    instance: InstanceId,
+}
+
+impl InstanceTarget {
     #[cfg(test)]
-    pub(crate) fn of_a_test(instance: InstanceId) -> Self {
+    pub(crate) fn of_a_test(id: InstanceId) -> Self {
         Self {
-            action: RepairAction::Replace,
-            instance,
-            group: "workers".to_owned(),
+            id,
             by: ReplaceBy::default(),
-            boot_id: None,
         }
     }
 
+    pub fn id(&self) -> &InstanceId {
+        &self.id
+    }
+
+    /// Which call is meant.
+    pub fn by(&self) -> ReplaceBy {
+        self.by
+    }
+}
+
+impl ClaimTarget {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+}
+
+/// The node's instance, and who would replace it.
+struct Owned<'a> {
+    instance: InstanceId,
+    group: &'a str,
+    claim: Option<&'a ClaimView>,
+}
+
+impl Clearance {
     /// `Reboot` or `Replace`.
     pub fn action(&self) -> RepairAction {
         self.action
@@ -179,16 +228,23 @@ impl Clearance {
     }
 
     pub fn instance(&self) -> &InstanceId {
-        &self.instance
+        match &self.target {
+            Target::Instance(target) => &target.id,
+            Target::Claim(target) => &target.instance,
+        }
     }
 
+    /// The Auto Scaling group or NodePool.
     pub fn group(&self) -> &str {
         &self.group
     }
 
-    /// Which call is meant.
-    pub fn by(&self) -> ReplaceBy {
-        self.by
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub fn into_target(self) -> Target {
+        self.target
     }
 }
 
@@ -393,7 +449,11 @@ impl<'a> Planner<'a> {
             episodes: self.episodes.of(&node.uid),
         };
         self.gates(Stage::Destroy, &subject)?;
-        let (instance, group) = self
+        let Owned {
+            instance,
+            group,
+            claim,
+        } = self
             .ownership(node)
             .map_err(|(message, opens)| Held::by(Gate::NotOurs, message, opens))?;
         let status = object.status.as_ref();
@@ -419,12 +479,22 @@ impl<'a> Planner<'a> {
         let by = policy
             .map(|policy| admitted::replace(policy, Some(object)).by)
             .unwrap_or_default();
+        let target = match claim {
+            Some(_) if action == RepairAction::Reboot => {
+                return Err(Held::by(Gate::Unsupported, NO_REBOOT, REPLACE_TOO));
+            }
+            Some(claim) => Target::Claim(ClaimTarget {
+                name: claim.name.clone(),
+                uid: claim.uid.clone(),
+                instance,
+            }),
+            None => Target::Instance(InstanceTarget { id: instance, by }),
+        };
         Ok(Clearance {
             action,
-            instance,
-            group,
-            by,
+            group: group.to_owned(),
             boot_id,
+            target,
         })
     }
 
@@ -515,24 +585,44 @@ impl<'a> Planner<'a> {
             }))
     }
 
-    /// The instance and its group, or why it is not ours to touch and what would change that.
-    fn ownership(&self, node: &NodeView) -> Result<(InstanceId, String), (String, String)> {
+    /// The instance and who would replace it, or why it is not ours to touch and what would change that.
+    fn ownership(&self, node: &NodeView) -> Result<Owned<'a>, (String, String)> {
+        let cluster: &'a Cluster = self.cluster;
         let view = node
             .instance()
             .ok()
-            .and_then(|id| self.cluster.instances.get(id.as_str()));
+            .and_then(|id| cluster.instances.get(id.as_str()));
         let owner = Owner::of(node, view);
-        if let Some(refusal) = owner.refusal() {
-            let (message, clears) = refusal;
-            return Err((message, outside(&clears)));
+        let claim = cluster.claim_of(node);
+        if let Some(claim) = claim.filter(|_| matches!(owner, Owner::Group { .. })) {
+            let message = format!(
+                "Karpenter's NodeClaim {} has the node's providerID, but its instance is in an Auto Scaling group",
+                claim.name
+            );
+            let opens = "a person deletes the NodeClaim that is not real".to_owned();
+            return Err((message, opens));
         }
-        let Owner::Group {
-            instance, group, ..
-        } = owner
-        else {
-            let message = "whose the node is is not known".to_owned();
-            return Err((message, itself("AWS describes the instance")));
+        let (instance, claim) = match owner {
+            Owner::Group { instance, .. } => (instance, None),
+            Owner::Karpenter { instance, by } => {
+                let claim = cluster
+                    .claim_to_delete(node, &instance, &by)
+                    .map_err(|(message, clears)| (message, outside(&clears)))?;
+                (instance, Some(claim))
+            }
+            other => {
+                return Err(match other.refusal() {
+                    Some((message, clears)) => (message, outside(&clears)),
+                    None => {
+                        let message = "whose the node is is not known".to_owned();
+                        (message, itself("AWS describes the instance"))
+                    }
+                });
+            }
         };
+        let of_instance = || view.and_then(|view| view.group.as_deref());
+        let group = claim.map_or_else(of_instance, |claim| claim.group.as_deref());
+        let group = group.unwrap_or_default();
         if node.deleting {
             let message = "somebody is deleting the node".to_owned();
             return Err((message, "nothing: the node goes".to_owned()));
@@ -546,7 +636,11 @@ impl<'a> Planner<'a> {
                 "a person deletes the Node that is not real".to_owned(),
             ));
         }
-        Ok((instance, group))
+        Ok(Owned {
+            instance,
+            group,
+            claim,
+        })
     }
 
     /// Whether a node could ever be a canary.
@@ -557,11 +651,25 @@ impl<'a> Planner<'a> {
     }
 
     fn not_ours(&self, subject: &Subject<'_>) -> Answer {
-        let (instance, group) = match self.ownership(subject.node) {
+        let Owned {
+            instance,
+            group,
+            claim,
+        } = match self.ownership(subject.node) {
             Ok(owned) => owned,
             Err((message, opens)) => return closed(message, opens),
         };
         let status = subject.repair.and_then(|repair| repair.status.as_ref());
+        let began_with = status.and_then(|status| status.node_claim.as_ref());
+        if let (Some(claim), Some(before)) = (claim, began_with)
+            && claim.uid != before.uid
+        {
+            let message = format!(
+                "{instance} has the NodeClaim {} now, and had another one when its repair began",
+                claim.name
+            );
+            return closed(message, "nothing: this is another node's repair");
+        }
         let admitted = status
             .filter(|status| status.policy.is_some())
             .and_then(|status| status.group.as_deref());
@@ -604,6 +712,9 @@ impl<'a> Planner<'a> {
                 format!("a person writes a rule with {action:?} among its repairActions, or deletes the NodeRepair"),
             )
             .with("action", format!("{action:?}")),
+            Some(RepairAction::Reboot) if self.cluster.is_karpenters(subject.node) => {
+                closed(NO_REBOOT, REPLACE_TOO)
+            }
             Some(RepairAction::Reboot) => open("the action that is due is Reboot"),
             Some(RepairAction::Replace) => open("the action that is due is Replace"),
             Some(RepairAction::NoAction) | None => open("no action is due"),
@@ -1033,6 +1144,19 @@ impl<'a> Planner<'a> {
             ),
             Ripeness::Due(due) => {
                 let condition = &due.episode.condition;
+                let stays_until = due.at + policy.spec.drain.timeout.0;
+                if due.at <= self.now
+                    && stays_until > self.now
+                    && self.cluster.asks_to_stay(subject.node)
+                {
+                    self.wake(stays_until);
+                    let until = second(stays_until);
+                    return closed(
+                        format!("the node asks to be left alone ({DO_NOT_DISRUPT}) until {until}, drain.timeout after its wait"),
+                        format!("take the annotation {DO_NOT_DISRUPT} off the node, or it is {until}"),
+                    )
+                    .with("until", until);
+                }
                 let early = due.at > self.now;
                 if early {
                     self.wake(due.at);
@@ -1189,6 +1313,10 @@ impl<'a> Planner<'a> {
             let opens = itself("it is done with the node, and takes its mark away");
             return closed(first, opens);
         }
+        if let Some(claim) = self.cluster.claim_of(node).filter(|claim| claim.deleting) {
+            let message = format!("Karpenter removes it (NodeClaim {})", claim.name);
+            return closed(message, "nothing: the node goes");
+        }
         let launches = match &self.cluster.launches {
             Asked::No => None,
             Asked::Yes(launches) => self.cluster.group_of(node).and_then(|g| launches.get(g)),
@@ -1222,14 +1350,22 @@ impl<'a> Planner<'a> {
             let again = refused.started.0 + HOUR;
             self.wake(again);
             let (again, why) = (second(again), refused.message.as_deref());
+            let who = who_answers(counted_in);
             return closed(
                 format!(
-                    "AWS refused the last call about a node of {counted_in}: {}",
+                    "{who} refused the last call about a node of {counted_in}: {}",
                     why.unwrap_or("no reason was given")
                 ),
-                format!("a person mends what AWS refused (`nodemend-repairer check`); by itself it is tried again at {again}"),
+                format!("a person mends what {who} refused (`nodemend-repairer check`); by itself it is tried again at {again}"),
             )
             .with("tryAgain", again);
+        }
+        if let Some(claim) = self.cluster.claim_of(node) {
+            let denied = claim.group.as_deref().and_then(|g| self.denied_call(g));
+            return match denied {
+                Some(cause) => closed(cause.message, cause.clears).with("causes", cause.name),
+                None => open("Karpenter launches another node where pods need one"),
+            };
         }
         let view = node
             .instance()
@@ -1248,7 +1384,7 @@ impl<'a> Planner<'a> {
         }
         let wish = &admitted::replace(policy, subject.repair);
         let mut causes = capacity::of_instance(view, wish);
-        if let Some(denied) = self.denied_by_aws(group) {
+        if let Some(denied) = self.denied_call(group) {
             causes.push(denied);
         }
         let launches = match &self.cluster.launches {
@@ -1279,8 +1415,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What AWS has denied for one instance of a group it denies for the others.
-    fn denied_by_aws(&self, group: &str) -> Option<Cause> {
+    /// What was denied for one node of a group is denied for the others.
+    fn denied_call(&self, group: &str) -> Option<Cause> {
         let last = self.history.denied(group)?;
         let again = last.started.0 + HOUR;
         if again <= self.now {
@@ -1290,10 +1426,18 @@ impl<'a> Planner<'a> {
         Some(Cause {
             name: "Denied",
             message: format!(
-                "AWS has denied a call for {group}: {}",
+                "{} has denied a call for {group}: {}",
+                who_answers(group),
                 last.message.as_deref().unwrap_or("no message")
             ),
-            clears: format!("the permission (deploy/iam); it is tried again at {until}"),
+            clears: format!(
+                "the permission ({}); it is tried again at {until}",
+                if is_pool(group) {
+                    "deploy/rbac"
+                } else {
+                    "deploy/iam"
+                }
+            ),
         })
     }
 
@@ -1463,6 +1607,19 @@ fn shadow(policy: &RepairPolicy) -> Answer {
             ),
             "a person sets spec.mode: Enforce",
         ),
+    }
+}
+
+fn is_pool(group: &str) -> bool {
+    group.starts_with(claim::GROUP_PREFIX)
+}
+
+/// To the call that replaces a node of the group.
+fn who_answers(group: &str) -> &'static str {
+    if is_pool(group) {
+        "the API server"
+    } else {
+        "AWS"
     }
 }
 

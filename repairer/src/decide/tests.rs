@@ -6,6 +6,7 @@ use super::*;
 use crate::api::repair::{AttemptResult, Gate};
 
 mod gates;
+mod karpenter;
 mod limits;
 mod model;
 mod mutation;

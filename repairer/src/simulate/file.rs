@@ -97,6 +97,12 @@ pub struct NodeFile {
     /// The Auto Scaling group; without one nobody would replace the node.
     #[serde(default)]
     pub group: Option<String>,
+    /// The NodePool of a node of Karpenter's, in place of a group: it gets a NodeClaim.
+    #[serde(default)]
+    pub node_pool: Option<String>,
+    /// Set by somebody: it asks Karpenter, and us, to leave the node alone.
+    #[serde(default)]
+    pub asks_to_stay: bool,
     #[serde(default = "zone")]
     pub zone: String,
     #[serde(default)]
@@ -297,6 +303,9 @@ pub struct CloudFile {
     /// Every replacement turns bad.
     #[serde(default)]
     pub replacements_turn_bad: Option<TurnBad>,
+    /// No pod needs a node in place of one of Karpenter's.
+    #[serde(default)]
+    pub karpenter_launches_none: bool,
 }
 
 impl Default for CloudFile {
@@ -312,6 +321,7 @@ impl Default for CloudFile {
             launches: None,
             shifted: None,
             replacements_turn_bad: None,
+            karpenter_launches_none: false,
         }
     }
 }
@@ -613,6 +623,13 @@ impl File {
         let mut names = BTreeSet::new();
         for name in self.node_names() {
             ensure!(names.insert(name.clone()), "node {name} is there twice");
+        }
+        for node in &self.nodes {
+            ensure!(
+                node.group.is_none() || node.node_pool.is_none(),
+                "node {} has a group and a nodePool: give it one of them",
+                node.name
+            );
         }
         for pod in &self.pods {
             ensure!(

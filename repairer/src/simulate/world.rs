@@ -20,11 +20,12 @@ use crate::api::repair::{
 };
 use crate::api::validate;
 use crate::api::{OUT_OF_SERVICE, TAINT};
+use crate::claim::{self, ClaimView, Claims};
 use crate::cluster::{
     Asked, Cluster, ConditionView, DETECTOR, InstanceState, InstanceView, Launches, LeaseView,
     NodeView,
 };
-use crate::decide::{Act, Clearance, Step};
+use crate::decide::{Act, Clearance, Step, Target};
 use crate::drain::{Answer, Attachment, Owner, PodView, Wish};
 
 /// Kubernetes' default.
@@ -143,6 +144,9 @@ impl World {
             reboots: 0,
         };
         world.cluster.leases = Asked::Yes(BTreeMap::new());
+        if file.nodes.iter().any(|node| node.node_pool.is_some()) {
+            world.cluster.claims = Asked::Yes(Ok(Claims::default()));
+        }
         world.set_limits(&file.limits);
         world.set_cloud();
         for policy in &file.policies {
@@ -171,8 +175,22 @@ impl World {
             .sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     }
 
-    fn new_instance(&mut self, zone: &str, group: Option<&str>) -> String {
+    /// In an Auto Scaling group, or with a NodeClaim of a NodePool; its providerID.
+    fn new_instance(&mut self, zone: &str, group: Option<&str>, now: Timestamp) -> String {
         let id = format!("i-{:017x}", self.instances);
+        let pool = group.filter(|group| group.starts_with(claim::GROUP_PREFIX));
+        let group = group.filter(|_| pool.is_none());
+        if let (Some(pool), Some(claims)) = (pool, claims(&mut self.cluster)) {
+            let name = format!("claim-{}", self.instances);
+            claims.insert(ClaimView {
+                uid: format!("uid-{name}"),
+                name,
+                group: Some(pool.to_owned()),
+                provider_id: format!("aws:///{zone}/{id}"),
+                created: now,
+                deleting: false,
+            });
+        }
         self.instances += 1;
         let view = InstanceView {
             group: group.map(str::to_owned),
@@ -186,9 +204,15 @@ impl World {
     }
 
     fn add_node(&mut self, name: &str, file: &NodeFile, start: Timestamp) -> anyhow::Result<()> {
-        let made = self.new_instance(&file.zone, file.group.as_deref());
+        let pool = file.node_pool.as_ref();
+        let pool_group = pool.map(|pool| format!("{}{pool}", claim::GROUP_PREFIX));
+        let group = file.group.as_deref().or(pool_group.as_deref());
         let created = start - file.age.0;
+        let made = self.new_instance(&file.zone, group, created);
         let mut labels = file.labels.clone();
+        if let Some(pool) = pool {
+            labels.insert("karpenter.sh/nodepool".to_owned(), pool.clone());
+        }
         labels.insert("topology.kubernetes.io/zone".to_owned(), file.zone.clone());
         if let Some(id) = &file.zone_id {
             labels.insert("topology.k8s.aws/zone-id".to_owned(), id.clone());
@@ -222,7 +246,11 @@ impl World {
             devices,
             boot_id: format!("boot-of-{name}"),
             marks: None,
-            kept_off: BTreeSet::new(),
+            kept_off: file
+                .asks_to_stay
+                .then(|| claim::DO_NOT_DISRUPT.to_owned())
+                .into_iter()
+                .collect(),
             dismissed: None,
             traits: file.traits.clone(),
         };
@@ -483,9 +511,18 @@ impl World {
                 view.state = InstanceState::Gone;
                 view.lifecycle = None;
             }
-            self.cluster.nodes.remove(&name);
+            if let Some(node) = self.cluster.nodes.remove(&name) {
+                self.forget_claim(&node);
+            }
             self.pods.retain(|_, pod| pod.file.node != name);
             self.detaching.retain(|(_, volume)| volume.node != name);
+        }
+    }
+
+    fn forget_claim(&mut self, node: &NodeView) {
+        let uid = self.cluster.claim_of(node).map(|claim| claim.uid.clone());
+        if let (Some(uid), Some(claims)) = (uid, claims(&mut self.cluster)) {
+            claims.remove(&uid);
         }
     }
 
@@ -507,7 +544,7 @@ impl World {
             node.uid = format!("uid-{}", node.name);
             node.created = now;
             let zone = node.zone().unwrap_or("us-west-2a").to_owned();
-            node.provider_id = self.new_instance(&zone, group.as_deref());
+            node.provider_id = self.new_instance(&zone, group.as_deref(), now);
             let ready = ConditionFile {
                 kind: "Ready".to_owned(),
                 status: super::file::Status::Bool(true),
@@ -638,6 +675,9 @@ impl World {
             What::Delete { nodes } => {
                 for name in nodes {
                     let node = self.cluster.nodes.remove(name);
+                    if let Some(node) = &node {
+                        self.forget_claim(node);
+                    }
                     let id = node.and_then(|node| node.instance().ok());
                     if let Some(view) =
                         id.and_then(|id| self.cluster.instances.get_mut(id.as_str()))
@@ -731,13 +771,14 @@ impl World {
             let mut node = old.with_context(|| format!("there is no node {name} then"))?;
             let zone = node.zone().unwrap_or("us-west-2a").to_owned();
             let group = self.cluster.group_of(&node).map(str::to_owned);
+            self.forget_claim(&node);
             if let Ok(id) = node.instance()
                 && let Some(view) = self.cluster.instances.get_mut(id.as_str())
             {
                 view.state = InstanceState::Gone;
                 view.lifecycle = None;
             }
-            node.provider_id = self.new_instance(&zone, group.as_deref());
+            node.provider_id = self.new_instance(&zone, group.as_deref(), now);
             node.uid = format!("{}-again", node.uid);
             node.created = now;
             node.unschedulable = false;
@@ -1014,8 +1055,18 @@ impl World {
             );
             let view = self.cluster.instances.get_mut(&instance);
             let view = view.with_context(|| format!("{instance} is not known"))?;
-            view.state = InstanceState::Going;
-            view.lifecycle = Some("Terminating".to_owned());
+            match clearance.target() {
+                Target::Instance(_) => {
+                    view.state = InstanceState::Going;
+                    view.lifecycle = Some("Terminating".to_owned());
+                }
+                Target::Claim(target) => {
+                    let claims = claims(&mut self.cluster);
+                    let claim = claims.and_then(|claims| claims.get_mut(target.uid()));
+                    let claim = claim.with_context(|| format!("{name} has no NodeClaim"))?;
+                    claim.deleting = true;
+                }
+            }
             let going = Going {
                 at: now + self.cloud.terminates_in.0,
                 node: name.to_owned(),
@@ -1029,9 +1080,13 @@ impl World {
             replacement.boot_id = format!("boot-after-{instance}");
             replacement.conditions.clear();
             replacement.others.clear();
+            replacement.kept_off.clear();
             let group = Some(clearance.group().to_owned());
-            self.joining
-                .push((now + self.cloud.replaces_in.0, replacement, group));
+            let claim = matches!(clearance.target(), Target::Claim(_));
+            if !(claim && self.cloud.karpenter_launches_none) {
+                self.joining
+                    .push((now + self.cloud.replaces_in.0, replacement, group));
+            }
         }
         self.end_call(&repair, mode, now);
         Ok(Done::Terminated {
@@ -1040,6 +1095,13 @@ impl World {
             group: clearance.group().to_owned(),
             result: answered(mode),
         })
+    }
+}
+
+fn claims(cluster: &mut Cluster) -> Option<&mut Claims> {
+    match &mut cluster.claims {
+        Asked::Yes(Ok(claims)) => Some(claims),
+        Asked::Yes(Err(_)) | Asked::No => None,
     }
 }
 

@@ -117,6 +117,13 @@ impl State {
         self.launch("", zone, now - Duration::from_secs(3600))
     }
 
+    pub(super) fn terminate_alone(&mut self, id: &str, now: Timestamp) {
+        let instance = self.instances.get_mut(id);
+        if let Some(instance) = instance.filter(|instance| instance.group.is_empty()) {
+            instance.terminated.get_or_insert(now);
+        }
+    }
+
     /// Does what AWS does by itself as time passes: launches what is due, replaces what is unhealthy.
     pub(super) fn advance(&mut self, now: Timestamp) {
         for Launch { at, group, zone } in std::mem::take(&mut self.launches) {

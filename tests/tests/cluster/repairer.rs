@@ -6,6 +6,7 @@ mod constraints;
 mod crash;
 mod drain;
 mod gates;
+mod karpenter;
 mod leader;
 mod outage;
 mod outcome;
@@ -82,6 +83,18 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial_alone(
             "repairer::who_may_not_write_tries_once_and_reports",
             clouds::denied,
+        ),
+        suite.trial_alone(
+            "repairer::a_node_of_karpenter_is_drained_and_its_claim_deleted",
+            karpenter::replaced,
+        ),
+        suite.trial_alone(
+            "repairer::a_crash_around_the_deletion_of_a_claim_repeats_nothing",
+            karpenter::crashes,
+        ),
+        suite.trial_alone(
+            "repairer::what_karpenter_removes_is_left_to_it",
+            karpenter::left_to_karpenter,
         ),
         suite.trial_alone(
             "repairer::nothing_is_touched_until_the_policy_is_enabled",

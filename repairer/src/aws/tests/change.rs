@@ -6,7 +6,7 @@ use nodemend_tests::cloud::{Answer, Call, Cloud, Fault, InstanceState, Kind};
 
 use super::{GROUP, Scene};
 use crate::aws::Outcome;
-use crate::decide::Clearance;
+use crate::decide::InstanceTarget;
 use crate::lease::Term;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Act {
     }
 
     async fn make(self, scene: &Scene) -> Outcome {
-        let clearance = Clearance::of_a_test(scene.instance());
+        let clearance = InstanceTarget::of_a_test(scene.instance());
         let (aws, term) = (&scene.aws, Term::of_a_test());
         match self {
             Self::Terminate => aws.terminate(clearance, term).await,

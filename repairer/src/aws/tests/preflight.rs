@@ -206,7 +206,7 @@ async fn failed_launches_are_counted_from_the_newest_until_one_that_succeeded() 
     scene.cloud.group(GROUP, |group| {
         group.launch_failure = Some(failure.to_owned())
     });
-    let clearance = crate::decide::Clearance::of_a_test(scene.instance());
+    let clearance = crate::decide::InstanceTarget::of_a_test(scene.instance());
     scene
         .aws
         .terminate(clearance, crate::lease::Term::of_a_test())

@@ -8,10 +8,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{CLOUD_POLL, Case, Planner, finish, release};
 use crate::api::policy::{CordonWhen, RepairAction, RepairPolicy, ReplaceBy};
-use crate::api::repair::{Attempt, AttemptResult, DrainStatus, NodeRepairStatus, Outcome, Phase};
-use crate::cluster::{InstanceView, NodeView};
+use crate::api::repair::{
+    Attempt, AttemptResult, DrainStatus, NodeRef, NodeRepairStatus, Outcome, Phase,
+};
+use crate::cluster::{Asked, InstanceView, NodeView};
 use crate::decide::due::Due;
-use crate::decide::{Act, Clearance};
+use crate::decide::{Act, Clearance, Target};
 use crate::drain::State;
 
 /// An instance that shows no sign of a call after this did not get it: longer than the call's
@@ -155,10 +157,45 @@ impl Planner<'_> {
         match attempt.action {
             RepairAction::Reboot => self.settle_reboot(case, attempt, status),
             RepairAction::Replace | RepairAction::NoAction => {
+                if let Some(claim) = status.node_claim.clone() {
+                    return self.settle_deletion(attempt, &claim, status);
+                }
                 let id = status.instance_id.as_deref();
                 let instance = id.and_then(|id| self.cluster.instances.get(id));
                 self.settle_termination(attempt, instance, status);
             }
+        }
+    }
+
+    fn settle_deletion(
+        &mut self,
+        attempt: &Attempt,
+        claim: &NodeRef,
+        status: &mut NodeRepairStatus,
+    ) {
+        let Some(gone) = self.claim_is_going(claim) else {
+            return;
+        };
+        let settled = attempt.started.0 + SETTLE;
+        if gone {
+            let seen = "seen by the NodeClaim".to_owned();
+            status.end_attempt(AttemptResult::Accepted, None, Some(seen), self.now);
+        } else if settled <= self.now {
+            let message = "the NodeClaim shows no sign of the call".to_owned();
+            status.end_attempt(AttemptResult::NotApplied, None, Some(message), self.now);
+        } else {
+            self.wake(settled);
+        }
+    }
+
+    /// `None`: the NodeClaims are not known.
+    fn claim_is_going(&self, claim: &NodeRef) -> Option<bool> {
+        match &self.cluster.claims {
+            Asked::Yes(Ok(claims)) => {
+                let found = claims.find(&claim.uid);
+                Some(found.is_none_or(|claim| claim.deleting))
+            }
+            Asked::Yes(Err(_)) | Asked::No => None,
         }
     }
 
@@ -218,15 +255,26 @@ impl NodeRepairStatus {
     pub fn begin_attempt(&mut self, clearance: &Clearance, now: Timestamp) {
         let instance = clearance.instance();
         let group = clearance.group();
-        let (call, event) = match clearance.action() {
-            RepairAction::Reboot => ("RebootInstances", format!("rebooting {instance}")),
-            RepairAction::Replace | RepairAction::NoAction => {
-                let call = match clearance.by() {
+        let (call, event) = match (clearance.action(), clearance.target()) {
+            (RepairAction::Reboot, _) => (
+                format!("RebootInstances {instance}"),
+                format!("rebooting {instance}"),
+            ),
+            (RepairAction::Replace | RepairAction::NoAction, Target::Instance(target)) => {
+                let call = match target.by() {
                     ReplaceBy::Terminate => "TerminateInstanceInAutoScalingGroup",
                     ReplaceBy::InstanceHealth => SET_HEALTH,
                 };
-                (call, format!("replacing {instance} of {group}"))
+                let event = format!("replacing {instance} of {group}");
+                (format!("{call} {instance}"), event)
             }
+            (RepairAction::Replace | RepairAction::NoAction, Target::Claim(claim)) => (
+                format!("delete NodeClaim {}", claim.name()),
+                format!(
+                    "replacing {instance} of {group}: NodeClaim {}",
+                    claim.name()
+                ),
+            ),
         };
         // A call that AWS threw away is no attempt of its own: there may be any number of them.
         let throttled = |last: &mut Attempt| last.result == Some(AttemptResult::Throttled);
@@ -237,7 +285,7 @@ impl NodeRepairStatus {
             boot_id: clearance.boot_id().map(str::to_owned),
             result: None,
             request_id: None,
-            message: Some(format!("{call} {instance}")),
+            message: Some(call),
         });
         self.note(now, event);
     }
@@ -255,6 +303,10 @@ impl NodeRepairStatus {
             .map(|message| format!(": {message}"))
             .unwrap_or_default();
         let mut action = RepairAction::Replace;
+        let who = match self.node_claim {
+            Some(_) => "the API server",
+            None => "AWS",
+        };
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.result = Some(result);
             attempt.request_id = request_id;
@@ -263,20 +315,21 @@ impl NodeRepairStatus {
         }
         match result {
             AttemptResult::Accepted => {
-                let what = match action {
-                    RepairAction::Reboot => "AWS reboots the instance",
-                    RepairAction::Replace | RepairAction::NoAction => "AWS replaces the instance",
+                let what = match (action, &self.node_claim) {
+                    (RepairAction::Reboot, _) => "AWS reboots the instance",
+                    (_, None) => "AWS replaces the instance",
+                    (_, Some(_)) => "Karpenter ends the instance",
                 };
                 let reason = format!("{action:?}");
                 self.set_condition("ActionTaken", true, &reason, what, now);
                 self.phase = Phase::Verifying;
-                self.note(now, format!("AWS accepted the call{said}"));
+                self.note(now, format!("{who} accepted the call{said}"));
             }
-            AttemptResult::Refused => self.note(now, format!("AWS refused{said}")),
+            AttemptResult::Refused => self.note(now, format!("{who} refused{said}")),
             AttemptResult::NotApplied => self.note(now, format!("not applied{said}")),
             AttemptResult::Withheld => self.note(now, format!("not called{said}")),
-            AttemptResult::Throttled => self.note(now, format!("AWS throttles{said}")),
-            AttemptResult::Denied => self.note(now, format!("AWS denied the call{said}")),
+            AttemptResult::Throttled => self.note(now, format!("{who} throttles{said}")),
+            AttemptResult::Denied => self.note(now, format!("{who} denied the call{said}")),
         }
     }
 }

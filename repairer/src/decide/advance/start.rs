@@ -148,8 +148,22 @@ impl Planner<'_> {
         status.next_action = self.next_action(case, node, status);
         status.phase = Phase::Draining;
         status.drain = Some(DrainStatus::begin(self.now));
+        if self.skips_reboot(case, node) {
+            let event = "Reboot is skipped: the node is Karpenter's, so it is replaced";
+            status.note(self.now, event);
+        }
         status.note(self.now, "drain started");
         None
+    }
+
+    fn skips_reboot(&self, case: &Case<'_>, node: &NodeView) -> bool {
+        let Some(policy) = case.policy.filter(|_| case.is_auto()) else {
+            return false;
+        };
+        let episodes = self.episodes.of(&node.uid);
+        let due = Due::of(&policy.spec, node, &episodes, self.now);
+        due.is_some_and(|due| due.action == RepairAction::Reboot)
+            && self.cluster.is_karpenters(node)
     }
 
     /// The rest of the ladder, kept because the fault may be silent when it is wanted.

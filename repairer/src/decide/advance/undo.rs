@@ -37,14 +37,10 @@ impl Planner<'_> {
     pub(in crate::decide) fn dismiss(&mut self) {
         let cluster = self.cluster;
         for node in cluster.nodes.values().filter(|node| node.has_marks()) {
-            let ending = || {
-                let id = node.instance().ok()?;
-                Some(cluster.instances.get(id.as_str())?.is_ending())
-            };
             // One that cannot be read is none that was deleted.
             let known = cluster.unreadable.is_empty();
             let recorded = !self.history.of_node(&node.uid).is_empty();
-            if known && !recorded && !node.deleting && ending() != Some(true) {
+            if known && !recorded && !node.deleting && !cluster.is_ending(node) {
                 let node = node.name.clone();
                 self.plan.steps.push(Step::Dismiss { node });
             }

@@ -7,9 +7,9 @@ use super::destroy::has_rebooted;
 use super::{CLOUD_POLL, Case, Planner, finish};
 use crate::api::policy::{RepairAction, Verify};
 use crate::api::repair::{
-    Attempt, Ending, EpisodeReason, NodeRepairStatus, Outcome, Phase, Replacement,
+    Attempt, Ending, EpisodeReason, NodeRef, NodeRepairStatus, Outcome, Phase, Replacement,
 };
-use crate::cluster::NodeView;
+use crate::cluster::{Asked, NodeView};
 use crate::decide::Act;
 
 impl Planner<'_> {
@@ -36,7 +36,11 @@ impl Planner<'_> {
             .instance_id
             .as_deref()
             .and_then(|id| self.cluster.instances.get(id));
-        let gone = instance.is_some_and(|instance| instance.is_ending());
+        let gone = match &status.node_claim {
+            None => instance.is_some_and(|instance| instance.is_ending()),
+            // Its object stays until Karpenter has ended the instance.
+            Some(claim) => self.has_no_claim(claim),
+        };
         let found = self.replacement(case, status, began);
         if found.as_ref().map(|r| &r.node_uid) != status.replacement.as_ref().map(|r| &r.node_uid)
             && let Some(found) = &found
@@ -60,14 +64,35 @@ impl Planner<'_> {
             self.wake(verified);
         }
         if deadline <= self.now {
-            let message = format!(
-                "no healthy replacement {} after the call",
-                verify.replace_deadline
-            );
+            let after = verify.replace_deadline;
+            if gone && status.node_claim.is_some() && !self.is_launching(status, began) {
+                let message = format!(
+                    "the node is gone, and Karpenter launched none in its place within {after}: no pod needed one, or the NodePool has reached its limits"
+                );
+                return finish(status, Outcome::Cancelled, &message, self.now);
+            }
+            let message = format!("no healthy replacement {after} after the call");
             return finish(status, Outcome::Failed, &message, self.now);
         }
         self.wake(deadline);
         None
+    }
+
+    fn has_no_claim(&self, claim: &NodeRef) -> bool {
+        match &self.cluster.claims {
+            Asked::Yes(Ok(claims)) => claims.find(&claim.uid).is_none(),
+            Asked::Yes(Err(_)) | Asked::No => false,
+        }
+    }
+
+    /// Karpenter has asked for a node of the pool since, whether or not it serves.
+    fn is_launching(&self, status: &NodeRepairStatus, began: Timestamp) -> bool {
+        match &self.cluster.claims {
+            Asked::Yes(Ok(claims)) => claims.all().any(|claim| {
+                claim.group == status.group && claim.created.as_second() >= began.as_second()
+            }),
+            Asked::Yes(Err(_)) | Asked::No => true,
+        }
     }
 
     /// Another boot, Ready, and every condition of the episode healthy again: for the whole soak.

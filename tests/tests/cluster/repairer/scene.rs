@@ -8,6 +8,7 @@ use anyhow::Context;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use nodemend_tests::api_proxy::ApiProxy;
@@ -15,6 +16,7 @@ use nodemend_tests::cloud::{Answer, Cloud, InstanceState};
 use nodemend_tests::control_plane::ControlPlane;
 use nodemend_tests::daemon::Daemon;
 use nodemend_tests::fleet::{Fleet, World};
+use nodemend_tests::karpenter::Karpenter;
 use nodemend_tests::repo;
 use nodemend_tests::wait::until;
 use serde_json::{Value, json};
@@ -30,12 +32,28 @@ pub(crate) struct Scene {
     pub(crate) fleet: Fleet,
     pub(crate) proxy: ApiProxy,
     kubeconfig: PathBuf,
+    karpenter: Option<Karpenter>,
     _world: World,
+}
+
+/// Who owns the nodes.
+enum Owner {
+    Group,
+    Karpenter,
 }
 
 impl Scene {
     /// `node-0` ... of one Auto Scaling group, one pod on each, and an enabled policy.
     pub(crate) async fn start(nodes: u16) -> anyhow::Result<Self> {
+        Self::start_with(nodes, Owner::Group).await
+    }
+
+    /// `node-0` ... of one NodePool.
+    pub(crate) async fn start_with_karpenter(nodes: u16) -> anyhow::Result<Self> {
+        Self::start_with(nodes, Owner::Karpenter).await
+    }
+
+    async fn start_with(nodes: u16, owner: Owner) -> anyhow::Result<Self> {
         let control_plane = ControlPlane::start().await?;
         control_plane.apply(&repo().join("deploy/crds")).await?;
         control_plane
@@ -53,12 +71,25 @@ impl Scene {
                 }
             })
             .collect();
-        let instances = cloud.create_group("workers", &zones);
-        for (index, (instance, zone)) in instances.iter().zip(&zones).enumerate() {
-            fleet
-                .create_node(&format!("node-{index}"), instance, zone)
-                .await?;
-        }
+        let karpenter = match owner {
+            Owner::Group => {
+                let instances = cloud.create_group("workers", &zones);
+                for (index, (instance, zone)) in instances.iter().zip(&zones).enumerate() {
+                    fleet
+                        .create_node(&format!("node-{index}"), instance, zone)
+                        .await?;
+                }
+                None
+            }
+            Owner::Karpenter => {
+                let karpenter =
+                    Karpenter::start(&control_plane, cloud.clone(), fleet.clone()).await?;
+                for (index, zone) in zones.iter().enumerate() {
+                    karpenter.launch(&format!("node-{index}"), zone).await?;
+                }
+                Some(karpenter)
+            }
+        };
         fleet.wait_ready(usize::from(nodes)).await?;
         fleet.deployment("web", nodes, nodes - 1).await?;
         let proxy = ApiProxy::start(&control_plane).await?;
@@ -73,10 +104,30 @@ impl Scene {
             fleet,
             proxy,
             kubeconfig,
+            karpenter,
             _world: world,
         };
         scene.set_policy(&json!({"mode": "Enforce"})).await?;
         Ok(scene)
+    }
+
+    pub(crate) fn karpenter(&self) -> anyhow::Result<&Karpenter> {
+        self.karpenter.as_ref().context("there is no Karpenter")
+    }
+
+    /// The repairer may not do anything with this resource any more.
+    pub(crate) async fn take_right(&self, resource: &str) -> anyhow::Result<()> {
+        let roles: Api<ClusterRole> = Api::all(self.control_plane.admin());
+        let mut role = roles.get("nodemend-repairer").await?;
+        let with = |rule: &PolicyRule| rule.resources.iter().flatten().any(|r| r == resource);
+        role.rules
+            .iter_mut()
+            .for_each(|rules| rules.retain(|rule| !with(rule)));
+        roles
+            .replace("nodemend-repairer", &PostParams::default(), &role)
+            .await
+            .context("change the ClusterRole")?;
+        Ok(())
     }
 
     /// Short waits; `changes` are laid over them.
