@@ -12,6 +12,7 @@ mod suite;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 
 use libtest_mimic::Arguments;
 
@@ -21,7 +22,13 @@ fn main() -> ExitCode {
     if harness::is_holder() {
         return harness::hold_a_control_plane();
     }
-    let args = Arguments::from_args();
+    let mut args = Arguments::from_args();
+    if args.test_threads.is_none() {
+        // They wait more than they work.
+        args.test_threads = thread::available_parallelism()
+            .ok()
+            .map(|cpus| 2 * cpus.get());
+    }
     let suite = match Suite::new() {
         Ok(suite) => Arc::new(suite),
         Err(error) => {

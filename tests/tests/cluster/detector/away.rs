@@ -52,6 +52,8 @@ async fn in_touch(cluster: &Cluster, name: &'static str) -> anyhow::Result<Setti
 }
 
 pub(super) async fn outage(cluster: Arc<Cluster>) -> anyhow::Result<()> {
+    // Before the agent starts: what others have had under its name is then history.
+    let other = LoopDisk::new()?;
     let Setting {
         node,
         name,
@@ -62,7 +64,6 @@ pub(super) async fn outage(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     link.down().await?;
     let fault = now();
     disk.turn_read_only()?;
-    let other = LoopDisk::new()?;
     other.read_error()?;
     agent.wait_complaint(&["Connection refused"]).await?;
     tokio::time::sleep(OUTAGE).await;

@@ -107,9 +107,10 @@ pub(super) async fn on_the_pod(cluster: Arc<Cluster>) -> anyhow::Result<()> {
 
 pub(super) async fn repeats(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     let node = cluster.create_node("series-node").await?;
+    // Before the agent starts: what others have had under its name is then history.
+    let disk = LoopDisk::new()?;
     let mut agent = Agent::start(&cluster.detector_kubeconfig, "series-node", &[])?;
     agent.wait_ready().await?;
-    let disk = LoopDisk::new()?;
     let of_disk = |event: &Event| {
         let note = event.note.as_deref().unwrap_or_default();
         let ours = note.contains(disk.name()) && !note.contains("before the agent's start");

@@ -92,11 +92,12 @@ pub(super) async fn outage(cluster: Arc<Cluster>) -> anyhow::Result<()> {
         .control_plane
         .kubeconfig_through(&link, &cluster.detector_kubeconfig)?;
     link.up()?;
+    // Before the agent starts: what others have had under its name is then history.
+    let disk = LoopDisk::new()?;
     let mut agent = Agent::start(&kubeconfig, "http-outage-node", &ANY_PORT)?;
     let address = address(&mut agent).await?;
     agent.wait_ready().await?;
     link.down().await?;
-    let disk = LoopDisk::new()?;
     disk.read_error()?;
     // A heartbeat may be refused as well.
     agent

@@ -69,10 +69,11 @@ pub(super) async fn trickle(cluster: Arc<Cluster>) -> anyhow::Result<()> {
 }
 
 pub(super) async fn invalid_event(cluster: Arc<Cluster>) -> anyhow::Result<()> {
+    // Before the agent starts: what others have had under its name is then history.
+    let (first, second) = (LoopDisk::new()?, LoopDisk::new()?);
     let (front, mut agent, node) = behind(&cluster, "invalid-node", []).await?;
     agent.wait_ready().await?;
     front.fail(&Method::POST, [Fault::Status(422)]);
-    let (first, second) = (LoopDisk::new()?, LoopDisk::new()?);
     first.read_error()?;
     agent.wait_complaint(&["injected 422"]).await?;
     second.read_error()?;
@@ -89,13 +90,14 @@ pub(super) async fn lost_answer(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     let node = cluster.create_node("lost-answer-node").await?;
     let proxy = ApiProxy::start(&cluster.control_plane).await?;
     let kubeconfig = proxy.kubeconfig(&cluster.control_plane, &cluster.detector_kubeconfig)?;
+    // Before the agent starts: what others have had under its name is then history.
+    let disk = LoopDisk::new()?;
     let mut agent = Agent::start(&kubeconfig, "lost-answer-node", &[])?;
     agent.wait_ready().await?;
     // What the kernel log still holds is told first, so that the lost answer is this fault's.
     tokio::time::sleep(Duration::from_secs(3)).await;
     agent.daemon.forget_log();
     proxy.points().arm("POST events", 1, When::After, || {});
-    let disk = LoopDisk::new()?;
     // The kernel log's clock runs apart from this one by milliseconds.
     let began = disk
         .read_error()?
@@ -160,6 +162,8 @@ pub(super) async fn expired_token(cluster: Arc<Cluster>) -> anyhow::Result<()> {
 pub(super) async fn created_again(cluster: Arc<Cluster>) -> anyhow::Result<()> {
     let name = "reborn-node";
     let old = cluster.create_node(name).await?;
+    // Before the agent starts: what others have had under its name is then history.
+    let disk = LoopDisk::new()?;
     let mut agent = Agent::start(&cluster.detector_kubeconfig, name, &["--heartbeat", "1s"])?;
     agent.wait_ready().await?;
     cluster
@@ -184,7 +188,6 @@ pub(super) async fn created_again(cluster: Arc<Cluster>) -> anyhow::Result<()> {
         },
     )
     .await?;
-    let disk = LoopDisk::new()?;
     disk.read_error()?;
     cluster
         .wait_event(&new, "an Event with the new UID", |event| {

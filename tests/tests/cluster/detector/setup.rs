@@ -15,11 +15,12 @@ const CANNOT_RUN_HERE: i32 = 3;
 const WRONG_USAGE: i32 = 2;
 
 pub(super) async fn missing_node(cluster: Arc<Cluster>) -> anyhow::Result<()> {
+    // Before the agent starts: what others have had under its name is then history.
+    let disk = LoopDisk::new()?;
     let mut agent = Agent::start(&cluster.detector_kubeconfig, "late-node", &[])?;
     agent
         .wait_complaint(&["no Node `late-node`", "--node-name (NODE_NAME)"])
         .await?;
-    let disk = LoopDisk::new()?;
     disk.read_error()?;
     let node = cluster.create_node("late-node").await?;
     cluster

@@ -83,10 +83,9 @@ pub(crate) async fn whole() -> anyhow::Result<()> {
     let on_record = about(&told, "NodeRepair", "RepairSucceeded");
     let regarding = on_record[0].regarding.clone().unwrap_or_default();
     ensure!(regarding.uid.as_deref() == Some(uid), "{regarding:?}");
-    ensure!(
-        about(&told, "Node", "RepairHeld").is_empty(),
-        "held by nothing unusual"
-    );
+    let held = about(&told, "Node", "RepairHeld");
+    let held: Vec<_> = held.iter().map(|event| &event.note).collect();
+    ensure!(held.is_empty(), "held by something unusual: {held:?}");
 
     let decided =
         |line: &Value| line["message"] == "decided" && line["outcome"] == "Some(Succeeded)";
