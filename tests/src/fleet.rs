@@ -291,7 +291,8 @@ async fn settle(nodes: &Api<Node>, fleet: &Fleet, seen: &[Seen]) -> anyhow::Resu
             }
             (InstanceState::Running, Some(_))
             | (InstanceState::Terminated, None)
-            | (InstanceState::Pending | InstanceState::ShuttingDown, _) => {}
+            | (InstanceState::Pending | InstanceState::Stopped | InstanceState::ShuttingDown, _) => {
+            }
         }
     }
     Ok(())

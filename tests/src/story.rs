@@ -98,11 +98,12 @@ async fn chapters(
 ) -> anyhow::Result<()> {
     let mut stage = stage::set(control_plane, screen).await?;
 
+    // First, because the control plane takes its time to call a node silent.
+    screen.chapter("In a larger group");
+    let silence = silence::begin(&mut stage, screen).await?;
+
     screen.chapter("Four faults that a node survives: each becomes an Event");
     let mut latencies = warnings::provoke(&mut stage, screen).await?;
-
-    screen.chapter("Meanwhile, in a larger group");
-    let silence = silence::begin(&mut stage, screen).await?;
 
     screen.chapter("A fault that it does not survive: its file system becomes read-only");
     let mut told =

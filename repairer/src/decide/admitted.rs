@@ -5,7 +5,7 @@ use crate::api::policy::{
     Drain, LocalVolumes, LocalVolumesAtReboot, OnTimeout, Protected, RepairAction, RepairPolicy,
     Replace, UnmanagedPods,
 };
-use crate::api::repair::{NodeRepair, NodeRepairStatus, PolicySnapshot};
+use crate::api::repair::{NodeRepair, NodeRepairStatus, Phase, PolicySnapshot};
 
 fn snapshot(repair: &NodeRepair) -> Option<&PolicySnapshot> {
     repair.status.as_ref()?.policy.as_ref()
@@ -78,7 +78,6 @@ pub(super) fn action(
 
 /// The step at which the action no longer changes with what is due.
 pub(super) fn decided(status: &NodeRepairStatus) -> Option<RepairAction> {
-    use crate::api::repair::Phase;
     let decided = match status.phase {
         Phase::Rebooting | Phase::Replacing | Phase::Verifying | Phase::Uncordoning => true,
         Phase::Watching | Phase::Cordoning | Phase::Waiting | Phase::Draining | Phase::Finished => {

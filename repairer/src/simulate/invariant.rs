@@ -7,10 +7,11 @@ use jiff::Timestamp;
 
 use super::world::Done;
 use crate::api::EXCLUDE_LABEL;
-use crate::api::policy::{Mode, RepairPolicy};
+use crate::api::policy::{LocalVolumes, LocalVolumesAtReboot, Mode, RepairAction, RepairPolicy};
 use crate::api::repair::{Gate, NodeRepairStatus, Outcome, Phase, Trigger};
 use crate::cluster::{Cluster, InstanceState, NodeView};
 use crate::decide::{Act, Step};
+use crate::drain::PodView;
 use crate::rule::Assigned;
 
 #[derive(Default)]
@@ -55,9 +56,19 @@ impl Invariants {
             }
             Step::Act { repair, act } => match act {
                 Act::Uncordon | Act::BackInService => {}
-                Act::Cordon | Act::Evict(_) | Act::StepDown(_) => self.touch(cluster, repair),
+                Act::Cordon => self.touch(cluster, repair),
+                Act::Evict(pods) => {
+                    self.touch(cluster, repair);
+                    self.local_data(cluster, repair, pods);
+                }
+                Act::StepDown(pod) => {
+                    self.touch(cluster, repair);
+                    self.local_data(cluster, repair, std::slice::from_ref(pod));
+                }
                 Act::Delete(deletions) => {
                     self.touch(cluster, repair);
+                    let pods: Vec<_> = deletions.iter().map(|d| d.pod.clone()).collect();
+                    self.local_data(cluster, repair, &pods);
                     let graceful = deletions.iter().all(|d| d.grace.as_secs() > 0);
                     self.must(graceful, || {
                         format!("{repair}: a pod is deleted without grace")
@@ -101,6 +112,30 @@ impl Invariants {
                 "{} is touched under a policy that does not enforce",
                 node.name
             )
+        });
+    }
+
+    /// None is lost but where the policy says so.
+    fn local_data(&mut self, cluster: &Cluster, name: &str, pods: &[PodView]) {
+        let repair = cluster.repairs.get(name);
+        let Some((repair, node)) = repair.and_then(|r| Some((r, cluster.node_of(r)?))) else {
+            return;
+        };
+        let Some(policy) = self.policy(cluster, node) else {
+            return;
+        };
+        let status = repair.status.as_ref();
+        let action = status.and_then(|s| s.action).unwrap_or(repair.spec.action);
+        let drain = &policy.spec.drain;
+        let discards = match action {
+            RepairAction::Reboot => drain.local_volumes_at_reboot == LocalVolumesAtReboot::Discard,
+            RepairAction::Replace | RepairAction::NoAction => {
+                drain.local_volumes == LocalVolumes::Discard
+            }
+        };
+        let lost = pods.iter().find(|pod| pod.local_volume && !discards);
+        self.must(lost.is_none(), || {
+            format!("{name}: the local data of {lost:?} is lost")
         });
     }
 

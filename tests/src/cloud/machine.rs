@@ -8,6 +8,7 @@ use super::state::Delays;
 pub enum InstanceState {
     Pending,
     Running,
+    Stopped,
     ShuttingDown,
     Terminated,
 }
@@ -15,7 +16,7 @@ pub enum InstanceState {
 impl InstanceState {
     pub fn is_going(self) -> bool {
         match self {
-            Self::Pending | Self::Running => false,
+            Self::Pending | Self::Running | Self::Stopped => false,
             Self::ShuttingDown | Self::Terminated => true,
         }
     }
@@ -25,6 +26,7 @@ impl InstanceState {
         match self {
             Self::Pending => ("pending", 0),
             Self::Running => ("running", 16),
+            Self::Stopped => ("stopped", 80),
             Self::ShuttingDown => ("shutting-down", 32),
             Self::Terminated => ("terminated", 48),
         }
@@ -46,6 +48,8 @@ pub struct Instance {
     pub(super) reboots: u32,
     /// Somebody has told the group that it is unhealthy.
     pub(super) unhealthy: bool,
+    /// Somebody has stopped it.
+    pub stopped: bool,
     pub tags: Vec<(String, String)>,
     /// `Standby`, `Warmed:Stopped`, `Detaching`: what follows from nothing else.
     pub lifecycle: Option<String>,
@@ -82,6 +86,7 @@ impl Instance {
             terminated: None,
             reboots: 0,
             unhealthy: false,
+            stopped: false,
             tags: Vec::new(),
             lifecycle: None,
             protected_from_scale_in: false,
@@ -101,6 +106,7 @@ impl Instance {
         match self.terminated {
             Some(at) if now >= at + delays.shutting_down => InstanceState::Terminated,
             Some(at) if now >= at => InstanceState::ShuttingDown,
+            Some(_) | None if self.stopped => InstanceState::Stopped,
             Some(_) | None if now >= self.launched + delays.pending => InstanceState::Running,
             Some(_) | None => InstanceState::Pending,
         }
@@ -114,11 +120,15 @@ impl Instance {
         match self.state(delays, now) {
             InstanceState::Terminated => None,
             InstanceState::ShuttingDown => Some("Terminating"),
-            InstanceState::Pending | InstanceState::Running if self.ending.is_some() => {
+            InstanceState::Pending | InstanceState::Running | InstanceState::Stopped
+                if self.ending.is_some() =>
+            {
                 Some("Terminating:Wait")
             }
             InstanceState::Pending => Some("Pending"),
-            InstanceState::Running => Some(self.lifecycle.as_deref().unwrap_or("InService")),
+            InstanceState::Running | InstanceState::Stopped => {
+                Some(self.lifecycle.as_deref().unwrap_or("InService"))
+            }
         }
     }
 

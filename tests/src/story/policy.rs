@@ -104,8 +104,8 @@ impl Records {
             "mode": "Enforce",
             "priority": 1,
             "selector": {"matchLabels": {key: value}},
-            "cordon": {"after": "1s", "recoverySoak": "2s"},
-            "verify": {"replaceDeadline": "1m", "soak": "2s"},
+            "cordon": {"after": "1s", "recoverySoak": "1s"},
+            "verify": {"replaceDeadline": "1m", "soak": "1s"},
             // They are young, and do not count as still joining.
             "startupTimeout": "1s",
             "rules": [rule],

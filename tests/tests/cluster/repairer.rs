@@ -134,6 +134,10 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             drain::dead_kubelet,
         ),
         suite.trial_alone(
+            "repairer::a_machine_that_is_off_is_out_of_service_until_it_is_back",
+            drain::out_of_service,
+        ),
+        suite.trial_alone(
             "repairer::a_reboot_is_proven_by_another_boot",
             reboot::proven,
         ),

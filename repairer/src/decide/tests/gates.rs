@@ -255,8 +255,8 @@ fn every_hold_says_who_can_do_what() {
     says(Gate::Denied, &hold_of(&scene, RIPE, Gate::Denied));
     let mut scene = in_phase(Phase::Replacing);
     scene.pods.insert("node-0".to_owned(), Vec::new());
-    let drained = Some(at(RIPE - 60));
-    repair(&mut scene).set_condition("Drained", true, "Drained", "", drained.unwrap());
+    let drained = at(RIPE - 60);
+    repair(&mut scene).set_condition("Drained", true, "Drained", "", drained);
     let label = ("nodemend.dev/preserve".to_owned(), "true".to_owned());
     node(&mut scene).labels.extend([label]);
     says(Gate::Preserve, &hold_of(&scene, RIPE, Gate::Preserve));

@@ -515,7 +515,8 @@ fn no_interleaving_breaks_what_must_hold() {
 
 #[test]
 fn each_guard_is_needed() {
-    let without: [(&str, fn(&mut Guards)); 6] = [
+    type TakeOut = fn(&mut Guards);
+    let without: [(&str, TakeOut); 6] = [
         ("fence", |guards| guards.fence = false),
         ("intent", |guards| guards.intent = false),
         ("version", |guards| guards.version = false),

@@ -128,6 +128,9 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
     flap(&client, args.known.saturating_sub(args.nodes).min(FLAPPING)).await?;
     sleep(Duration::from_secs(10)).await;
     let (_, metrics) = page::get(&address, "/metrics").await?;
+    // Of the first thread, which decides.
+    let schedstat = std::fs::read_to_string(format!("/proc/{}/schedstat", repairer.pid()))
+        .context("read what the repairer computed")?;
     Ok(Report {
         nodes: args.nodes,
         failures: args.failures,
@@ -141,7 +144,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
         nodes_rss,
         known: args.known,
         known_rss: rss(&repairer)?,
-        passes: Passes::read(&metrics)?,
+        passes: Passes::read(&metrics, &schedstat)?,
     })
 }
 

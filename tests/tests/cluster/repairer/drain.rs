@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use nodemend_tests::wait::until;
@@ -300,5 +301,63 @@ pub(crate) async fn dead_kubelet() -> anyhow::Result<()> {
     let drained = drained.context("it was not drained")?;
     ensure!(drained["reason"] == "KubeletSilent", "{drained}");
     ensure!(scene.terminations() == 1);
+    Ok(())
+}
+
+/// Volumes of a machine that is proven to be off are freed at once, and the mark goes when it is back.
+pub(crate) async fn out_of_service() -> anyhow::Result<()> {
+    let scene = Scene::start(3).await?;
+    scene
+        .set_policy(&json!({
+            "mode": "Enforce",
+            "startupTimeout": "1s",
+            "rules": [{"nodeMonitoringCondition": READY, "status": ["False", "Unknown"], "minRepairWaitTime": "2s", "repairActions": ["Replace"]}],
+        }))
+        .await?;
+    let attachments: Api<VolumeAttachment> = Api::all(scene.control_plane.admin());
+    let attachment = json!({
+        "metadata": {"name": "db"},
+        "spec": {"attacher": "example.test", "nodeName": "node-0", "source": {"persistentVolumeName": "db"}},
+    });
+    scene.create(&attachments, attachment).await?;
+    let attached = Patch::Merge(json!({"status": {"attached": true}}));
+    attachments
+        .patch_status("db", &PatchParams::default(), &attached)
+        .await?;
+    // It is not replaced, so that what is done before can be seen.
+    let kept = Patch::Merge(json!({"metadata": {"labels": {"nodemend.dev/preserve": "true"}}}));
+    let node = scene
+        .nodes()
+        .patch("node-0", &PatchParams::default(), &kept)
+        .await?;
+    let provider = node.spec.and_then(|spec| spec.provider_id);
+    let provider = provider.context("the node has no instance")?;
+    let id = provider.rsplit('/').next().unwrap_or_default();
+
+    let _repairer = scene.repairer("a")?;
+    scene.fleet.lose_node("node-0").await?;
+    scene.wait_hold("node-0", "Preserve").await?;
+    let is_marked = async || {
+        let spec = scene.nodes().get("node-0").await?.spec.unwrap_or_default();
+        let taints = spec.taints.unwrap_or_default();
+        let mut taints = taints.iter();
+        anyhow::Ok(taints.any(|taint| {
+            let ours = taint.value.as_deref() == Some("nodemend") && taint.effect == "NoExecute";
+            ours && taint.key == "node.kubernetes.io/out-of-service"
+        }))
+    };
+    ensure!(!is_marked().await?, "nothing proves that it is off");
+    scene.cloud.instance(id, |instance| instance.stopped = true);
+    until(REPAIRED, "it is out of service", async || {
+        Ok(is_marked().await?.then_some(()))
+    })
+    .await?;
+    scene
+        .cloud
+        .instance(id, |instance| instance.stopped = false);
+    scene.fleet.recover_node("node-0").await?;
+    scene.wait_outcome("node-0", "Recovered").await?;
+    ensure!(!is_marked().await?, "the mark is still there");
+    ensure!(scene.terminate_calls() == 0);
     Ok(())
 }

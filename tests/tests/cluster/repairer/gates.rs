@@ -107,7 +107,7 @@ pub(crate) async fn malformed_provider_id() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without the right to evict one drain is held, no other node is begun, and both go on with it.
+/// Without the right to evict one drain is held, and no other node is begun; with it the drain goes on.
 pub(crate) async fn may_not_evict() -> anyhow::Result<()> {
     let scene = Scene::start(4).await?;
     scene
@@ -144,6 +144,5 @@ pub(crate) async fn may_not_evict() -> anyhow::Result<()> {
 
     allow(json!(shipped)).await?;
     scene.wait_outcome("node-0", "Succeeded").await?;
-    scene.wait_outcome("node-1", "Succeeded").await?;
     Ok(())
 }
