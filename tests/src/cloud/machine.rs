@@ -44,8 +44,12 @@ pub struct Instance {
     pub(super) ending: Option<Timestamp>,
     pub(super) terminated: Option<Timestamp>,
     pub(super) reboots: u32,
+    /// Until when the launching hook of its group holds it.
+    pub(super) waits_until: Option<Timestamp>,
     /// Somebody has told the group that it is unhealthy.
     pub(super) unhealthy: bool,
+    /// Whether its machine becomes a Node.
+    pub(super) joins: bool,
     pub tags: Vec<(String, String)>,
     /// `Standby`, `Warmed:Stopped`, `Detaching`: what follows from nothing else.
     pub lifecycle: Option<String>,
@@ -81,7 +85,9 @@ impl Instance {
             ending: None,
             terminated: None,
             reboots: 0,
+            waits_until: None,
             unhealthy: false,
+            joins: true,
             tags: Vec::new(),
             lifecycle: None,
             protected_from_scale_in: false,
@@ -118,6 +124,9 @@ impl Instance {
                 Some("Terminating:Wait")
             }
             InstanceState::Pending => Some("Pending"),
+            InstanceState::Running if self.waits_until.is_some_and(|until| now < until) => {
+                Some("Pending:Wait")
+            }
             InstanceState::Running => Some(self.lifecycle.as_deref().unwrap_or("InService")),
         }
     }
@@ -140,5 +149,6 @@ pub struct Seen {
     pub group: String,
     pub zone: String,
     pub state: InstanceState,
+    pub joins: bool,
     pub reboots: u32,
 }
