@@ -1,5 +1,7 @@
 //! `check`: what a policy says that nobody can mean, and whether the repairer may do what it has to.
 
+mod neighbours;
+
 use std::fmt::Write as _;
 
 use anyhow::Context;
@@ -24,6 +26,8 @@ const NEEDED: &[(&str, &str, &str, &[&str])] = &[
     ("", "", "pods/eviction", &["create"]),
     ("", "policy", "poddisruptionbudgets", &["list"]),
     ("", "apps", "daemonsets", &["list"]),
+    ("", "apps", "deployments", &["list"]),
+    ("", "remediation.medik8s.io", "nodehealthchecks", &["list"]),
     ("", "storage.k8s.io", "volumeattachments", &["list"]),
     ("", "", "persistentvolumes", &["get"]),
     ("", "", "events", &["list"]),
@@ -60,6 +64,8 @@ const NEEDED: &[(&str, &str, &str, &[&str])] = &[
         &["create", "get", "patch"],
     ),
 ];
+
+pub use self::neighbours::add as add_neighbours;
 
 #[derive(Debug, Default, Serialize)]
 pub struct Checked {

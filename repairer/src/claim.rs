@@ -213,7 +213,8 @@ mod tests {
             group: None,
             ..claim("c", 0)
         };
-        let rows: [(Asked<Result<Vec<ClaimView>, String>>, &str); 6] = [
+        type Row = (Asked<Result<Vec<ClaimView>, String>>, &'static str);
+        let rows: [Row; 6] = [
             (Asked::No, "has no NodeClaims"),
             (Asked::Yes(Err("forbidden".to_owned())), "forbidden"),
             (Asked::Yes(Ok(vec![claim("b", 1)])), "no NodeClaim has"),

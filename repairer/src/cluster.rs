@@ -12,6 +12,7 @@ use crate::api::repair::NodeRepair;
 use crate::api::{DISMISSED, KEEP_OFF, MARKS, OUT_OF_SERVICE, TAINT};
 use crate::claim::Claims;
 use crate::drain::{Attachment, Budget, PodView, Tries};
+use crate::unjoined::Members;
 
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
@@ -46,6 +47,8 @@ pub struct Cluster {
     pub claims: Asked<Result<Claims, String>>,
     /// Zones (by id) that traffic has been shifted away from.
     pub shifted: Asked<Result<BTreeSet<String>, String>>,
+    /// The members of the groups of Nodes, where a policy has a rule about those that never joined.
+    pub members: Option<Members>,
     /// What EC2 says of its instances by itself, as far as it has been asked.
     pub checks: Option<Checks>,
     /// The EKS cluster that this is, where that is known.
@@ -175,6 +178,8 @@ pub struct NodeView {
     pub resource_version: String,
     pub labels: BTreeMap<String, String>,
     pub provider_id: String,
+    /// False: there is only an instance, and no Node.
+    pub joined: bool,
     pub unschedulable: bool,
     pub taints: Vec<core::Taint>,
     pub conditions: Vec<ConditionView>,
@@ -258,6 +263,7 @@ impl NodeView {
             provider_id: spec
                 .and_then(|spec| spec.provider_id.clone())
                 .unwrap_or_default(),
+            joined: true,
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
             taints: spec
                 .and_then(|spec| spec.taints.clone())
@@ -287,6 +293,18 @@ impl NodeView {
             (!zone.is_empty()).then_some(zone)
         };
         label.map(String::as_str).or_else(of_instance)
+    }
+
+    /// By its label, or by the name of its zone without the letter.
+    pub fn region(&self) -> Option<String> {
+        let label = self.labels.get("topology.kubernetes.io/region");
+        let of_zone = || {
+            let id = InstanceId::parse(&self.provider_id).ok();
+            let zone = self.zone().filter(|_| id.is_some())?;
+            zone.strip_suffix(|last: char| last.is_ascii_lowercase())
+                .map(str::to_owned)
+        };
+        label.cloned().or_else(of_zone)
     }
 
     /// Zonal shifts name zones by id: the names differ from account to account.
@@ -513,6 +531,7 @@ pub struct Facts {
     /// Those that say whose it is.
     pub tags: BTreeMap<String, String>,
     pub zone_id: Option<String>,
+    pub launched: Option<Timestamp>,
     /// Of its group: a person's wish that it stays.
     pub protected_from_scale_in: bool,
     /// Its group knows that it is unhealthy, and will replace it.
@@ -567,6 +586,10 @@ impl InstanceView {
 }
 
 impl Cluster {
+    pub fn region(&self) -> Option<String> {
+        self.nodes.values().find_map(NodeView::region)
+    }
+
     /// The Auto Scaling group or the NodePool of a node, where it is known.
     pub fn group_of(&self, node: &NodeView) -> Option<&str> {
         if let Some(claim) = self.claim_of(node) {
@@ -696,6 +719,18 @@ mod tests {
         assert_eq!(told("node-1"), [fine, own("True", "InstanceRetirement")]);
         let passes = |index| cluster.instances[&id(index)].checks_pass;
         assert_eq!((passes(0), passes(1)), (Some(false), Some(true)));
+    }
+
+    #[test]
+    fn a_region_is_told_by_label_or_by_zone() {
+        let mut node = crate::decide::fixture::node("node-0", 0);
+        assert_eq!(node.region().as_deref(), Some("us-west-2"));
+        let key = "topology.kubernetes.io/region".to_owned();
+        node.labels.insert(key, "eu-central-1".to_owned());
+        assert_eq!(node.region().as_deref(), Some("eu-central-1"));
+        node.labels.clear();
+        node.provider_id = "gce://project/us-east1-b/name".to_owned();
+        assert_eq!(node.region(), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::cluster::{Asked, Cluster, NodeView};
 use crate::drain::{Deletion, PodView};
 use crate::episode::{self, Episode, Episodes, Partition};
 use crate::rule::Assigned;
+use crate::unjoined;
 
 mod admitted;
 mod advance;
@@ -457,7 +458,10 @@ impl<'a> Planner<'a> {
             return;
         };
         // That a node which has just been created is not Ready yet is no fault of it.
-        let only_ready = unhealthy.iter().all(|episode| episode.condition == "Ready");
+        let joins = ["Ready", unjoined::CONDITION];
+        let only_ready = unhealthy
+            .iter()
+            .all(|episode| joins.contains(&episode.condition.as_str()));
         let joined = tally::joins_until(node, policy).filter(|_| only_ready);
         let due = (first.since + record_after(policy)).max(joined.unwrap_or(Timestamp::MIN));
         if due > self.now {

@@ -58,6 +58,7 @@ pub mod step;
 pub mod store;
 pub mod survey;
 pub mod tell;
+pub mod unjoined;
 pub mod window;
 
 /// The file cannot be meant.
@@ -132,6 +133,7 @@ async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             };
             let mut checked = check::cluster(&cluster);
             check::rights(&client, &mut checked).await?;
+            check::add_neighbours(&client, &cluster, &mut checked).await;
             match described(&cluster).await {
                 Ok(instances) => {
                     let message = format!("describes {} instances", instances.len());
@@ -157,7 +159,7 @@ async fn imported(args: ImportArgs) -> anyhow::Result<ExitCode> {
         name: args.node_group,
     };
     let asked = async {
-        Aws::connect(uncounted())
+        Aws::connect(uncounted(), None)
             .await?
             .describe_node_group(&managed)
             .await
@@ -181,7 +183,8 @@ async fn described(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Instanc
         .values()
         .filter_map(|node| node.instance().ok());
     let ids = instances.map(|id| id.to_string()).collect();
-    Aws::connect(uncounted()).await?.describe(&ids).await
+    let aws = Aws::connect(uncounted(), cluster.region()).await?;
+    aws.describe(&ids).await
 }
 
 /// Nobody reads the metrics of a command that ends.
@@ -191,7 +194,7 @@ fn uncounted() -> CountCalls {
 
 /// Who else repairs the nodes: EKS, by managed node groups.
 async fn node_groups(cluster: &Cluster, checked: &mut check::Checked) -> anyhow::Result<()> {
-    let aws = Aws::connect(uncounted()).await?;
+    let aws = Aws::connect(uncounted(), cluster.region()).await?;
     for managed in survey::node_groups(cluster) {
         match aws.describe_node_group(&managed).await {
             Ok(found) => checked.add_node_group(&managed.name, &found),
@@ -332,7 +335,8 @@ fn runtime() -> anyhow::Result<Runtime> {
 
 async fn connect(args: &RunArgs, count: CountCalls) -> anyhow::Result<(Client, Aws)> {
     let client = client(args.kubeconfig.as_deref()).await?;
-    Ok((client, Aws::connect(count).await?))
+    let region = store::region(&client).await;
+    Ok((client, Aws::connect(count, region).await?))
 }
 
 async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {

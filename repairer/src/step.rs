@@ -226,7 +226,7 @@ impl Pass<'_> {
             return Ok(());
         }
         let mut status = repair.status.clone().unwrap_or_default();
-        if status.evidence.is_none() {
+        if status.evidence.is_none() && !repair.is_of_instance() {
             let node = &repair.spec.node_ref;
             let evidence = look::evidence(self.client, &node.name, &node.uid);
             status.evidence = Some(timeout(EVIDENCE, evidence).await.unwrap_or_default());
@@ -309,6 +309,10 @@ impl Pass<'_> {
     /// All gates and the pods again, on what the API server and AWS say now.
     async fn second_look(&self, name: &str) -> anyhow::Result<Clearance> {
         let mut cluster = store::list(self.client).await?;
+        cluster.instances.clone_from(&self.cluster.instances);
+        cluster.members.clone_from(&self.cluster.members);
+        // One that has joined since has a Node now.
+        cluster.see_unjoined();
         let repair = cluster
             .repairs
             .get(name)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
@@ -27,6 +28,9 @@ use crate::api::repair::NodeRepair;
 use crate::clock;
 use crate::cluster::{Cluster, NodeView};
 use crate::explain::{self, explain};
+
+/// The region is mostly known without asking the Nodes.
+const REGION_WAIT: Duration = Duration::from_secs(5);
 
 mod claims;
 mod reach;
@@ -112,6 +116,16 @@ pub async fn list(client: &Client) -> anyhow::Result<Cluster> {
             &all(client, "repairpolicies").await?,
         )
     })
+}
+
+/// Of the first Nodes that tell it. An API server that does not answer yet tells nothing.
+pub async fn region(client: &Client) -> Option<String> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let first = ListParams::default().limit(5);
+    let list = tokio::time::timeout(REGION_WAIT, nodes.list(&first)).await;
+    let nodes = list.ok()?.ok()?.items;
+    let mut views = nodes.iter().filter_map(NodeView::read);
+    views.find_map(|node| node.region())
 }
 
 fn cluster(

@@ -8,11 +8,12 @@ use anyhow::Context;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use crate::api::repair::Phase;
+use crate::api::repair::{NodeRepair, Phase};
 use crate::aws::{Aws, Managed};
 use crate::clock;
 use crate::cluster::{Asked, Checks, Cluster, InstanceView, LastFacts, Launches, NodeView};
 use crate::owner::{CLUSTER_TAG, Owner};
+use crate::unjoined::Members;
 
 /// AWS is not asked more often than this.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
@@ -20,6 +21,8 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
 const MEMBERSHIP_AGE: Duration = Duration::from_secs(60);
 /// What stands against a repair is asked again before the call anyway.
 const PENDING_AGE: Duration = Duration::from_secs(30);
+/// Of the members of groups, while an instance that is no Node is to be replaced.
+const UNJOINED_AGE: Duration = Duration::from_secs(5);
 const CHECKS_AGE: Duration = Duration::from_secs(60);
 /// After an error.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -34,6 +37,8 @@ pub struct Survey {
     /// When AWS was asked about every instance, and when about any.
     asked_all: Option<Instant>,
     asked: Option<Instant>,
+    members: Option<Members>,
+    members_asked: Option<Instant>,
     checks: Option<Checks>,
     checks_due: Option<Instant>,
     launches: BTreeMap<String, (Instant, Launches)>,
@@ -62,16 +67,57 @@ impl Survey {
 
     /// Adds what AWS says. What it has not said is unknown. Then tells when there is more to ask.
     pub async fn look(&mut self, aws: &Aws, cluster: &mut Cluster) -> Option<Duration> {
-        let done = self.look_at_instances(aws, cluster).await;
+        let mut done = self.look_at_instances(aws, cluster).await;
+        self.look_at_members(aws, cluster).await;
+        if let Some(members) = &self.members {
+            let mut unjoined = members.without_node(cluster);
+            done &= unjoined.all(|member| self.instances.contains_key(member.id.as_str()));
+        }
         cluster.instances.clone_from(&self.instances);
+        cluster.members.clone_from(&self.members);
+        cluster.see_unjoined();
         self.look_at_checks(aws, cluster).await;
         cluster.checks.clone_from(&self.checks);
         cluster.see_checks();
         self.look_at_pending(aws, cluster).await;
         let now = Instant::now();
-        let due = [self.checks_due, self.shift.due].into_iter().flatten();
+        let members_due = self.members_asked.map(|at| at + members_age(cluster));
+        let due = [self.checks_due, members_due, self.shift.due];
+        let due = due.into_iter().flatten();
         let due = due.map(|at| at.saturating_duration_since(now).max(BETWEEN_QUESTIONS));
         due.chain((!done).then_some(BETWEEN_QUESTIONS)).min()
+    }
+
+    /// A look that is not whole changes nothing: what the last one said grows old.
+    async fn look_at_members(&mut self, aws: &Aws, cluster: &Cluster) {
+        if !cluster.wants_members() {
+            (self.members, self.members_asked) = (None, None);
+            return;
+        }
+        let age = members_age(cluster);
+        if self.members_asked.is_some_and(|at| at.elapsed() < age) {
+            return;
+        }
+        // Groups are known by their Nodes, when AWS has described those.
+        let views = cluster.nodes.values().filter_map(|node| {
+            let id = node.instance().ok()?;
+            self.instances.get(id.as_str())
+        });
+        let groups: BTreeSet<_> = views.filter_map(|view| view.group.clone()).collect();
+        if groups.is_empty() {
+            return;
+        }
+        self.members_asked = Some(Instant::now());
+        match aws.members(&groups).await {
+            Ok(in_service) => {
+                let at = clock::now();
+                self.members = Some(Members { at, in_service });
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                warn!(error, "which instances never became Nodes is not known");
+            }
+        }
     }
 
     async fn look_at_instances(&mut self, aws: &Aws, cluster: &Cluster) -> bool {
@@ -87,7 +133,10 @@ impl Survey {
             })
             .filter_map(|status| status.instance_id.clone());
         let in_repair: BTreeSet<_> = in_repair.collect();
+        let members = self.members.iter();
+        let unjoined = members.flat_map(|members| members.without_node(cluster));
         let all: BTreeSet<_> = instances_of(cluster)
+            .chain(unjoined.map(|member| member.id.to_string()))
             .chain(in_repair.iter().cloned())
             .collect();
         self.instances.retain(|id, _| all.contains(id));
@@ -298,6 +347,19 @@ pub async fn again(
     }
     cluster.see_checks();
     Ok(())
+}
+
+/// What is to be acted on has to be confirmed.
+fn members_age(cluster: &Cluster) -> Duration {
+    let of_instance = |repair: &NodeRepair| {
+        let status = repair.status.as_ref();
+        repair.is_of_instance() && !status.is_some_and(|status| status.is_finished())
+    };
+    if cluster.repairs.values().any(of_instance) {
+        UNJOINED_AGE
+    } else {
+        MEMBERSHIP_AGE
+    }
 }
 
 async fn launches(aws: &Aws, group: &str, managed: Option<&Managed>) -> Launches {

@@ -3,8 +3,10 @@
 
 mod fault;
 mod group;
+pub mod identity;
 mod machine;
 mod query;
+mod rate;
 mod record;
 mod render;
 mod rest;
@@ -15,6 +17,7 @@ mod state;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -30,6 +33,7 @@ pub use machine::{Instance, InstanceState, Seen};
 pub use record::{Answer, Call};
 pub use state::Delays;
 
+use rate::Rate;
 use state::State;
 
 /// What time it is in the cloud.
@@ -66,6 +70,7 @@ struct Shared {
     clock: Clock,
     state: Mutex<State>,
     faults: Mutex<Vec<Fault>>,
+    rate: Mutex<Option<Rate>>,
     /// What the caller's policies allow, such as `ec2:DescribeInstances`; `None` is everything.
     allowed: Mutex<Option<BTreeSet<String>>>,
     calls: Mutex<Vec<Call>>,
@@ -86,6 +91,7 @@ impl Cloud {
             clock,
             state: Mutex::new(State::new(delays)),
             faults: Mutex::default(),
+            rate: Mutex::default(),
             allowed: Mutex::default(),
             calls: Mutex::default(),
             points: CrashPoints::default(),
@@ -107,6 +113,17 @@ impl Cloud {
     /// An Auto Scaling group with one running instance for each zone given; their ids, in order.
     pub fn create_group(&self, name: &str, zones: &[&str]) -> Vec<String> {
         self.state(|state, now| state.create_group(name, zones, now))
+    }
+
+    /// One more instance of a group that has been running for a while; its machine never becomes a Node.
+    pub fn create_dead_member(&self, group: &str, zone: &str) -> String {
+        self.state(|state, now| {
+            let id = state.create_member(group, zone, now);
+            if let Some(instance) = state.instances.get_mut(&id) {
+                instance.joins = false;
+            }
+            id
+        })
     }
 
     /// An instance of no group.
@@ -134,7 +151,7 @@ impl Cloud {
         self.state(|state, _| state.instances.get_mut(id).map(change));
     }
 
-    /// Whoever holds the terminating hook of the instance lets it go.
+    /// Whoever holds the hook of the instance lets it go.
     pub fn complete_hook(&self, id: &str) {
         self.state(|state, now| state.complete_hook(id, now));
     }
@@ -178,6 +195,16 @@ impl Cloud {
     /// Consumed in order by the calls that they match.
     pub fn add_fault(&self, fault: Fault) {
         lock(&self.0.shared.faults).push(fault);
+    }
+
+    /// From now on no more calls than this, of any action, for as long as it lasts.
+    pub fn limit_rate(&self, burst: u32, refill: Duration) {
+        let now = self.0.shared.clock.now();
+        *lock(&self.0.shared.rate) = Some(Rate::new(burst, refill, now));
+    }
+
+    pub fn forget_calls(&self) {
+        lock(&self.0.shared.calls).clear();
     }
 
     pub fn calls(&self) -> Vec<Call> {

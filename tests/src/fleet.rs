@@ -271,7 +271,8 @@ async fn settle(nodes: &Api<Node>, fleet: &Fleet, seen: &[Seen]) -> anyhow::Resu
             ))
         })
         .collect();
-    for instance in seen.iter().filter(|seen| !seen.group.is_empty()) {
+    let members = seen.iter().filter(|seen| !seen.group.is_empty());
+    for instance in members.filter(|seen| seen.joins) {
         let node = names.get(instance.id.as_str());
         match (instance.state, node) {
             (InstanceState::Running, None) => {

@@ -141,7 +141,7 @@ impl Parts {
         let seen = self.cloud.instances();
         let state = seen.iter().find(|seen| seen.id == instance);
         match state.map(|seen| seen.state) {
-            Some(InstanceState::Pending | InstanceState::Running) => {
+            Some(InstanceState::Pending | InstanceState::Running | InstanceState::Stopped) => {
                 let taint = json!({"key": "karpenter.sh/disrupted", "effect": "NoSchedule"});
                 let patch = Patch::Strategic(json!({"spec": {"taints": [taint]}}));
                 nodes.patch(node, &PatchParams::default(), &patch).await?;

@@ -15,6 +15,8 @@ use crate::{bpf, build, control_plane};
 pub(crate) enum Suite {
     /// Pure code, no set-up
     Unit,
+    /// The repairer's program, its environment and the local AWS
+    Cloud,
     /// What the repairer decides in the simulations of tests/scenarios, no set-up
     Scenarios,
     /// BPF and kernel log in the running kernel (root)
@@ -35,6 +37,7 @@ impl Suite {
         match (executable.package.as_str(), executable.target.as_str()) {
             ("tests", "kernel") => Self::Kernel,
             ("tests", "gpu") => Self::Gpu,
+            ("tests", "cloud") => Self::Cloud,
             ("tests", "cluster") => Self::Cluster,
             ("tests", "deploy") => Self::Deploy,
             ("tests", "e2e") => Self::E2e,
@@ -45,16 +48,20 @@ impl Suite {
 
     fn needs_cluster(self) -> bool {
         match self {
-            Self::Unit | Self::Scenarios | Self::Kernel | Self::Gpu => false,
+            Self::Unit | Self::Cloud | Self::Scenarios | Self::Kernel | Self::Gpu => false,
             Self::Cluster | Self::Deploy | Self::E2e => true,
         }
     }
 
     fn needs_helm(self) -> bool {
         match self {
-            Self::Unit | Self::Scenarios | Self::Kernel | Self::Gpu | Self::Cluster | Self::E2e => {
-                false
-            }
+            Self::Unit
+            | Self::Cloud
+            | Self::Scenarios
+            | Self::Kernel
+            | Self::Gpu
+            | Self::Cluster
+            | Self::E2e => false,
             Self::Deploy => true,
         }
     }

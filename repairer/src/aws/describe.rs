@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
+use aws_sdk_autoscaling::types::LifecycleState;
 use aws_sdk_ec2::types::{
     Filter, Instance, InstanceAttributeName, InstanceLifecycleType, InstanceStateName,
 };
 
+use jiff::Timestamp;
+
 use super::{Aws, explain};
-use crate::cluster::{Facts, InstanceState, InstanceView, LastFacts};
+use crate::cluster::{Facts, InstanceId, InstanceState, InstanceView, LastFacts};
 use crate::owner;
+use crate::unjoined::Member;
 
 /// The API's limit of `DescribeAutoScalingInstances`; EC2 takes 200 values in a filter.
 pub(super) const MOST_IDS: usize = 50;
@@ -85,6 +89,30 @@ impl Aws {
             }
         }
         Ok(listed)
+    }
+
+    /// Those of the groups that serve.
+    pub async fn members(&self, groups: &BTreeSet<String>) -> anyhow::Result<Vec<Member>> {
+        let groups: Vec<_> = groups.iter().cloned().collect();
+        let mut members = Vec::new();
+        for chunk in groups.chunks(MOST_IDS) {
+            let call = self
+                .autoscaling
+                .describe_auto_scaling_groups()
+                .set_auto_scaling_group_names(Some(chunk.to_vec()));
+            let mut pages = call.into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let page = page
+                    .map_err(explain)
+                    .context("autoscaling DescribeAutoScalingGroups")?;
+                for group in page.auto_scaling_groups.into_iter().flatten() {
+                    let name = group.auto_scaling_group_name.unwrap_or_default();
+                    let instances = group.instances.into_iter().flatten();
+                    members.extend(instances.filter_map(|found| member(&name, found)));
+                }
+            }
+        }
+        Ok(members)
     }
 
     async fn add_groups(
@@ -174,10 +202,22 @@ impl Aws {
     }
 }
 
+fn member(group: &str, found: aws_sdk_autoscaling::types::Instance) -> Option<Member> {
+    let serves = found.lifecycle_state == Some(LifecycleState::InService);
+    let zone = found.availability_zone.filter(|_| serves)?;
+    Some(Member {
+        id: InstanceId::parse(&format!("aws:///{zone}/{}", found.instance_id?)).ok()?,
+        group: group.to_owned(),
+        zone,
+    })
+}
+
 fn facts(instance: Instance) -> Facts {
     let tags = instance.tags.into_iter().flatten();
     let tags = tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())));
+    let launched = instance.launch_time.as_ref();
     Facts {
+        launched: launched.and_then(|at| Timestamp::from_second(at.secs()).ok()),
         tags: tags.filter(|(key, _)| owner::tells(key)).collect(),
         zone_id: instance
             .placement

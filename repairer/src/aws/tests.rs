@@ -1,6 +1,7 @@
 //! The real SDK over HTTP against the local AWS: what is asked, how often, and what is made of it.
 
 mod change;
+mod endpoint;
 mod iam;
 mod preflight;
 mod reads;
@@ -12,7 +13,7 @@ use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
 use aws_config::{BehaviorVersion, Region};
 use nodemend_tests::cloud::{Call, Clock, Cloud, Delays};
 
-use super::Aws;
+use super::{Aws, configured};
 use crate::cluster::InstanceId;
 use crate::metrics::CountCalls;
 
@@ -42,7 +43,8 @@ impl Scene {
             .endpoint_url(cloud.url())
             .region(Region::new("us-west-2"))
             .profile_files(files);
-        let aws = Aws::with(loader, CountCalls(Arc::default())).await.unwrap();
+        let config = configured(loader).await.unwrap();
+        let aws = Aws::with(&config, CountCalls(Arc::default())).unwrap();
         Self { cloud, aws, ids }
     }
 

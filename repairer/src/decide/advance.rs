@@ -229,12 +229,7 @@ impl Planner<'_> {
         status: &mut NodeRepairStatus,
     ) -> Option<&'c NodeView> {
         let Some(node) = case.node else {
-            return finish(
-                status,
-                Outcome::Cancelled,
-                "the Node went away before we touched its instance",
-                self.now,
-            );
+            return self.without_node(case, status);
         };
         if case.is_over {
             release(status);
@@ -242,7 +237,7 @@ impl Planner<'_> {
             status.note(self.now, "healthy again; un-cordoning");
             return None;
         }
-        if !node.has_our_cordon() {
+        if node.joined && !node.has_our_cordon() {
             let message = "somebody un-cordoned the node: it is theirs until its condition changes";
             if !node.has_marks() {
                 return finish(status, Outcome::Cancelled, message, self.now);
@@ -257,6 +252,21 @@ impl Planner<'_> {
             return None;
         }
         Some(node)
+    }
+
+    /// Before anything was destroyed.
+    fn without_node<T>(&self, case: &Case<'_>, status: &mut NodeRepairStatus) -> Option<T> {
+        let (outcome, message) = if case.repair.is_of_instance() {
+            if !self.cluster.has_settled(&case.repair.spec.node_ref.uid) {
+                return None;
+            }
+            let message = "the instance has become a Node, or does not serve any more";
+            (Outcome::Recovered, message)
+        } else {
+            let message = "the Node went away before we touched its instance";
+            (Outcome::Cancelled, message)
+        };
+        finish(status, outcome, message, self.now)
     }
 
     /// Asks the gates, and says in the status what they answer.

@@ -50,6 +50,7 @@ pub fn node(name: &str, index: usize) -> NodeView {
         resource_version: "1".to_owned(),
         labels: BTreeMap::new(),
         provider_id: provider_id(index),
+        joined: true,
         unschedulable: false,
         taints: Vec::new(),
         conditions: vec![condition("Ready", "True", -3600)],

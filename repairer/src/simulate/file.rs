@@ -100,6 +100,9 @@ pub struct NodeFile {
     /// The NodePool of a node of Karpenter's, in place of a group: it gets a NodeClaim.
     #[serde(default)]
     pub node_pool: Option<String>,
+    /// An instance of the group that never became a Node: `InstanceWithoutNode` is True.
+    #[serde(default)]
+    pub never_joined: bool,
     /// Set by somebody: it asks Karpenter, and us, to leave the node alone.
     #[serde(default)]
     pub asks_to_stay: bool,

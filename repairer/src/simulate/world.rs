@@ -27,6 +27,7 @@ use crate::cluster::{
 };
 use crate::decide::{Act, Clearance, Step, Target};
 use crate::drain::{Answer, Attachment, Owner, PodView, Wish};
+use crate::unjoined::{self, Members};
 
 /// Kubernetes' default.
 const KUBELET_LEASE: Duration = Duration::from_secs(40);
@@ -144,6 +145,7 @@ impl World {
             reboots: 0,
         };
         world.cluster.leases = Asked::Yes(BTreeMap::new());
+        world.cluster.members = Some(Members::default());
         if file.nodes.iter().any(|node| node.node_pool.is_some()) {
             world.cluster.claims = Asked::Yes(Ok(Claims::default()));
         }
@@ -237,6 +239,7 @@ impl World {
             resource_version: "1".to_owned(),
             labels,
             provider_id: file.provider_id.clone().unwrap_or(made),
+            joined: !file.never_joined,
             unschedulable: file.cordoned,
             taints: Vec::new(),
             conditions: Vec::new(),
@@ -254,7 +257,12 @@ impl World {
             dismissed: None,
             traits: file.traits.clone(),
         };
-        set_condition(&mut node, &ready, start);
+        if file.never_joined {
+            node.uid = node.instance()?.to_string();
+            node.conditions = vec![unjoined::condition(created, start)];
+        } else {
+            set_condition(&mut node, &ready, start);
+        }
         for condition in &file.conditions {
             set_condition(&mut node, condition, start);
         }
@@ -1075,6 +1083,7 @@ impl World {
             self.destroyed.push(name.to_owned());
             let mut replacement = node;
             replacement.unschedulable = false;
+            replacement.joined = true;
             replacement.taints.clear();
             replacement.marks = None;
             replacement.boot_id = format!("boot-after-{instance}");

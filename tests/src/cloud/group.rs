@@ -21,6 +21,8 @@ pub struct Group {
     pub status: Option<String>,
     /// How long a hook holds an instance that is to be terminated, unless it is completed.
     pub terminating_hook: Option<Duration>,
+    /// The same for one that was launched: `Pending:Wait` until then.
+    pub launching_hook: Option<Duration>,
     /// What every launch ends with.
     pub launch_failure: Option<String>,
     /// Minimum and maximum healthy percentage of the instance maintenance policy.
@@ -46,6 +48,7 @@ impl Group {
             suspended: BTreeMap::new(),
             status: None,
             terminating_hook: None,
+            launching_hook: None,
             launch_failure: None,
             maintenance: None,
             reuse_on_scale_in: false,

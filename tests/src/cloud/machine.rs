@@ -46,10 +46,14 @@ pub struct Instance {
     pub(super) ending: Option<Timestamp>,
     pub(super) terminated: Option<Timestamp>,
     pub(super) reboots: u32,
+    /// Until when the launching hook of its group holds it.
+    pub(super) waits_until: Option<Timestamp>,
     /// Somebody has told the group that it is unhealthy.
     pub(super) unhealthy: bool,
     /// Somebody has stopped it.
     pub stopped: bool,
+    /// Whether its machine becomes a Node.
+    pub(super) joins: bool,
     pub tags: Vec<(String, String)>,
     /// `Standby`, `Warmed:Stopped`, `Detaching`: what follows from nothing else.
     pub lifecycle: Option<String>,
@@ -85,8 +89,10 @@ impl Instance {
             ending: None,
             terminated: None,
             reboots: 0,
+            waits_until: None,
             unhealthy: false,
             stopped: false,
+            joins: true,
             tags: Vec::new(),
             lifecycle: None,
             protected_from_scale_in: false,
@@ -126,6 +132,9 @@ impl Instance {
                 Some("Terminating:Wait")
             }
             InstanceState::Pending => Some("Pending"),
+            InstanceState::Running if self.waits_until.is_some_and(|until| now < until) => {
+                Some("Pending:Wait")
+            }
             InstanceState::Running | InstanceState::Stopped => {
                 Some(self.lifecycle.as_deref().unwrap_or("InService"))
             }
@@ -150,5 +159,6 @@ pub struct Seen {
     pub group: String,
     pub zone: String,
     pub state: InstanceState,
+    pub joins: bool,
     pub reboots: u32,
 }

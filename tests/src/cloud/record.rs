@@ -12,6 +12,8 @@ pub struct Call {
     pub params: BTreeMap<String, String>,
     /// Whether it was signed; the signature is not checked.
     pub authorized: bool,
+    /// `KEY/DATE/REGION/SERVICE/aws4_request` of the signature.
+    pub credential: Option<String>,
     /// The SDK's count, such as `attempt=1; max=1`.
     pub attempt: Option<String>,
     pub user_agent: String,

@@ -15,7 +15,7 @@ use super::query::{self, Params};
 use super::record::{Answer, Call};
 use super::service::Service;
 use super::state::Refusal;
-use super::{Shared, lock, render, rest};
+use super::{Shared, identity, lock, render, rest};
 use crate::connection::Connection;
 use crate::crash_point::When;
 
@@ -28,6 +28,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
             get(describe_node_group),
         )
         .route("/managedresources/{id}", get(managed_resource))
+        .merge(identity::routes())
         .with_state(shared)
 }
 
@@ -40,6 +41,9 @@ async fn query(
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Response {
     let mut params: Params = fields.into_iter().collect();
+    if let Some(answer) = identity::sts(&params) {
+        return answer;
+    }
     let service = Service::of(&params);
     params.remove("Version");
     let action = params.remove("Action").unwrap_or_default();
@@ -107,6 +111,10 @@ async fn call(
         action: action.to_owned(),
         params,
         authorized: headers.contains_key(header::AUTHORIZATION),
+        credential: text("authorization").and_then(|signature| {
+            let (_, rest) = signature.split_once("Credential=")?;
+            Some(rest.split(',').next()?.to_owned())
+        }),
         attempt: text("amz-sdk-request"),
         user_agent: text("user-agent").unwrap_or_default(),
         answer: Answer::Lost,
@@ -123,7 +131,15 @@ async fn call(
     } else {
         None
     };
-    let fault = fault::take(&mut lock(&shared.faults), &record.action);
+    let too_fast = {
+        let mut rate = lock(&shared.rate);
+        rate.as_mut()
+            .is_some_and(|rate| !rate.lets_through(record.at))
+    };
+    let fault = match too_fast {
+        true => Some(Kind::Throttle),
+        false => fault::take(&mut lock(&shared.faults), &record.action),
+    };
     if matches!(fault, Some(Kind::Reset)) {
         connection.cut();
         return StatusCode::NO_CONTENT.into_response();

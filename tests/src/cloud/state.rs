@@ -112,6 +112,14 @@ impl State {
             .collect()
     }
 
+    pub(super) fn create_member(&mut self, group: &str, zone: &str, now: Timestamp) -> String {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.desired += 1;
+            group.max += 1;
+        }
+        self.launch(group, zone, now - Duration::from_secs(3600))
+    }
+
     /// An instance of no group that has been running for a while.
     pub(super) fn create_instance(&mut self, zone: &str, now: Timestamp) -> String {
         self.launch("", zone, now - Duration::from_secs(3600))
@@ -148,7 +156,11 @@ impl State {
                 let at = at + self.delays.replacement;
                 self.launches.push(Launch { at, group, zone });
             } else {
+                let hook = settings.launching_hook;
                 let id = self.launch(&group, &zone, at);
+                if let Some(instance) = self.instances.get_mut(&id) {
+                    instance.waits_until = hook.map(|hook| at + self.delays.pending + hook);
+                }
                 self.record(
                     &group,
                     format!("Launching a new EC2 instance: {id}"),
@@ -231,6 +243,7 @@ impl State {
             group: instance.group.clone(),
             zone: instance.zone.clone(),
             state: instance.state(&self.delays, now),
+            joins: instance.joins,
             reboots: instance.reboots,
         };
         self.instances.values().map(seen).collect()
@@ -317,10 +330,14 @@ impl State {
 
     /// Whoever holds the hook lets the instance go.
     pub(super) fn complete_hook(&mut self, id: &str, now: Timestamp) {
-        if let Some(instance) = self.instances.get_mut(id)
-            && let Some(at) = instance.terminated
-        {
+        let Some(instance) = self.instances.get_mut(id) else {
+            return;
+        };
+        if let Some(at) = instance.terminated {
             instance.terminated = Some(at.min(now));
+        }
+        if let Some(until) = instance.waits_until {
+            instance.waits_until = Some(until.min(now));
         }
     }
 

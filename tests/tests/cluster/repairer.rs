@@ -65,12 +65,20 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             clouds::stands_down_for_eks,
         ),
         suite.trial_alone(
+            "repairer::what_eks_was_told_of_a_node_group_is_imported_and_done",
+            clouds::imported,
+        ),
+        suite.trial_alone(
             "repairer::a_zonal_shift_holds_its_zone",
             clouds::zonal_shift,
         ),
         suite.trial_alone(
             "repairer::an_instance_that_fails_ec2s_checks_is_replaced",
             clouds::impaired,
+        ),
+        suite.trial_alone(
+            "repairer::an_instance_that_never_became_a_node_is_replaced",
+            clouds::never_joined,
         ),
         suite.trial_alone(
             "repairer::what_could_not_come_back_is_not_destroyed",
@@ -92,6 +100,7 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             "repairer::a_crash_around_the_deletion_of_a_claim_repeats_nothing",
             karpenter::crashes,
         ),
+        suite.trial_alone("repairer::check_names_who_else_repairs", karpenter::checked),
         suite.trial_alone(
             "repairer::what_karpenter_removes_is_left_to_it",
             karpenter::left_to_karpenter,

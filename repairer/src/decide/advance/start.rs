@@ -20,7 +20,7 @@ impl Planner<'_> {
         status: &mut NodeRepairStatus,
     ) -> Option<Act> {
         let Some(node) = case.node else {
-            return finish(status, Outcome::Cancelled, "the Node is gone", self.now);
+            return self.without_node(case, status);
         };
         if case.is_over {
             return finish(
@@ -45,8 +45,14 @@ impl Planner<'_> {
             self.think(stage, status);
             return None;
         }
-        status.phase = Phase::Cordoning;
         status.shadow = None;
+        if !node.joined {
+            status.policy = case.policy.map(PolicySnapshot::of);
+            status.phase = Phase::Replacing;
+            status.note(self.now, "there is no Node to cordon or to drain");
+            return None;
+        }
+        status.phase = Phase::Cordoning;
         status.found_cordoned = node.unschedulable
             && (!node.has_our_taint() || self.was_found_cordoned(case, &node.uid));
         None
@@ -86,7 +92,7 @@ impl Planner<'_> {
     /// When the node is to be cordoned ahead of its repair. Not for `Ready`: the control plane
     /// has tainted such a node itself.
     pub(super) fn early_cordon(&self, case: &Case<'_>, node: &NodeView) -> Option<Timestamp> {
-        let cordon = &case.policy?.spec.cordon;
+        let cordon = &case.policy.filter(|_| node.joined)?.spec.cordon;
         match cordon.when {
             CordonWhen::AtRepair => return None,
             CordonWhen::Immediately => {}
@@ -156,6 +162,7 @@ impl Planner<'_> {
         None
     }
 
+    /// What was loosened since is for the next repair.
     fn skips_reboot(&self, case: &Case<'_>, node: &NodeView) -> bool {
         let Some(policy) = case.policy.filter(|_| case.is_auto()) else {
             return false;

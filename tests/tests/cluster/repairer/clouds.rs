@@ -1,12 +1,11 @@
 //! What AWS says besides: its zonal shifts, its own checks, EKS's own repair, and its permissions.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use kube::api::{Patch, PatchParams};
 use nodemend_tests::cloud::{Call, NodeGroup, Shift};
 use serde_json::{Value, json};
 
-use super::scene::{Scene, allowed};
-
-const GROUP: &str = "workers";
+use super::scene::{GROUP, Scene, allowed};
 
 fn blue(repair_config: Value) -> NodeGroup {
     NodeGroup {
@@ -46,7 +45,6 @@ fn mutating(scene: &Scene) -> Vec<String> {
 pub(crate) async fn stands_down_for_eks() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
     manage(&scene, json!({"enabled": true}));
-    let sizes = scene.cloud.sizes(GROUP);
     let _repairer = scene.repairer("a")?;
     let _sick = scene.sicken("node-0").await?;
     let why = scene.wait_hold("node-0", "OtherRepairer").await?;
@@ -59,10 +57,60 @@ pub(crate) async fn stands_down_for_eks() -> anyhow::Result<()> {
     manage(&scene, json!({"enabled": false}));
     scene.wait_outcome("node-0", "Succeeded").await?;
     ensure!(mutating(&scene) == ["autoscaling:TerminateInstanceInAutoScalingGroup"]);
+    Ok(())
+}
+
+/// What EKS was told of the node group is what nodemend does from then on; but for its waits of minutes.
+pub(crate) async fn imported() -> anyhow::Result<()> {
+    let scene = Scene::start(4).await?;
+    manage(
+        &scene,
+        json!({
+            "enabled": true,
+            "maxUnhealthyNodeThresholdPercentage": 60,
+            "nodeRepairConfigOverrides": [{
+                "nodeMonitoringCondition": "StorageReady",
+                "nodeUnhealthyReason": "FilesystemReadOnly",
+                "minRepairWaitTimeMins": 10,
+                "repairAction": "Reboot",
+            }],
+        }),
+    );
+    let mut imported = scene.import("prod", "blue").await?;
+    let of_storage = |rule: &&mut Value| {
+        rule["nodeMonitoringCondition"] == "StorageReady"
+            && rule["nodeUnhealthyReason"] == "FilesystemReadOnly"
+    };
+    let rules = imported["rules"].as_array_mut().into_iter().flatten();
+    let mut rule = rules.into_iter().filter(of_storage);
+    let rule = rule.next().context("the override is not imported")?;
+    ensure!(rule["minRepairWaitTime"] == "10m", "{rule}");
+    rule["minRepairWaitTime"] = json!("2s");
     ensure!(
-        scene.cloud.sizes(GROUP) == sizes,
+        imported["unhealthyThreshold"]["percentage"] == 60
+            && imported["unhealthyThreshold"]["comparison"] == "Above",
+        "{imported}"
+    );
+    imported["mode"] = json!("Enforce");
+    imported["cordon"] = json!({"after": "1s", "recoverySoak": "2s"});
+    imported["verify"] = json!({"rebootDeadline": "60s", "soak": "1s"});
+    // Its own selector is by the label of the node group, which the nodes have.
+    for node in ["node-0", "node-1", "node-2", "node-3"] {
+        let label = json!({"metadata": {"labels": {"eks.amazonaws.com/nodegroup": "blue"}}});
+        let patch = Patch::Merge(label);
+        let nodes = scene.nodes();
+        nodes.patch(node, &PatchParams::default(), &patch).await?;
+    }
+    scene.set_policy(&imported).await?;
+    manage(&scene, json!({"enabled": false}));
+    let _boots = scene.machines_boot(true);
+    let _repairer = scene.repairer("a")?;
+    let _sick = scene.sicken_until_reboot("node-0").await?;
+    scene.wait_outcome("node-0", "Succeeded").await?;
+    ensure!(
+        mutating(&scene) == ["ec2:RebootInstances"],
         "{:?}",
-        scene.cloud.sizes(GROUP)
+        mutating(&scene)
     );
     Ok(())
 }
@@ -121,6 +169,36 @@ pub(crate) async fn impaired() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// It serves in its group, says Auto Scaling, and no Node has ever been seen of it.
+pub(crate) async fn never_joined() -> anyhow::Result<()> {
+    let scene = Scene::start(3).await?;
+    let rule = json!({
+        "nodeMonitoringCondition": "InstanceWithoutNode",
+        "status": ["True"],
+        "minRepairWaitTime": "2s",
+        "repairActions": ["Replace"],
+    });
+    scene
+        .set_policy(&json!({"mode": "Enforce", "rules": [rule], "startupTimeout": "1m"}))
+        .await?;
+    let dead = scene.add_dead_member("us-west-2b");
+    let _repairer = scene.repairer("a")?;
+    let repair = scene.wait_outcome(&dead, "Succeeded").await?;
+    let status = &repair["status"];
+    ensure!(status["instanceId"] == dead.as_str(), "{status}");
+    ensure!(scene.cloud.is_going(&dead), "{dead} still serves");
+    ensure!(
+        mutating(&scene) == ["autoscaling:TerminateInstanceInAutoScalingGroup"],
+        "{:?}",
+        mutating(&scene)
+    );
+    for node in ["node-0", "node-1", "node-2"] {
+        let repairs = scene.repairs_of(node).await?;
+        ensure!(repairs.is_empty(), "{repairs:?}");
+    }
+    Ok(())
+}
+
 /// What cannot come back is not destroyed; when the cause is gone the repair goes on by itself.
 pub(crate) async fn no_way_to_replace() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
@@ -142,7 +220,6 @@ pub(crate) async fn no_way_to_replace() -> anyhow::Result<()> {
 /// A group that launches before it terminates is told that the instance is unhealthy.
 pub(crate) async fn by_instance_health() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
-    let sizes = scene.cloud.sizes(GROUP);
     scene
         .cloud
         .group(GROUP, |group| group.maintenance = Some((100, 150)));
@@ -157,7 +234,6 @@ pub(crate) async fn by_instance_health() -> anyhow::Result<()> {
         "{:?}",
         mutating(&scene)
     );
-    ensure!(scene.cloud.sizes(GROUP) == sizes);
     ensure!(
         repair["status"]["replacement"]["nodeName"].is_string(),
         "{repair}"

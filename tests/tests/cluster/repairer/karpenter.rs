@@ -1,8 +1,10 @@
 //! Nodes of Karpenter's: drained by us, replaced by it. The instance is never ours to touch.
 
 use anyhow::{Context, ensure};
-use kube::ResourceExt;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use nodemend_tests::cloud::Call;
 use nodemend_tests::crash_point::When;
 use serde_json::{Value, json};
 
@@ -94,6 +96,49 @@ pub(crate) async fn crashes() -> anyhow::Result<()> {
         "{attempts}"
     );
     ensure!(deletions(&scene) == 1, "{}", deletions(&scene));
+    Ok(())
+}
+
+/// Karpenter's own repair, which drains nothing, is told by `check`, and so is another that holds a lock.
+pub(crate) async fn checked() -> anyhow::Result<()> {
+    let scene = Scene::start_with_karpenter(2).await?;
+    let said = scene.check().await?;
+    ensure!(said.contains("nobody else was found"), "{said}");
+    ensure!(said.contains("AWS: describes 2 instances"), "{said}");
+    let calls = scene.cloud.calls();
+    let of_zone = |call: &Call| {
+        let credential = call.credential.as_deref().unwrap_or_default();
+        credential.split('/').nth(2) == Some("us-west-2")
+    };
+    ensure!(calls.iter().all(of_zone), "{calls:?}");
+    let pod = |image: &str| {
+        let gates = json!([{"name": "FEATURE_GATES", "value": "NodeRepair=true"}]);
+        let container = json!({"name": "main", "image": image, "env": gates});
+        json!({
+            "selector": {"matchLabels": {"app": "it"}},
+            "template": {"metadata": {"labels": {"app": "it"}}, "spec": {"containers": [container]}},
+        })
+    };
+    let mut deployment = pod("public.ecr.aws/karpenter/controller:1.9.0");
+    deployment["replicas"] = json!(0);
+    let client = scene.control_plane.admin();
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "kube-system");
+    let object = json!({"metadata": {"name": "karpenter"}, "spec": deployment});
+    scene.create(&deployments, object).await?;
+    let mut kured = pod("ghcr.io/kubereboot/kured:1.17");
+    kured["template"]["spec"]["nodeSelector"] = json!({"no": "node"});
+    let lock = json!({"kured.dev/kured-node-lock": "{\"nodeID\":\"node-1\"}"});
+    let daemon_sets: Api<DaemonSet> = Api::namespaced(client, "kube-system");
+    let object = json!({"metadata": {"name": "kured", "annotations": lock}, "spec": kured});
+    scene.create(&daemon_sets, object).await?;
+    let said = scene.check().await?;
+    for wanted in [
+        "Deployment kube-system/karpenter: Karpenter's own node repair is on",
+        "DaemonSet kube-system/kured: kured holds its lock for node-1",
+        "rights: the account may do all",
+    ] {
+        ensure!(said.contains(wanted), "{wanted} is not in {said}");
+    }
     Ok(())
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 /// A repair with the waits below takes about 15 s on a quiet machine.
 pub(crate) const REPAIRED: Duration = Duration::from_secs(120);
 pub(crate) const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
+pub(crate) const GROUP: &str = "workers";
 
 pub(crate) struct Scene {
     pub(crate) control_plane: ControlPlane,
@@ -33,6 +35,8 @@ pub(crate) struct Scene {
     pub(crate) proxy: ApiProxy,
     kubeconfig: PathBuf,
     karpenter: Option<Karpenter>,
+    /// Minimum, desired and maximum of the group, which no repair may change.
+    sizes: Mutex<Option<(usize, usize, usize)>>,
     _world: World,
 }
 
@@ -73,7 +77,7 @@ impl Scene {
             .collect();
         let karpenter = match owner {
             Owner::Group => {
-                let instances = cloud.create_group("workers", &zones);
+                let instances = cloud.create_group(GROUP, &zones);
                 for (index, (instance, zone)) in instances.iter().zip(&zones).enumerate() {
                     fleet
                         .create_node(&format!("node-{index}"), instance, zone)
@@ -97,6 +101,7 @@ impl Scene {
             .kubeconfig_for_service_account("nodemend-system", "nodemend-repairer")
             .await?;
         let kubeconfig = proxy.kubeconfig(&control_plane, &account)?;
+        let sizes = cloud.sizes(GROUP);
         let world = World::run(control_plane.admin(), cloud.clone(), fleet.clone());
         let scene = Self {
             control_plane,
@@ -105,6 +110,7 @@ impl Scene {
             proxy,
             kubeconfig,
             karpenter,
+            sizes: Mutex::new(sizes),
             _world: world,
         };
         scene.set_policy(&json!({"mode": "Enforce"})).await?;
@@ -161,6 +167,22 @@ impl Scene {
             )
             .await?;
         Ok(())
+    }
+
+    /// What `check` says, under the account of the repairer, and with no region but that of the Nodes.
+    pub(crate) async fn check(&self) -> anyhow::Result<String> {
+        let kubeconfig = self.kubeconfig.to_string_lossy();
+        let args = ["check", "--kubeconfig", &kubeconfig];
+        let mut environment = self.cloud.sdk_environment();
+        environment.retain(|(key, _)| key != "AWS_REGION");
+        // Of a CRD that is new the API server says for a moment that it cannot be listed.
+        until(REPAIRED, "the API server answers", async || {
+            let mut checking = Daemon::start("nodemend-repairer", &args, &environment)?;
+            checking.wait_exit(REPAIRED)?;
+            let said = checking.output().await;
+            Ok((!said.contains("cannot run here")).then_some(said))
+        })
+        .await
     }
 
     pub(crate) fn repairer(&self, identity: &str) -> anyhow::Result<Daemon> {
@@ -249,7 +271,38 @@ impl Scene {
             },
         )
         .await;
-        found.with_context(|| format!("it stands at {}", last["status"]))
+        let found = found.with_context(|| format!("it stands at {}", last["status"]))?;
+        self.sizes_are_as_before()?;
+        Ok(found)
+    }
+
+    fn sizes_are_as_before(&self) -> anyhow::Result<()> {
+        let before = *self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.cloud.sizes(GROUP);
+        ensure!(
+            now == before,
+            "the sizes of the group: {before:?}, now {now:?}"
+        );
+        Ok(())
+    }
+
+    /// One more instance of the group, which never becomes a Node.
+    pub(crate) fn add_dead_member(&self, zone: &str) -> String {
+        let id = self.cloud.create_dead_member(GROUP, zone);
+        *self.sizes.lock().unwrap_or_else(PoisonError::into_inner) = self.cloud.sizes(GROUP);
+        id
+    }
+
+    /// `import` of a managed node group: the spec of the policy that it prints.
+    pub(crate) async fn import(&self, cluster: &str, node_group: &str) -> anyhow::Result<Value> {
+        let args = ["import", "--eks-cluster", cluster, node_group];
+        let environment = self.cloud.sdk_environment();
+        let mut importing = Daemon::start("nodemend-repairer", &args, &environment)?;
+        let status = importing.wait_exit(REPAIRED)?;
+        let said = importing.output().await;
+        ensure!(status.success(), "{said}");
+        let policy: Value = serde_saphyr::from_str(&said).context("read the policy")?;
+        Ok(policy["spec"].clone())
     }
 
     pub(crate) async fn wait_outcome(&self, node: &str, outcome: &str) -> anyhow::Result<Value> {
