@@ -35,6 +35,9 @@ const REGION_WAIT: Duration = Duration::from_secs(5);
 mod claims;
 mod reach;
 
+/// Nodes of one answer, as kube's watches have them.
+const PAGE: u32 = 500;
+
 /// An object that cannot be read must not hide the others, nor be forgotten.
 type Guarded<K> = DeserializeGuard<K>;
 
@@ -108,14 +111,28 @@ pub async fn list(client: &Client) -> anyhow::Result<Cluster> {
             .map(Arc::new)
             .collect())
     }
-    Ok(Cluster {
-        claims: claims::list(client).await?,
-        ..cluster(
-            &all(client, "nodes").await?,
-            &all(client, "noderepairs").await?,
-            &all(client, "repairpolicies").await?,
-        )
-    })
+    let repairs = all(client, "noderepairs").await?;
+    let mut cluster = cluster(&[], &repairs, &all(client, "repairpolicies").await?);
+    cluster.nodes = nodes(client).await?;
+    cluster.claims = claims::list(client).await?;
+    Ok(cluster)
+}
+
+/// Page by page: whole Nodes are large, and of thousands only what is read of each is kept.
+async fn nodes(client: &Client) -> anyhow::Result<BTreeMap<String, NodeView>> {
+    let api: Api<Node> = Api::all(client.clone());
+    let mut nodes = BTreeMap::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = api.list(&params).await;
+        let page = page.map_err(explain).context("list nodes")?;
+        let read = page.items.iter().filter_map(NodeView::read);
+        nodes.extend(read.map(|node| (node.name.clone(), node)));
+        match page.metadata.continue_ {
+            Some(token) if !token.is_empty() => params = params.continue_token(&token),
+            Some(_) | None => return Ok(nodes),
+        }
+    }
 }
 
 /// Of the first Nodes that tell it. An API server that does not answer yet tells nothing.
