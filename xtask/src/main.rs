@@ -14,6 +14,7 @@ mod control_plane;
 mod r#gen;
 mod image;
 mod lint;
+mod moto;
 mod progress;
 mod run;
 mod rustc;

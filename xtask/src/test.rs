@@ -9,13 +9,13 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane};
+use crate::{bpf, build, control_plane, moto};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
     /// Pure code, no set-up
     Unit,
-    /// The repairer's program, its environment and the local AWS
+    /// The repairer's program against the local AWS, and that against moto
     Cloud,
     /// What the repairer decides in the simulations of tests/scenarios, no set-up
     Scenarios,
@@ -37,7 +37,7 @@ impl Suite {
         match (executable.package.as_str(), executable.target.as_str()) {
             ("tests", "kernel") => Self::Kernel,
             ("tests", "gpu") => Self::Gpu,
-            ("tests", "cloud") => Self::Cloud,
+            ("tests", "cloud" | "contract") => Self::Cloud,
             ("tests", "cluster") => Self::Cluster,
             ("tests", "deploy") => Self::Deploy,
             ("tests", "e2e") => Self::E2e,
@@ -86,6 +86,10 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(suite) if !suite.needs_helm() => None,
         Some(_) | None => Some(control_plane::helm(repo)?),
     };
+    let moto = match suite {
+        Some(Suite::Cloud) | None => moto::ensure()?,
+        Some(_) => None,
+    };
     let executables = build::workspace(repo)?;
     let bin_dir = build::bin_dir(&executables)?;
 
@@ -107,6 +111,9 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             .stdout(Stdio::piped());
         if let Some(dir) = &control_plane {
             command.env("NODEMEND_CONTROL_PLANE_BIN", dir);
+        }
+        if let Some(python) = &moto {
+            command.env("NODEMEND_MOTO_PYTHON", python);
         }
         if let Some(dir) = &helm {
             command.env("NODEMEND_HELM_BIN", dir);

@@ -133,7 +133,9 @@ impl Aws {
                 if let Some(view) = member.instance_id.and_then(|id| found.get_mut(&id)) {
                     view.group = member.auto_scaling_group_name;
                     view.lifecycle = member.lifecycle_state;
-                    view.facts.unhealthy = member.health_status.as_deref() == Some("UNHEALTHY");
+                    let health = member.health_status.unwrap_or_default();
+                    // Upper case here, and not in a group's own list.
+                    view.facts.unhealthy = health.eq_ignore_ascii_case("unhealthy");
                     view.facts.protected_from_scale_in =
                         member.protected_from_scale_in.unwrap_or_default();
                 }

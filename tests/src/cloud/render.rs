@@ -230,6 +230,9 @@ pub(super) fn group_instances(state: &State, ids: &[String], now: Timestamp) -> 
         .filter(|instance| ids.is_empty() || ids.contains(&instance.id))
     {
         if let Some(member) = group_instance(state, instance, now) {
+            let member = member
+                .replace(">Healthy<", ">HEALTHY<")
+                .replace(">Unhealthy<", ">UNHEALTHY<");
             push(
                 &mut xml,
                 format_args!(

@@ -110,6 +110,26 @@ async fn beyond_the_rate_calls_are_throttled_until_the_bucket_fills_again() {
 }
 
 #[tokio::test]
+async fn a_member_that_is_said_to_be_unhealthy_is_described_so() {
+    let turned = Turned::start(Duration::ZERO).await;
+    // Or the group would act on it at once.
+    turned.scene.cloud.group(GROUP, |group| {
+        let why = "User suspended at 2026-11-28T03:00:00Z".to_owned();
+        group.suspended.insert("HealthCheck".to_owned(), why);
+    });
+    let (aws, id) = (&turned.scene.aws, turned.scene.id());
+    let unhealthy = async || {
+        aws.describe(&[id.to_owned()].into()).await.unwrap()[id]
+            .facts
+            .unhealthy
+    };
+    assert!(!unhealthy().await);
+    let target = InstanceTarget::of_a_test(turned.scene.instance());
+    aws.set_unhealthy(target, Term::of_a_test()).await;
+    assert!(unhealthy().await);
+}
+
+#[tokio::test]
 async fn a_replacement_comes_in_the_zone_of_what_it_replaces() {
     let turned = Turned::start(Duration::ZERO).await;
     let before = turned.scene.cloud.sizes(GROUP);

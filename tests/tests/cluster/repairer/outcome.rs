@@ -214,7 +214,7 @@ pub(crate) async fn no_answer() -> anyhow::Result<()> {
     let said = |line: &Value| {
         line["message"]
             .as_str()
-            .is_some_and(|text| text.contains("AWS may or may not have acted"))
+            .is_some_and(|text| text.contains("may or may not have been done"))
     };
     repairer.wait_for_log(REPAIRED, said).await?;
     ensure!(scene.terminate_calls() == 1, "it was not looked at first");
