@@ -169,6 +169,13 @@ pub(crate) struct SourceArgs {
     /// Time between readings of what the kernel only counts (/proc, /sys, cgroups)
     #[arg(long, env = "NODEMEND_COUNTER_INTERVAL", default_value = "30s")]
     pub counter_interval: Interval,
+    /// A chain of the host's packet filters that may refuse packets, as `table/chain`; may be repeated
+    #[arg(
+        long = "allow-filter-chain",
+        env = "NODEMEND_ALLOWED_FILTER_CHAINS",
+        value_delimiter = ','
+    )]
+    pub allowed_filter_chains: Vec<String>,
     /// Do not use this hook; may be repeated
     #[arg(
         long = "disable-hook",

@@ -49,6 +49,8 @@ pub(crate) struct AtStart {
     pub disabled_hooks: Vec<Hook>,
     pub nvml: NvmlConfig,
     pub counters: bool,
+    /// Beside those that the flags allow.
+    pub allowed_filter_chains: Vec<String>,
     pub coexistence: Option<Coexistence>,
 }
 
@@ -248,7 +250,11 @@ impl AtStart {
             ("sources.kernelLog", self.kernel_log != new.kernel_log),
             ("sources.bpf", self.disabled_hooks != new.disabled_hooks),
             ("sources.nvml", self.nvml != new.nvml),
-            ("sources.counters", self.counters != new.counters),
+            (
+                "sources.counters",
+                self.counters != new.counters
+                    || self.allowed_filter_chains != new.allowed_filter_chains,
+            ),
             ("coexistence", self.coexistence != new.coexistence),
         ];
         let changed = keys.into_iter().filter(|(_, changed)| *changed);
@@ -267,6 +273,7 @@ impl Default for AtStart {
                 interval: None,
             },
             counters: true,
+            allowed_filter_chains: Vec::new(),
             coexistence: None,
         }
     }

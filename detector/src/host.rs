@@ -277,6 +277,8 @@ fn effective(flags: &SourceArgs, config: &Config) -> SourceArgs {
     let mut args = flags.clone();
     let at_start = &config.at_start;
     args.disable_hooks.extend(&at_start.disabled_hooks);
+    args.allowed_filter_chains
+        .extend(at_start.allowed_filter_chains.iter().cloned());
     if let Some(library) = &at_start.nvml.library {
         args.nvml_library = library.into();
     }

@@ -26,6 +26,7 @@
 //! | memory too small for what runs | [`Thrashing::start`]`(uid)?`, held until it is told, about 15 s | `MemoryStall` |
 //! | crash | [`abort`]`("x")?`, in a pod [`PodCgroup::abort`] | `AppCrash` with `subject.pid`, `comm` |
 //! | kernel log that is overrun | [`overrun_kernel_log`]`()?` | `SignalsLost`, if nobody read meanwhile |
+//! | packets that are refused in a network namespace | [`PacketFilter::of`]`(pid).`[`drop_by_nft`](PacketFilter::drop_by_nft)`("filter", "ATTACK", None)?` | `UnexpectedRejectRule` |
 //! | device that is refused | [`where_refused`]`("/dev/kmsg", || ...)?` | in `check`: `syslog(2)` |
 //! | CPU that answers nobody | [`BusyCpu::start`]`(true)?` | to `aside look-at-cpu`: `InKernel` |
 //! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
@@ -49,6 +50,7 @@ mod kernel_log;
 mod loop_disk;
 mod neighbours;
 mod open_files;
+mod packet_filter;
 mod pod_cgroup;
 mod refused_device;
 mod silent_disk;
@@ -63,12 +65,13 @@ pub use self::busy_cpu::{BusyCpu, last_cpu};
 pub use self::conntrack::FullConntrack;
 pub use self::crash::{Crash, FORGED_NAMES, abort, crash, handled_crash};
 pub use self::ext4::Ext4;
-pub use self::fuse::FuseSleeper;
+pub use self::fuse::{FuseSleeper, SilentFolder};
 pub use self::hung_task::HungTask;
 pub use self::kernel_log::{fill_kernel_log, overrun_kernel_log};
 pub use self::loop_disk::LoopDisk;
 pub use self::neighbours::overflow_neighbours;
 pub use self::open_files::NearlyAllFiles;
+pub use self::packet_filter::PacketFilter;
 pub use self::pod_cgroup::{Killed, PodCgroup};
 pub use self::refused_device::where_refused;
 pub use self::silent_disk::SilentDisk;

@@ -10,6 +10,7 @@ use super::item::Item;
 use crate::args::Interval;
 use crate::source::bpf::Hook;
 
+const MOST_CHAINS: usize = 64;
 const LONGEST_INTERVAL: Interval = Interval(Duration::from_secs(3600));
 
 pub(super) fn read(item: &Item<'_>, at_start: &mut AtStart, errors: &mut Errors) {
@@ -18,7 +19,7 @@ pub(super) fn read(item: &Item<'_>, at_start: &mut AtStart, errors: &mut Errors)
         at_start.kernel_log = enabled(item, errors);
     }
     if let Some(item) = sources.get("counters") {
-        at_start.counters = enabled(item, errors);
+        counters(item, at_start, errors);
     }
     if let Some(item) = sources.get("bpf") {
         at_start.disabled_hooks = bpf(item, errors);
@@ -34,6 +35,22 @@ pub(super) fn read(item: &Item<'_>, at_start: &mut AtStart, errors: &mut Errors)
         nvml.interval = object
             .get("interval")
             .and_then(|item| item.duration(LONGEST_INTERVAL, errors));
+    }
+}
+
+fn counters(item: &Item<'_>, at_start: &mut AtStart, errors: &mut Errors) {
+    let object = item.object(&["enabled", "allowedFilterChains"], errors);
+    let on = object.get("enabled").and_then(|item| item.boolean(errors));
+    at_start.counters = on.unwrap_or(true);
+    let chains = object.get("allowedFilterChains");
+    for chain in chains.map_or_else(Vec::new, |chains| chains.list(MOST_CHAINS, errors)) {
+        match chain.text(errors) {
+            Some(text) if text.split('/').filter(|part| !part.is_empty()).count() == 2 => {
+                at_start.allowed_filter_chains.push(text.to_owned());
+            }
+            Some(_) => chain.error(errors, "write table/chain, like filter/MY-CHAIN"),
+            None => {}
+        }
     }
 }
 

@@ -116,12 +116,13 @@ fn sources_are_turned_off_one_by_one() {
         "sources:\n\
          \x20 kernelLog: {enabled: false}\n\
          \x20 bpf: {hooks: {oom: {enabled: false}, net-drop: {enabled: true}}}\n\
-         \x20 counters: {enabled: false}\n\
+         \x20 counters: {enabled: false, allowedFilterChains: [filter/MINE]}\n\
          \x20 nvml: {library: /opt/nvml.so, interval: 30s}\n",
     );
     let at_start = config.at_start;
     assert_eq!(at_start.disabled_hooks, [Hook::Oom]);
     assert!(!at_start.kernel_log && !at_start.counters && at_start.nvml.enabled);
+    assert_eq!(at_start.allowed_filter_chains, ["filter/MINE"]);
     assert_eq!(at_start.nvml.library.as_deref(), Some("/opt/nvml.so"));
     assert_eq!(at_start.nvml.interval, Some(Duration::from_secs(30)));
     let all = good("sources: {bpf: {enabled: false}}").at_start;

@@ -105,18 +105,9 @@ const REASONS: [(ConditionType, &[&str]); 5] = [
     ),
 ];
 
-const MISSING: [&str; 23] = [
+const MISSING: [&str; 14] = [
     "DeprecatedContainerdConfiguration",
     "IPAMDInconsistentState",
-    "MissingIPRules",
-    "MissingIPRoutes",
-    "MissingDefaultRoutes",
-    "PortConflict",
-    "UnexpectedRejectRule",
-    "KubeProxyNotReady",
-    "MACAddressPolicyMisconfigured",
-    "NPANotRunning",
-    "XFSSmallAverageClusterSize",
     "NvidiaNVLinkError",
     "NvidiaPageRetirement",
     "NvidiaPowerError",

@@ -93,3 +93,16 @@ pub(super) const ZRAM_HIGH_USAGE: Row = Row {
     source: "mm_stat (orig_data_size) and disksize of /sys/block/zram*, read every 30 s",
     ..warning("ZramHighUsage", 10)
 };
+
+pub(super) const CHECK_HUNG: Row = Row {
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    eks: false,
+    threshold: "10 s",
+    meaning: "A check of the host does not come back: what it would tell is not known. The other checks go on.",
+    cause: "A file system, a driver or a lock of the kernel that hangs: the check waits for it as everything else does.",
+    advice: "The message names the check; `nodemend-detector check` lists what each reads. Look for AppBlocked and BlockIOStuck of the same time.",
+    source: "the agent's own clock, for each check of each reading",
+    ..warning("CheckHung", 0)
+};

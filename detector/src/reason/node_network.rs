@@ -129,3 +129,81 @@ pub(super) const NPA_BPF_RECOVERY_ERROR: Row = Row {
     source: "/var/log/aws-routed-eni/network-policy-agent.log: `Failed to recover the BPF state`, `BPF State Recovery failed`, `failed to recover global maps`, `got err for ingress in-mem map`, `got err for egress in-mem map`",
     ..warning("NPABPFRecoveryError")
 };
+
+pub(super) const MISSING_IP_RULES: Row = Row {
+    clears: RECOVERED,
+    threshold: "two readings, 30 s apart",
+    meaning: "Pods have addresses of the VPC CNI and no routing rule: packets do not find them, or take the wrong way.",
+    cause: "A program that manages the network (systemd-networkd, NetworkManager) and has taken rules away that it did not make, or somebody did.",
+    advice: "`ip rule` must have `512: from all to ADDRESS` for each pod. Restart the pods that are named, and keep that program from foreign rules (`ManageForeignRoutingPolicyRules=no`).",
+    source: "/run/aws-node/ipam.json, and the host's routing rules (netlink, RTM_GETRULE), read every 30 s",
+    ..warning("MissingIPRules")
+};
+
+pub(super) const MISSING_IP_ROUTES: Row = Row {
+    meaning: "Pods have addresses of the VPC CNI and a routing rule, and no route leads to them.",
+    cause: "The host's end of the pod's interface is gone or down, or a program has taken routes away that it did not make.",
+    advice: "`ip route show table all` must have `ADDRESS dev eni...` for each pod. Restart the pods that are named.",
+    source: "/run/aws-node/ipam.json, and the host's rules and routes (netlink, RTM_GETRULE, RTM_GETROUTE), read every 30 s",
+    name: "MissingIPRoutes",
+    ..MISSING_IP_RULES
+};
+
+pub(super) const MISSING_DEFAULT_ROUTES: Row = Row {
+    meaning: "A routing table that pods are sent to has no default route: they reach nothing outside of their subnet.",
+    cause: "The network interface of that table was set down or detached, or a program has taken its routes away.",
+    advice: "`ip route show table N` must have `default via ...`. Restart the node's aws-node pod, which makes it anew.",
+    source: "rules of priority 1536 and the host's routes (netlink, RTM_GETRULE, RTM_GETROUTE), read every 30 s where there is /run/aws-node/ipam.json",
+    name: "MissingDefaultRoutes",
+    ..MISSING_IP_RULES
+};
+
+const FILTERS: &str = "rules of nftables (netlink, NFT_MSG_GETRULE) and of the old tables (getsockopt, IPT_SO_GET_ENTRIES) in the host's network namespace; looked at every 30 s, read when they have changed";
+
+pub(super) const PORT_CONFLICT: Row = Row {
+    clears: RECOVERED,
+    threshold: "one reading",
+    meaning: "A rule of a packet filter sends packets to port 10250 elsewhere: kubelet does not get them.",
+    cause: "A pod with `hostPort: 10250`, or somebody's own rule.",
+    advice: "Look for the pod with that host port: logs, exec and metrics of the whole node fail meanwhile.",
+    source: FILTERS,
+    ..warning("PortConflict")
+};
+
+pub(super) const UNEXPECTED_REJECT_RULE: Row = Row {
+    meaning: "A rule of a packet filter drops or rejects packets, and nobody wrote it who is known to do so on nodes.",
+    cause: "A firewall on the host (ufw, fail2ban, a security agent), or somebody's own rule.",
+    advice: "The message names table and chain. If it is meant to be so, allow it by `sources.counters.allowedFilterChains`. Known: chains of kube-proxy, kubelet, Calico, Cilium, kube-router, Weave, Docker, Podman, Istio and libvirt, the VPC CNI's of node-local pods, and rules about invalid packets.",
+    name: "UnexpectedRejectRule",
+    ..PORT_CONFLICT
+};
+
+pub(super) const MAC_ADDRESS_POLICY_MISCONFIGURED: Row = Row {
+    clears: RECOVERED,
+    threshold: "one reading",
+    meaning: "udev gives the host's ends of pods other hardware addresses than the VPC CNI knows: their packets are lost.",
+    cause: "A `.link` file with a MACAddressPolicy other than `none`, as the default of systemd is.",
+    advice: "A file `/etc/systemd/network/99-default.link.d/none.conf` with `[Link]` and `MACAddressPolicy=none`; it holds for pods that start after it.",
+    source: "/run/udev/data of veth interfaces, and systemd's `.link` files with what is dropped in beside them, read every 5 minutes where there is /run/aws-node/ipam.json",
+    ..warning("MACAddressPolicyMisconfigured")
+};
+
+pub(super) const KUBE_PROXY_NOT_READY: Row = Row {
+    threshold: "each line",
+    meaning: "kube-proxy asks the API server for a kind of resource that it does not have: services may not be reached.",
+    cause: "A kube-proxy of another version than the API server.",
+    advice: "Bring kube-proxy to the version of the cluster. All nodes have it by nature, so it is a Warning.",
+    source: "/var/log/pods/*_kube-proxy-*/kube-proxy/*.log, read every 30 s: `Failed to watch` ... `the server could not find the requested resource`, as klog wrote it before structured logs and as it does now",
+    ..warning("KubeProxyNotReady")
+};
+
+pub(super) const NPA_NOT_RUNNING: Row = Row {
+    severity: Severity::Fatal,
+    clears: RECOVERED,
+    threshold: "for 15 minutes, after it had run",
+    meaning: "The AWS network policy agent is a service of this host (EKS Auto Mode), and does not run: network policies are not applied to new pods.",
+    cause: "It has ended and systemd does not start it again, or somebody has stopped it.",
+    advice: "`systemctl status aws-network-policy-agent` and `journalctl -u` of it.",
+    source: "the unit's file, and its cgroup, which systemd takes away when it ends; read every 30 s",
+    ..warning("NPANotRunning")
+};

@@ -45,3 +45,15 @@ pub(super) const IO_DELAYS: Row = Row {
     source: "delayacct_blkio_ticks of /proc/<pid>/stat, read every 30 s (with `kernel.task_delayacct=1`; off by default since Linux 5.14); `full avg300` of /proc/pressure/io, read as often",
     ..warning("IODelays")
 };
+
+pub(super) const XFS_SMALL_AVERAGE_CLUSTER_SIZE: Row = Row {
+    clears: Clears::Recovered {
+        settle: Duration::from_secs(30),
+    },
+    threshold: "less than 16 blocks on average",
+    meaning: "The free space of an XFS is in small pieces: it can say that it is full while it is not.",
+    cause: "A file system that has been nearly full for long.",
+    advice: "Free space, or replace the volume; `xfs_db -r -c 'freesp -s'` shows the pieces.",
+    source: "the map of the mounted file system (FS_IOC_GETFSMAP), its first 65,536 pieces, read every 10 minutes",
+    ..warning("XFSSmallAverageClusterSize")
+};

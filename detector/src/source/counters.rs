@@ -1,9 +1,10 @@
 //! What the kernel only counts: files of procfs, sysfs and cgroups, read again and again and compared.
 //!
-//! On a thread of its own: where memory is short, reading such a file can wait for memory, and the
+//! On threads of their own: where memory is short, reading such a file can wait for memory, and the
 //! reader must not.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -15,13 +16,14 @@ use anyhow::Context;
 use self::files::{Files, Roots};
 use self::left::Left;
 use self::rising::Baseline;
+use self::sweep::Sweeper;
 use super::Source;
 use super::bell::{event, ring, silence};
 use super::bpf::Hook;
 use crate::args::SourceArgs;
-use crate::clock;
 use crate::signal::{Signal, SourceName, What};
 
+mod again;
 mod asked;
 mod clock_sync;
 mod conntrack;
@@ -32,25 +34,35 @@ mod edac;
 mod efa;
 mod ena;
 mod files;
+mod firewall;
 mod forwarding;
+mod fsmap;
 mod host_limits;
 mod interfaces;
 mod io_pressure;
+mod kube_proxy;
 mod left;
+mod mac_policy;
 mod neighbours;
+mod netlink;
 mod pcie;
 mod pids;
+mod pod_routes;
 mod poisoned;
+mod policy_agent;
 mod processes;
 mod rising;
+mod routes;
 mod scsi;
 mod softnet;
 mod steal;
 mod stuck;
+mod sweep;
 mod tcp_memory;
 mod text;
 mod thermal;
 mod told;
+mod xfs_space;
 mod zram;
 
 /// One idea of what is counted where.
@@ -67,6 +79,11 @@ trait Counter: Send {
     /// Where each rise is a fault: what the agent after this one goes on from.
     fn baselines(&mut self) -> Vec<&mut dyn Baseline> {
         Vec::new()
+    }
+
+    /// Looks once in so many rounds.
+    fn every(&self) -> u32 {
+        1
     }
 
     /// The hook that tells the same at once: then nobody reads the files.
@@ -107,18 +124,25 @@ impl CountersSource {
     ) -> anyhow::Result<(Self, Vec<CounterStatus>)> {
         let roots = Roots::find(&args.host_proc, &args.host_sys);
         let interval = args.counter_interval.0;
-        let (spared, mut counters): (Vec<_>, Vec<_>) =
-            all(&roots, interval).into_iter().partition(|counter| {
+        let (spared, counters): (Vec<_>, Vec<_>) =
+            all(&roots, args).into_iter().partition(|counter| {
                 is_spared(counter.as_ref(), told_else)
                     || (kernel_log && counter.spared_by_the_log())
             });
-        let first = look(&roots, &mut counters);
+        let mut sweeper = Sweeper::start(roots, patience(interval), counters)?;
+        let mut found = sweeper.sweep();
         let left = Arc::new(Left::default());
-        left.keep(&mut counters);
-        let mut statuses: Vec<_> = counters
-            .iter()
-            .map(|counter| status(counter.as_ref(), &first.files, interval))
+        left.keep(sweeper.counters());
+        let mut statuses: Vec<_> = sweeper
+            .checks()
+            .map(|(check, there)| status(check, there, interval))
             .collect();
+        statuses.extend(sweeper.hung().map(|name| CounterStatus {
+            name,
+            using: None,
+            missing: Some("its files do not answer".to_owned()),
+            absent: false,
+        }));
         statuses.extend(spared.iter().map(|counter| in_reserve(counter.as_ref())));
         let (queue, signals) = mpsc::channel();
         let wake = Arc::new(event()?);
@@ -127,24 +151,32 @@ impl CountersSource {
         thread::Builder::new()
             .name("counters".to_owned())
             .spawn(move || {
-                let mut found = first.found;
                 while hand_over(found, &queue, &waker) {
-                    thread::sleep(interval);
-                    leaving.restore(&mut counters);
-                    found = look(&roots, &mut counters).found;
-                    leaving.keep(&mut counters);
+                    thread::sleep(jittered(interval));
+                    leaving.restore(sweeper.counters());
+                    found = sweeper.sweep();
+                    leaving.keep(sweeper.counters());
                 }
             })
-            .context("start the thread that reads counters")?;
-        Ok((
-            Self {
-                signals,
-                wake,
-                left,
-            },
-            statuses,
-        ))
+            .context("start the thread that has counters read")?;
+        let source = Self {
+            signals,
+            wake,
+            left,
+        };
+        Ok((source, statuses))
     }
+}
+
+/// For one check to answer.
+fn patience(interval: Duration) -> Duration {
+    (interval / 3).max(Duration::from_secs(3))
+}
+
+/// Up to a tenth more: nodes that were started together do not read together for ever.
+fn jittered(interval: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 1000;
+    interval + interval / 10 * u32::try_from(random).unwrap_or(0) / 1000
 }
 
 impl Source for CountersSource {
@@ -174,7 +206,7 @@ impl Source for CountersSource {
 /// Why nothing is compared, for a host on which counters are turned off.
 pub(crate) fn unused(args: &SourceArgs, why: &str) -> Vec<CounterStatus> {
     let roots = Roots::find(&args.host_proc, &args.host_sys);
-    let counters = all(&roots, args.counter_interval.0);
+    let counters = all(&roots, args);
     counters
         .iter()
         .map(|counter| CounterStatus {
@@ -186,7 +218,9 @@ pub(crate) fn unused(args: &SourceArgs, why: &str) -> Vec<CounterStatus> {
         .collect()
 }
 
-fn all(roots: &Roots, interval: Duration) -> Vec<Box<dyn Counter>> {
+fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
+    let interval = args.counter_interval.0;
+    let allowed = &args.allowed_filter_chains;
     vec![
         Box::new(clock_sync::ClockSync::default()),
         Box::new(conntrack::Conntrack::new(roots.conntrack_entity())),
@@ -195,15 +229,24 @@ fn all(roots: &Roots, interval: Duration) -> Vec<Box<dyn Counter>> {
         Box::new(ebs::Ebs::new(roots.nvme(), roots.dev())),
         Box::new(efa::Efa::default()),
         Box::new(ena::Ena::new(roots.net().to_owned())),
+        Box::new(firewall::Firewall::new(
+            roots.proc(),
+            roots.sys(),
+            allowed.to_vec(),
+        )),
         Box::new(forwarding::Forwarding::default()),
         Box::new(host_limits::OpenFiles),
         Box::new(host_limits::Processes),
         Box::new(interfaces::Interfaces::default()),
         Box::new(io_pressure::IoPressure),
+        Box::new(kube_proxy::KubeProxy::new(roots.pods())),
+        Box::new(mac_policy::MacPolicy::default()),
         Box::new(neighbours::Neighbours::default()),
         Box::new(pcie::Pcie::default()),
         Box::new(pids::PidsLimits::default()),
+        Box::new(pod_routes::PodRoutes::new(roots.proc())),
         Box::new(poisoned::Poisoned::default()),
+        Box::new(policy_agent::PolicyAgent::default()),
         Box::new(processes::ProcessSweep::default()),
         Box::new(scsi::Scsi::default()),
         Box::new(softnet::Softnet::default()),
@@ -211,33 +254,9 @@ fn all(roots: &Roots, interval: Duration) -> Vec<Box<dyn Counter>> {
         Box::new(stuck::StuckDisks::new(2 * interval)),
         Box::new(tcp_memory::TcpMemory),
         Box::new(thermal::Throttled::default()),
+        Box::new(xfs_space::XfsSpace::new(roots.proc())),
         Box::new(zram::Zram),
     ]
-}
-
-struct Look {
-    files: Vec<(&'static str, bool)>,
-    found: Vec<Signal>,
-}
-
-/// One reading of all. Files are held only for the counter that wants them.
-fn look(roots: &Roots, counters: &mut [Box<dyn Counter>]) -> Look {
-    let mut all = Look {
-        files: Vec::new(),
-        found: Vec::new(),
-    };
-    for counter in counters {
-        let files = Files::read(roots, counter.wants());
-        all.files.push((counter.name(), files.any()));
-        let at = clock::boot();
-        let found = counter.look(&files, at).into_iter();
-        all.found.extend(found.map(|what| Signal {
-            at,
-            historic: false,
-            what,
-        }));
-    }
-    all
 }
 
 /// False when nobody listens any more.
@@ -270,16 +289,12 @@ fn in_reserve(counter: &dyn Counter) -> CounterStatus {
     }
 }
 
-fn status(
-    counter: &dyn Counter,
-    files: &[(&'static str, bool)],
-    interval: Duration,
-) -> CounterStatus {
-    let there = files.contains(&(counter.name(), true));
+fn status(counter: &dyn Counter, there: bool, interval: Duration) -> CounterStatus {
     let first = counter.wants().first().copied().unwrap_or_default();
+    let every = interval.as_secs() * u64::from(counter.every());
     CounterStatus {
         name: counter.name(),
-        using: there.then(|| format!("read every {} s", interval.as_secs())),
+        using: there.then(|| format!("read every {every} s")),
         missing: (!there).then(|| format!("no {}", files::shown(first))),
         absent: !there,
     }

@@ -36,13 +36,10 @@ pub struct FuseSleeper {
 impl FuseSleeper {
     /// Returns when the process is blocked.
     pub fn start(comm: &str) -> anyhow::Result<Self> {
-        let mut server = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(DEVICE)
-            .with_context(|| format!("open {DEVICE}"))?;
-        let mounted = Mounted::new(&server)?;
-        greet(&mut server)?;
+        let SilentFolder {
+            _server: server,
+            mounted,
+        } = SilentFolder::start()?;
         let file = mounted.path().join("file").display().to_string();
         let mut victim = Victim::start("write", comm, Some(&file))?;
         victim.go()?;
@@ -68,6 +65,33 @@ impl FuseSleeper {
         opened
             .err()
             .map(|error| format!("this host has no FUSE: open {DEVICE}: {error}"))
+    }
+}
+
+/// A folder in which each name is looked up for ever. Dropping it ends that.
+pub struct SilentFolder {
+    // Dropped in this order, as above.
+    _server: File,
+    mounted: Mounted,
+}
+
+impl SilentFolder {
+    pub fn start() -> anyhow::Result<Self> {
+        let mut server = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(DEVICE)
+            .with_context(|| format!("open {DEVICE}"))?;
+        let mounted = Mounted::new(&server)?;
+        greet(&mut server)?;
+        Ok(Self {
+            _server: server,
+            mounted,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.mounted.path()
     }
 }
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::daemon;
-use nodemend_tests::faults::{FullConntrack, PodCgroup, SilentDisk, Thrashing};
+use nodemend_tests::faults::{FullConntrack, PodCgroup, SilentDisk, SilentFolder, Thrashing};
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::Needs::{Conntrack, MemoryPressure, Root};
+use crate::support::Needs::{Conntrack, FuseAlone, MemoryPressure, Root};
 use crate::watch::Watch;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -49,6 +49,11 @@ pub(crate) const TESTS: &[Test] = &[
         quiet_fixtures,
     ),
     (
+        "a_check_that_hangs_is_told_and_the_others_go_on",
+        FuseAlone,
+        hanging_check,
+    ),
+    (
         "check_says_how_each_counter_is_read_and_which_a_host_does_not_have",
         Root,
         check,
@@ -57,7 +62,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const POD: &str = "0f7a1c9e-3b7d-4c5e-9f00-1234567890ab";
 const EVERY_SECOND: &[&str] = &["--counter-interval", "1s"];
-const ALL: usize = 25;
+const ALL: usize = 31;
 const TWO_READINGS: Duration = Duration::from_secs(3);
 
 fn memory_stall() -> anyhow::Result<()> {
@@ -384,6 +389,32 @@ fn quiet_fixtures() -> anyhow::Result<()> {
         .collect();
     ensure!(others.is_empty(), "{others:#?}");
     Ok(())
+}
+
+/// /proc/sys/fs of this host never answers.
+fn hanging_check() -> anyhow::Result<()> {
+    let host = Fixture::new()?;
+    let silent = SilentFolder::start()?;
+    host.write("proc/sys/net/ipv4/ip_forward", b"1\n")?;
+    let place = host.folder.path().join("proc/sys/fs");
+    std::os::unix::fs::symlink(silent.path(), place).context("make a link")?;
+    let mut watch = host.watch()?;
+    let hangs = |line: &Value| line["reason"] == "CheckHung" && line["entity"] == "open-files";
+    let told = watch.line("the check that hangs", |line| {
+        line["transition"] == "opened" && hangs(line)
+    })?;
+    ensure!(told["severity"] == "Warning", "{told}");
+    host.write("proc/sys/net/ipv4/ip_forward", b"0\n")?;
+    watch.line("what another check finds", |line| {
+        line["transition"] == "opened" && line["reason"] == "NetworkSysctl"
+    })?;
+    // Without its server each look at it fails: the check comes back.
+    drop(silent);
+    watch
+        .line("the end of it", |line| {
+            line["transition"] == "cleared" && hangs(line)
+        })
+        .map(drop)
 }
 
 fn check() -> anyhow::Result<()> {

@@ -20,6 +20,8 @@ pub(crate) enum Needs {
     BlockedTask,
     /// The scan, and a FUSE file system.
     Fuse,
+    /// A FUSE file system.
+    FuseAlone,
     /// That the kernel measures how long processes wait for memory.
     MemoryPressure,
 }
@@ -60,6 +62,7 @@ impl Support {
                 .map(str::to_owned)
                 .or_else(|| self.hook_missing("blocked-task")),
             Needs::MemoryPressure => faults::Thrashing::unavailable().map(str::to_owned),
+            Needs::FuseAlone => faults::FuseSleeper::unavailable(),
             Needs::Fuse => {
                 faults::FuseSleeper::unavailable().or_else(|| self.hook_missing("blocked-task"))
             }

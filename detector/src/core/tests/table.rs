@@ -84,7 +84,16 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::InterfaceNotUp
         | Reason::InterfaceNotRunning
         | Reason::IpamdNotRunning
-        | Reason::NetworkSysctl => counted(reason, Counted::Still),
+        | Reason::NetworkSysctl
+        | Reason::CheckHung
+        | Reason::MissingIpRules
+        | Reason::MissingIpRoutes
+        | Reason::MissingDefaultRoutes
+        | Reason::PortConflict
+        | Reason::UnexpectedRejectRule
+        | Reason::MacAddressPolicyMisconfigured
+        | Reason::NpaNotRunning
+        | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Still),
         Reason::RapidCron
         | Reason::PodStuckTerminating
         | Reason::ReadinessProbeFailures
@@ -94,6 +103,7 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::IpamdNotReady
         | Reason::IpamdRepeatedlyRestart => return enough(core, reason, now),
         Reason::EfaErrorMetric
+        | Reason::KubeProxyNotReady
         | Reason::IoDelays
         | Reason::BandwidthInExceeded
         | Reason::BandwidthOutExceeded
@@ -199,7 +209,16 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::InterfaceNotUp
         | Reason::InterfaceNotRunning
         | Reason::IpamdNotRunning
-        | Reason::NetworkSysctl => counted(reason, Counted::Over),
+        | Reason::NetworkSysctl
+        | Reason::CheckHung
+        | Reason::MissingIpRules
+        | Reason::MissingIpRoutes
+        | Reason::MissingDefaultRoutes
+        | Reason::PortConflict
+        | Reason::UnexpectedRejectRule
+        | Reason::MacAddressPolicyMisconfigured
+        | Reason::NpaNotRunning
+        | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Over),
         Reason::NvidiaXidError(_) => state(Recovery::NotNeeded),
         Reason::NvidiaDeviceCountMismatch => state(Recovery::Unknown),
         Reason::NvidiaDoubleBitError => errors(0),
@@ -285,6 +304,7 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::IpamdNotReady
         | Reason::IpamdRepeatedlyRestart
         | Reason::EfaErrorMetric
+        | Reason::KubeProxyNotReady
         | Reason::IoDelays
         | Reason::BandwidthInExceeded
         | Reason::BandwidthOutExceeded
@@ -439,6 +459,7 @@ fn only_what_breaks_one_node_is_fatal() {
             "InterfaceNotUp",
             "InterfaceNotRunning",
             "IPAMDNotRunning",
+            "NPANotRunning",
             "NvidiaDeviceCountMismatch",
             "NvidiaDoubleBitError",
             "NvidiaXID<n>Error",

@@ -1,5 +1,5 @@
-//! Bounded reads of the kernel's small files, named by patterns: `proc/`, `sys/`, `cgroup/`, `net/` or
-//! `pods/`, then names of which each may have one or more `*`, or be `#`, any number. What ends in `/`
+//! Bounded reads of the kernel's small files, named by patterns: `proc/`, `sys/`, `cgroup/`, `net/`,
+//! `pods/` or `root/`, then names of which each may have one or more `*`, or be `#`, any number. What ends in `/`
 //! is a folder: it is there, and empty.
 
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ pub(super) struct Roots {
     net: PathBuf,
     /// The logs of the node's pods.
     pods: PathBuf,
+    root: PathBuf,
 }
 
 impl Roots {
@@ -44,11 +45,24 @@ impl Roots {
             cgroup: sys_of_host("fs/cgroup"),
             net: sys_of_host("class/net"),
             pods: proc.join("1/root/var/log/pods"),
+            root: proc.join("1/root"),
         }
     }
 
     pub(super) fn net(&self) -> &Path {
         &self.net
+    }
+
+    pub(super) fn proc(&self) -> PathBuf {
+        self.proc.clone()
+    }
+
+    pub(super) fn sys(&self) -> PathBuf {
+        self.sys.clone()
+    }
+
+    pub(super) fn pods(&self) -> PathBuf {
+        self.pods.clone()
     }
 
     pub(super) fn nvme(&self) -> PathBuf {
@@ -71,6 +85,7 @@ impl Roots {
             "cgroup" => Some(&self.cgroup),
             "net" => Some(&self.net),
             "pods" => Some(&self.pods),
+            "root" => Some(&self.root),
             _ => None,
         }
     }
@@ -82,6 +97,7 @@ pub(super) fn shown(pattern: &str) -> String {
         Some(("cgroup", rest)) => format!("/sys/fs/cgroup/{rest}"),
         Some(("net", rest)) => format!("/sys/class/net/{rest}"),
         Some(("pods", rest)) => format!("/var/log/pods/{rest}"),
+        Some(("root", rest)) => format!("/{rest}"),
         _ => format!("/{pattern}"),
     }
 }

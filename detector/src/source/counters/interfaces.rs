@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::again::Again;
 use super::files::Files;
 use super::{Counter, told};
 use crate::reason::Reason;
@@ -35,9 +36,7 @@ pub(super) struct Interfaces {
     used: BTreeSet<String>,
     /// Of those, which had the default route.
     uplinks: BTreeSet<String>,
-    /// What was wrong at the reading before.
-    before: BTreeSet<(Reason, String)>,
-    told: BTreeSet<(Reason, String)>,
+    wrong: Again<(Reason, String)>,
 }
 
 impl Counter for Interfaces {
@@ -124,23 +123,13 @@ impl Interfaces {
     }
 
     fn tell(&mut self, wrong: BTreeMap<(Reason, String), LogFault>) -> Vec<What> {
-        let now: BTreeSet<_> = wrong.keys().cloned().collect();
-        let before = std::mem::replace(&mut self.before, now);
-        let mut found = Vec::new();
-        for (key, fault) in wrong {
-            if before.contains(&key) {
-                self.told.insert(key);
-                found.push(told::still(fault));
-            }
-        }
-        let over: Vec<_> = self.told.difference(&self.before).cloned().collect();
-        for key in over {
-            self.told.remove(&key);
-            let (reason, name) = key;
+        let (still, over) = self.wrong.step(wrong);
+        let still = still.into_values().map(told::still);
+        let over = over.into_iter().map(|(reason, name)| {
             let message = format!("{name} is well again");
-            found.push(told::over(LogFault::on_interface(reason, name, message)));
-        }
-        found
+            told::over(LogFault::on_interface(reason, name, message))
+        });
+        still.chain(over).collect()
     }
 }
 

@@ -37,7 +37,7 @@ impl Left {
         }
     }
 
-    pub(super) fn restore(&self, counters: &mut [Box<dyn Counter>]) {
+    pub(super) fn restore<'a>(&self, counters: impl Iterator<Item = &'a mut Box<dyn Counter>>) {
         let mut inner = self.lock();
         if !std::mem::take(&mut inner.resumed) {
             return;
@@ -50,18 +50,25 @@ impl Left {
         }
     }
 
-    pub(super) fn keep(&self, counters: &mut [Box<dyn Counter>]) {
-        let mut positions = BTreeMap::new();
+    /// Of a counter that is not among them, as one that hangs, what was kept before stays.
+    pub(super) fn keep<'a>(&self, counters: impl Iterator<Item = &'a mut Box<dyn Counter>>) {
+        let mut inner = self.lock();
+        if inner.resumed {
+            return;
+        }
         for counter in counters {
             let name = counter.name();
-            for (index, baseline) in counter.baselines().into_iter().enumerate() {
-                let saved = baseline.save().into_iter();
-                positions.extend(saved.map(|(key, value)| (position(name, index, &key), value)));
+            let baselines = counter.baselines();
+            if baselines.is_empty() {
+                continue;
             }
-        }
-        let mut inner = self.lock();
-        if !inner.resumed {
-            inner.positions = positions;
+            let own = format!("{PREFIX}{name} ");
+            inner.positions.retain(|key, _| !key.starts_with(&own));
+            for (index, baseline) in baselines.into_iter().enumerate() {
+                let saved = baseline.save().into_iter();
+                let saved = saved.map(|(key, value)| (position(name, index, &key), value));
+                inner.positions.extend(saved);
+            }
         }
     }
 
@@ -98,23 +105,23 @@ mod tests {
     fn what_rose_between_two_agents_is_told_by_the_second() {
         let (left, mut counters) = agent();
         assert_eq!(look(&mut counters, 5), []);
-        left.keep(&mut counters);
+        left.keep(counters.iter_mut());
         let saved = left.positions();
         assert_eq!(saved.len(), 1);
 
         let (left, mut counters) = agent();
         assert_eq!(look(&mut counters, 7), []);
-        left.keep(&mut counters);
+        left.keep(counters.iter_mut());
         left.resume(&saved);
         // Killed now, it would leave what it was left.
-        left.keep(&mut counters);
+        left.keep(counters.iter_mut());
         assert_eq!(left.positions(), saved);
-        left.restore(&mut counters);
+        left.restore(counters.iter_mut());
         let told = (Reason::NeighbourTableFull, "arp_cache".to_owned(), 3);
         assert_eq!(look(&mut counters, 8), [told]);
-        left.keep(&mut counters);
+        left.keep(counters.iter_mut());
         assert_ne!(left.positions(), saved);
-        left.restore(&mut counters);
+        left.restore(counters.iter_mut());
         assert_eq!(look(&mut counters, 8), [], "told twice");
     }
 
@@ -122,7 +129,7 @@ mod tests {
     fn positions_of_logs_are_not_taken_for_counters() {
         let (left, mut counters) = agent();
         look(&mut counters, 5);
-        left.keep(&mut counters);
+        left.keep(counters.iter_mut());
         left.resume(&[("kernelLog".to_owned(), 4711)].into());
         assert_eq!(left.positions().into_values().next(), Some(5));
     }

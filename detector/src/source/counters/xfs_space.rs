@@ -1,0 +1,157 @@
+//! XFS whose free space is in small pieces: it can say that it is full while it is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::asked::Asked;
+use super::files::Files;
+use super::{Counter, fsmap, told};
+use crate::reason::Reason;
+use crate::signal::{LogFault, What};
+use crate::text;
+
+const MOUNTS: &str = "proc/1/mounts";
+/// As EKS's agent has it, in blocks.
+const SMALL: u64 = 16;
+const MOST_MOUNTS: usize = 16;
+
+/// By device: the mean size of a free piece, in blocks.
+type Means = BTreeMap<String, u64>;
+
+pub(super) struct XfsSpace {
+    proc: PathBuf,
+    disks: Option<Asked<Means>>,
+    judge: Judge,
+}
+
+#[derive(Default)]
+struct Judge(BTreeSet<String>);
+
+impl XfsSpace {
+    pub(super) fn new(proc: PathBuf) -> Self {
+        Self {
+            proc,
+            disks: None,
+            judge: Judge::default(),
+        }
+    }
+}
+
+impl Counter for XfsSpace {
+    fn name(&self) -> &'static str {
+        "xfs-free-space"
+    }
+
+    fn wants(&self) -> &'static [&'static str] {
+        &[MOUNTS]
+    }
+
+    /// A whole reading goes through all pieces of free space.
+    fn every(&self) -> u32 {
+        20
+    }
+
+    fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
+        if mounts(files.one(MOUNTS).unwrap_or_default())
+            .next()
+            .is_none()
+        {
+            return Vec::new();
+        }
+        let disks = Asked::started(&mut self.disks, "xfs-free-space", || {
+            let proc = self.proc.clone();
+            move || read(&proc).unwrap_or_default()
+        });
+        let means = disks.and_then(Asked::take);
+        means.map_or_else(Vec::new, |means| self.judge.look(means))
+    }
+}
+
+impl Judge {
+    fn look(&mut self, means: Means) -> Vec<What> {
+        let fault = |device: String, message: String| {
+            LogFault::on_device(Reason::XfsSmallAverageClusterSize, device, message)
+        };
+        let mut found = Vec::new();
+        for (device, blocks) in means {
+            if blocks < SMALL {
+                let message = format!(
+                    "the free space of {device} is in pieces of {blocks} blocks on average"
+                );
+                self.0.insert(device.clone());
+                found.push(told::still(fault(device, message)));
+            } else if self.0.remove(&device) {
+                let message = format!("the free space of {device} is in larger pieces");
+                found.push(told::over(fault(device, message)));
+            }
+        }
+        found
+    }
+}
+
+/// Device and mount point of each XFS, one for each device.
+fn mounts(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut seen = BTreeSet::new();
+    let mounts = text.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (device, point, kind) = (words.next()?, words.next()?, words.next()?);
+        // A backslash stands for a character that this list cannot have.
+        (kind == "xfs" && !point.contains('\\')).then_some((device, point))
+    });
+    mounts.filter(move |(device, _)| seen.insert(*device))
+}
+
+fn read(proc: &Path) -> io::Result<Means> {
+    let mut means = Means::new();
+    let root = proc.join("1/root");
+    let text = fs::read_to_string(proc.join("1/mounts"))?;
+    for (device, point) in mounts(&text).take(MOST_MOUNTS) {
+        let folder = File::open(root.join(point.trim_start_matches('/')));
+        // Unmounted by now, or covered by another one.
+        if let Ok(Some(blocks)) = folder.and_then(|folder| fsmap::mean_free_blocks(&folder)) {
+            let name = device.strip_prefix("/dev/").unwrap_or(device);
+            means.insert(
+                text::printable(name.as_bytes(), 64).replace(';', ","),
+                blocks,
+            );
+        }
+    }
+    Ok(means)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::Counted;
+
+    #[test]
+    fn small_pieces_are_told_until_they_are_larger() {
+        let mut judge = Judge::default();
+        let mut look = |blocks| -> Vec<(String, Counted)> {
+            let found = judge.look(Means::from([("nvme0n1p1".to_owned(), blocks)]));
+            let found = found.into_iter().map(|what| match what {
+                What::Counted { fault, counted } => (fault.entity, counted),
+                other => panic!("{other:?}"),
+            });
+            found.collect()
+        };
+        let name = || "nvme0n1p1".to_owned();
+        assert_eq!(look(16), []);
+        assert_eq!(look(15), [(name(), Counted::Still)]);
+        assert_eq!(look(0), [(name(), Counted::Still)]);
+        assert_eq!(look(400), [(name(), Counted::Over)]);
+        assert_eq!(look(400), []);
+    }
+
+    #[test]
+    fn each_xfs_is_looked_at_once() {
+        let text = "proc /proc proc rw 0 0\n/dev/nvme0n1p1 / xfs rw 0 0\n\
+            /dev/nvme0n1p1 /var/lib/x xfs rw 0 0\n/dev/sda1 /a\\040b xfs rw 0 0\n\
+            /dev/sdb1 /data ext4 rw 0 0\n/dev/sdc1\n";
+        let found: Vec<_> = mounts(text).collect();
+        assert_eq!(found, [("/dev/nvme0n1p1", "/")]);
+    }
+}
