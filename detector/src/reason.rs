@@ -329,7 +329,7 @@ impl Severity {
                 "An Event on the Node, and on the pod where there is one. The condition stays as it is."
             }
             Self::Fatal => {
-                "Events, and the condition False until it clears. A RepairPolicy in mode `Enforce` cordons, drains and replaces the node after the wait of its rule."
+                "Events, and the condition False until it clears. A RepairPolicy in mode `Enforce` cordons and drains the node after the wait of its rule, and reboots or replaces it."
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -68,11 +68,36 @@ pub async fn record(
         status: Some(status),
         ..seen.clone()
     };
-    guarded(
+    let written = guarded(
         api.replace_status(name, &PostParams::default(), &object)
             .await,
     )
-    .with_context(|| format!("store the status of NodeRepair {name}"))
+    .and_then(|written| {
+        if let Written::Done(stored) = &written {
+            kept_whole(object.status.as_ref(), stored.status.as_ref())?;
+        }
+        Ok(written)
+    });
+    written.with_context(|| format!("store the status of NodeRepair {name}"))
+}
+
+/// An API server leaves out what its CRD does not have, without a word: of an older release, which Helm
+/// does not upgrade.
+fn kept_whole(
+    sent: Option<&NodeRepairStatus>,
+    stored: Option<&NodeRepairStatus>,
+) -> anyhow::Result<()> {
+    // As text: times in memory are finer.
+    let fields = |status| serde_json::to_value(status).context("write a status");
+    let (sent, stored) = (fields(sent)?, fields(stored)?);
+    let mut sent = sent.as_object().into_iter().flatten();
+    let lost = sent.find(|(field, value)| stored.get(field) != Some(value));
+    let Some((field, _)) = lost else {
+        return Ok(());
+    };
+    bail!(
+        "the API server did not keep status.{field} as it was written: apply deploy/crds of this release"
+    )
 }
 
 /// Deletes a finished repair, exactly as it was seen.
@@ -335,5 +360,37 @@ pub async fn delete(client: &Client, deletion: &Deletion) -> anyhow::Result<Answ
         Ok(_) => Ok(Answer::Accepted),
         Err(kube::Error::Api(status)) => Ok(Answer::refused(&status)),
         Err(error) => Err(explain(error)).with_context(|| format!("delete {}", pod.label())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+    use super::*;
+    use crate::api::repair::Phase;
+
+    #[test]
+    fn a_status_that_was_not_kept_whole_names_what_is_missing() {
+        let sent = NodeRepairStatus {
+            phase: Phase::Draining,
+            instance_id: Some("i-1".to_owned()),
+            ..NodeRepairStatus::default()
+        };
+        let well = Timestamp::from_nanosecond(1_234_567_890_123_456_789).unwrap();
+        let sent = NodeRepairStatus {
+            well_since: Some(MicroTime(well)),
+            ..sent
+        };
+        let stored = serde_json::from_value(serde_json::to_value(&sent).unwrap()).unwrap();
+        assert_ne!(sent, stored, "the API keeps microseconds");
+        assert!(kept_whole(Some(&sent), Some(&stored)).is_ok());
+        let pruned = NodeRepairStatus {
+            instance_id: None,
+            ..sent.clone()
+        };
+        let error = kept_whole(Some(&sent), Some(&pruned)).unwrap_err();
+        assert!(error.to_string().contains("status.instanceId"), "{error}");
+        assert!(kept_whole(Some(&sent), None).is_err());
     }
 }

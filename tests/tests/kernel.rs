@@ -8,6 +8,8 @@ mod blocked_task;
 mod counters;
 #[path = "kernel/crash.rs"]
 mod crash;
+#[path = "kernel/executions.rs"]
+mod executions;
 #[path = "kernel/file_system.rs"]
 mod file_system;
 #[path = "kernel/flood.rs"]
@@ -79,6 +81,7 @@ fn main() {
             lockup::TESTS,
             limits::TESTS,
             flood::TESTS,
+            executions::TESTS,
         ])
         .flatten();
     let trials = tests

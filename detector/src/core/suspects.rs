@@ -31,6 +31,8 @@ struct Suspect {
     fault: Duration,
     /// Its evidence has been asked for.
     asked: bool,
+    /// It was said again since then: the answer may be of the time before.
+    again: bool,
     /// Its evidence has been read at least once.
     answered: bool,
     /// When to ask again.
@@ -61,17 +63,20 @@ impl Suspects {
         let new = Suspect {
             fault,
             asked: false,
+            again: false,
             answered: false,
             next: fault,
         };
         findings.unwell(&(Reason::FilesystemReadOnly, device.clone()), now, out);
         let suspect = self.0.entry(device.clone()).or_insert(new);
         suspect.answered = false;
-        if !suspect.asked {
-            suspect.fault = fault;
-            suspect.asked = true;
-            out.push(Output::Probe { device });
+        if suspect.asked {
+            suspect.again = true;
+            return;
         }
+        suspect.fault = fault;
+        suspect.asked = true;
+        out.push(Output::Probe { device });
     }
 
     /// Returns when the fault was, for the latency of the condition that it changes.
@@ -84,6 +89,12 @@ impl Suspects {
         out: &mut Vec<Output>,
     ) -> Option<Duration> {
         let suspect = self.0.get_mut(device)?;
+        let again = std::mem::take(&mut suspect.again);
+        if again && matches!(evidence, Evidence::Writable | Evidence::NotMounted) {
+            let device = device.to_owned();
+            out.push(Output::Probe { device });
+            return None;
+        }
         suspect.asked = false;
         suspect.answered |= evidence != Evidence::Late;
         suspect.next = now.boot + PROBE_INTERVAL;

@@ -306,6 +306,19 @@ fn a_line_that_the_evidence_contradicts_is_nothing() {
     assert_eq!(core.wake_at(), None);
 }
 
+/// What was looked at before the line says nothing about it.
+#[test]
+fn a_line_that_comes_while_the_evidence_is_read_is_asked_about_again() {
+    let mut core = started();
+    core.step(signal(read_only_line("sda1"), at(2)), at(2));
+    core.step(signal(read_only_line("sda1"), at(3)), at(3));
+    let outputs = core.step(evidence("sda1", Evidence::Writable), at(4));
+    assert_eq!(probes(&outputs), ["sda1"]);
+    let outputs = core.step(evidence("sda1", read_only(true)), at(5));
+    assert_eq!(changes(&outputs).len(), 1);
+    assert_eq!(probes(&outputs), Vec::<&str>::new());
+}
+
 #[test]
 fn only_evidence_ends_a_read_only_finding() {
     let mut core = started();

@@ -80,7 +80,8 @@ fn forged(name: &str, watch: impl FnOnce() -> anyhow::Result<Watch>) -> anyhow::
         .findings()
         .into_iter()
         .filter(|line| line["reason"] == "AppCrash" && line["subject"]["pid"] == crash.pid);
-    ensure!(crashes.count() == 1, "the crash itself is not told once");
+    let crashes: Vec<_> = crashes.collect();
+    ensure!(crashes.len() == 1, "of one crash: {crashes:#?}");
     ensure!(
         forged.is_empty(),
         "reported beside the true error: {forged:#?}"

@@ -22,6 +22,8 @@ pub(crate) enum Needs {
     Fuse,
     /// A FUSE file system.
     FuseAlone,
+    /// A tracefs that takes traces of one's own.
+    Executions,
     /// That the kernel measures how long processes wait for memory.
     MemoryPressure,
 }
@@ -61,6 +63,7 @@ impl Support {
             Needs::BlockedTask => faults::HungTask::unavailable()
                 .map(str::to_owned)
                 .or_else(|| self.hook_missing("blocked-task")),
+            Needs::Executions => faults::Executions::unavailable(),
             Needs::MemoryPressure => faults::Thrashing::unavailable().map(str::to_owned),
             Needs::FuseAlone => faults::FuseSleeper::unavailable(),
             Needs::Fuse => {
