@@ -50,6 +50,7 @@ mod hung_task;
 mod kernel_log;
 mod loop_disk;
 mod neighbours;
+mod netlink;
 mod open_files;
 mod packet_filter;
 mod pod_cgroup;

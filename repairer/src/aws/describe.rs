@@ -7,7 +7,6 @@ use aws_sdk_autoscaling::types::LifecycleState;
 use aws_sdk_ec2::types::{
     Filter, Instance, InstanceAttributeName, InstanceLifecycleType, InstanceStateName,
 };
-
 use jiff::Timestamp;
 
 use super::{Aws, explain};

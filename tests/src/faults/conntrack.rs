@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use rustix::net::netlink::NETFILTER;
 use rustix::net::{AddressFamily, SocketType, socket};
 
+use super::netlink::{attribute, message, nested};
 use super::sysctl::Sysctl;
 
 const MAX: &str = "net/netfilter/nf_conntrack_max";
@@ -74,29 +75,19 @@ impl FullConntrack {
 
     /// The kernel's answer to one request: an errno, or 0.
     fn ask(&self, kind: u16, number: u32) -> anyhow::Result<i32> {
-        // REQUEST, ACK, and for a new one CREATE and EXCL.
-        let flags: u16 = if kind == NEW { 0x605 } else { 0x5 };
-        let mut body = vec![
-            u8::try_from(libc::AF_INET).context("name a family")?,
-            0,
-            0,
-            0,
-        ];
+        // ACK, and for a new one CREATE and EXCL.
+        let flags: u16 = if kind == NEW { 0x604 } else { 0x4 };
+        let family = u8::try_from(libc::AF_INET).context("name a family")?;
         let port = u16::try_from(10_000 + number).context("name a port")?;
         // Addresses for documentation: nobody has them.
         let (here, there) = ([192, 0, 2, 1], [198, 51, 100, 1]);
-        body.extend(tuple(TUPLE_ORIG, here, there, port));
+        let mut attributes = tuple(TUPLE_ORIG, here, there, port);
         if kind == NEW {
-            body.extend(tuple(TUPLE_REPLY, there, here, port));
-            body.extend(attribute(STATUS, &ASSURED_AND_CONFIRMED.to_be_bytes()));
-            body.extend(attribute(TIMEOUT, &60_u32.to_be_bytes()));
+            attributes.extend(tuple(TUPLE_REPLY, there, here, port));
+            attributes.extend(attribute(STATUS, &ASSURED_AND_CONFIRMED.to_be_bytes()));
+            attributes.extend(attribute(TIMEOUT, &60_u32.to_be_bytes()));
         }
-        let length = u32::try_from(16 + body.len()).context("measure a message")?;
-        let mut message = length.to_ne_bytes().to_vec();
-        message.extend(kind.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        message.extend([0; 8]);
-        message.extend(body);
+        let message = message(kind, flags, [family, 0, 0, 0], &attributes);
         rustix::io::write(&self.socket, &message).context("ask the kernel for a connection")?;
         let mut answer = [0; 4096];
         let length = rustix::io::read(&self.socket, &mut answer).context("read its answer")?;
@@ -120,26 +111,11 @@ impl Drop for FullConntrack {
 
 /// UDP from one port to the same.
 fn tuple(kind: u16, from: [u8; 4], to: [u8; 4], port: u16) -> Vec<u8> {
-    let addresses = [attribute(1, &from), attribute(2, &to)].concat();
+    let addresses = [attribute(1, &from), attribute(2, &to)];
     let protocol = [
         attribute(1, &[17]),
         attribute(2, &port.to_be_bytes()),
         attribute(3, &port.to_be_bytes()),
     ];
-    let both = [nested(1, &addresses), nested(2, &protocol.concat())];
-    nested(kind, &both.concat())
-}
-
-fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
-    attribute(kind | 1 << 15, value)
-}
-
-/// Length and kind, padded to four bytes.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    let mut bytes = length.to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+    nested(kind, &[nested(1, &addresses), nested(2, &protocol)])
 }

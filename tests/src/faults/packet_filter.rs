@@ -12,6 +12,8 @@ use rustix::net::{
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::netlink::{attribute, message, nested};
+
 /// The namespace of a process.
 pub struct PacketFilter {
     pid: u32,
@@ -137,30 +139,6 @@ const CREATE: u16 = 0x400 | 0x800 | 0x4;
 fn nft(kind: u16, attributes: &[u8]) -> Vec<u8> {
     let flags = if kind == DELTABLE { 0x4 } else { CREATE };
     message(kind, flags, [2, 0, 0, 0], attributes)
-}
-
-fn message(kind: u16, flags: u16, general: [u8; 4], attributes: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(20 + attributes.len()).unwrap_or(u32::MAX);
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(kind.to_ne_bytes());
-    message.extend((flags | 1).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(general);
-    message.extend(attributes);
-    message
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    let mut attribute = length.to_ne_bytes().to_vec();
-    attribute.extend(kind.to_ne_bytes());
-    attribute.extend(value);
-    attribute.resize(attribute.len().next_multiple_of(4), 0);
-    attribute
-}
-
-fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
-    attribute(kind | 0x8000, &parts.concat())
 }
 
 fn text(text: &str) -> Vec<u8> {

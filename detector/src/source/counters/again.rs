@@ -20,8 +20,8 @@ impl<K: Ord + Clone> Again<K> {
     /// What is so now and was at the reading before; and what had been told and is over.
     pub(super) fn step<V>(&mut self, now: BTreeMap<K, V>) -> (BTreeMap<K, V>, Vec<K>) {
         let keys: BTreeSet<K> = now.keys().cloned().collect();
-        let over: Vec<K> = self.told.difference(&keys).cloned().collect();
-        self.told.retain(|key| keys.contains(key));
+        let over = self.told.extract_if(.., |key| !keys.contains(key));
+        let over: Vec<K> = over.collect();
         let before = std::mem::replace(&mut self.before, keys);
         let still: BTreeMap<K, V> = now
             .into_iter()

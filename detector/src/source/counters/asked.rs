@@ -10,6 +10,8 @@ use tracing::warn;
 pub(super) struct Asked<T> {
     answers: Receiver<T>,
     ask: SyncSender<()>,
+    /// The last error, which has been said.
+    trouble: Option<String>,
 }
 
 impl<T: Send + 'static> Asked<T> {
@@ -27,7 +29,11 @@ impl<T: Send + 'static> Asked<T> {
             }
         };
         thread::Builder::new().name(name.to_owned()).spawn(work)?;
-        Ok(Self { answers, ask })
+        Ok(Self {
+            answers,
+            ask,
+            trouble: None,
+        })
     }
 
     /// From when it is needed: most hosts do not have the devices.
@@ -53,6 +59,25 @@ impl<T: Send + 'static> Asked<T> {
         match self.ask.try_send(()) {
             // Full: it is still waiting for the devices.
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => answer,
+        }
+    }
+}
+
+impl<T: Send + 'static> Asked<Result<T, String>> {
+    /// The same where they may fail: of errors that are alike, one after the other, the first is said.
+    pub(super) fn take_well(&mut self, what: &str) -> Option<T> {
+        match self.take()? {
+            Ok(answer) => {
+                self.trouble = None;
+                Some(answer)
+            }
+            Err(error) => {
+                if self.trouble.as_ref() != Some(&error) {
+                    warn!(error, "{what} could not be read");
+                    self.trouble = Some(error);
+                }
+                None
+            }
         }
     }
 }
@@ -86,5 +111,21 @@ mod tests {
             device.take() == Some(Some(()))
         });
         assert!(answered);
+    }
+
+    #[test]
+    fn an_error_is_no_answer_and_is_kept_until_it_is_over() {
+        let mut answers = vec![Ok(2), Err("away".to_owned()), Err("away".to_owned())];
+        let mut device = Asked::start("test", move || answers.pop().unwrap_or(Ok(3))).unwrap();
+        let mut seen = Vec::new();
+        let known = (0..500).any(|_| {
+            thread::sleep(Duration::from_millis(2));
+            let answer = device.take_well("a device");
+            seen.extend(device.trouble.clone());
+            answer == Some(2)
+        });
+        assert!(known);
+        assert!(!seen.is_empty() && seen.iter().all(|error| error == "away"));
+        assert_eq!(device.trouble, None);
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::debug;
 
 use super::asked::Asked;
 use super::files::Files;
@@ -36,7 +36,6 @@ pub(super) struct Firewall {
     /// The kernel has nftables, whether or not a module of it is shown.
     nft_built_in: bool,
     kernel: Option<Asked<Rules>>,
-    trouble: Option<String>,
     judge: Judge,
 }
 
@@ -55,7 +54,6 @@ impl Firewall {
             sys,
             nft_built_in,
             kernel: None,
-            trouble: None,
             judge: Judge { allowed, told },
         }
     }
@@ -66,10 +64,17 @@ fn nft_built_in(proc: &Path) -> bool {
     if !Path::new("/proc/modules").exists() {
         return true;
     }
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let list = format!("1/root/lib/modules/{}/modules.builtin", release.trim());
-    let list = fs::read_to_string(proc.join(list)).unwrap_or_default();
-    list.lines().any(|module| module.ends_with("/nf_tables.ko"))
+    let list = fs::read_to_string("/proc/sys/kernel/osrelease").and_then(|release| {
+        let list = format!("1/root/lib/modules/{}/modules.builtin", release.trim());
+        fs::read_to_string(proc.join(list))
+    });
+    match list {
+        Ok(list) => list.lines().any(|module| module.ends_with("/nf_tables.ko")),
+        Err(error) => {
+            debug!(%error, "what is built into the kernel is not known: nftables is asked if sysfs has it");
+            false
+        }
+    }
 }
 
 impl Counter for Firewall {
@@ -93,20 +98,8 @@ impl Counter for Firewall {
             let mut reader = Reader::new(self.proc.clone(), self.nft_built_in, &self.sys);
             move || reader.read()
         });
-        match kernel.and_then(Asked::take) {
-            None => Vec::new(),
-            Some(Ok(rules)) => {
-                self.trouble = None;
-                self.judge.look(&rules)
-            }
-            Some(Err(error)) => {
-                if self.trouble.as_ref() != Some(&error) {
-                    warn!(error, "the packet filters' rules could not be read");
-                    self.trouble = Some(error);
-                }
-                Vec::new()
-            }
-        }
+        let rules = kernel.and_then(|kernel| kernel.take_well("the packet filters' rules"));
+        rules.map_or_else(Vec::new, |rules| self.judge.look(&rules))
     }
 }
 
@@ -123,9 +116,8 @@ impl Judge {
                 *found.entry(key).or_default() += 1;
             }
         }
-        let over = self.told.iter().filter(|key| !found.contains_key(key));
-        let over: Vec<_> = over.cloned().collect();
-        self.told.retain(|key| found.contains_key(key));
+        let over = self.told.extract_if(.., |key| !found.contains_key(key));
+        let over: Vec<_> = over.collect();
         let still = found.into_iter().take(MOST_TOLD).map(|(key, count)| {
             self.told.insert(key.clone());
             let (reason, place) = key;
@@ -153,7 +145,7 @@ struct Reader {
     nft_module: PathBuf,
     nft_built_in: bool,
     entered: bool,
-    nft: Option<(u32, Vec<Rule>)>,
+    nft: Option<(Option<u32>, Vec<Rule>)>,
     legacy: BTreeMap<(Family, String), (Shape, Vec<Rule>)>,
     looks: u32,
 }
@@ -194,12 +186,10 @@ impl Reader {
     }
 
     fn read_nft(&mut self) -> io::Result<()> {
-        let generation = nft::generation()?.unwrap_or_default();
-        if self
-            .nft
-            .as_ref()
-            .is_none_or(|(read, _)| *read != generation)
-        {
+        let generation = nft::generation()?;
+        // A kernel that does not tell it may have changed them.
+        let known = |(read, _): &(Option<u32>, _)| generation.is_some() && *read == generation;
+        if !self.nft.as_ref().is_some_and(known) {
             self.nft = Some((generation, of_interest(nft::read()?)));
         }
         Ok(())
@@ -208,9 +198,12 @@ impl Reader {
     fn read_legacy(&mut self) -> io::Result<()> {
         let mut there = BTreeSet::new();
         for family in Family::ALL {
-            // Not there where the kernel has no such tables.
-            let names = fs::read_to_string(self.proc.join(family.list()));
-            for name in names.unwrap_or_default().lines() {
+            let names = match fs::read_to_string(self.proc.join(family.list())) {
+                // The kernel has no such tables.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+                names => names?,
+            };
+            for name in names.lines() {
                 let key = (family, name.to_owned());
                 let shape = legacy::shape(family, name)?;
                 there.insert(key.clone());
@@ -238,12 +231,8 @@ mod tests {
 
     fn rule(chain: &str, does: Does) -> Rule {
         Rule {
-            table: "filter".to_owned(),
-            chain: chain.to_owned(),
-            comments: Vec::new(),
-            invalid_only: false,
             ports: Some((rule::KUBELET, rule::KUBELET)),
-            does,
+            ..Rule::of(chain, does)
         }
     }
 

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tracing::warn;
 
 use super::again::Again;
 use super::asked::Asked;
@@ -79,7 +78,6 @@ impl Allocation {
 pub(super) struct PodRoutes {
     proc: PathBuf,
     kernel: Option<Asked<Result<Routing, String>>>,
-    trouble: Option<String>,
     judge: Judge,
 }
 
@@ -94,7 +92,6 @@ impl PodRoutes {
         Self {
             proc,
             kernel: None,
-            trouble: None,
             judge: Judge::default(),
         }
     }
@@ -124,20 +121,8 @@ impl Counter for PodRoutes {
                 routes::read().map_err(|error| error.to_string())
             }
         });
-        match kernel.and_then(Asked::take) {
-            None => Vec::new(),
-            Some(Ok(routing)) => {
-                self.trouble = None;
-                self.judge.look(&checkpoint, &routing)
-            }
-            Some(Err(error)) => {
-                if self.trouble.as_ref() != Some(&error) {
-                    warn!(error, "routes and rules could not be read");
-                    self.trouble = Some(error);
-                }
-                Vec::new()
-            }
-        }
+        let routing = kernel.and_then(|kernel| kernel.take_well("routes and rules"));
+        routing.map_or_else(Vec::new, |routing| self.judge.look(&checkpoint, &routing))
     }
 }
 
@@ -148,13 +133,11 @@ impl Judge {
         for ((reason, _), shown) in still {
             by_reason.entry(reason).or_default().push(shown);
         }
-        let over: Vec<Reason> = self
+        let over = self
             .told
-            .iter()
-            .filter(|reason| !by_reason.contains_key(reason))
-            .copied()
-            .collect();
-        self.told = by_reason.keys().copied().collect();
+            .extract_if(.., |reason| !by_reason.contains_key(reason));
+        let over: Vec<Reason> = over.collect();
+        self.told.extend(by_reason.keys());
         let still = by_reason.into_iter().map(|(reason, shown)| {
             let what = match reason {
                 Reason::MissingIpRules => "no routing rule for",

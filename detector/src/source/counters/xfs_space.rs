@@ -23,7 +23,7 @@ type Means = BTreeMap<String, u64>;
 
 pub(super) struct XfsSpace {
     proc: PathBuf,
-    disks: Option<Asked<Means>>,
+    disks: Option<Asked<Result<Means, String>>>,
     judge: Judge,
 }
 
@@ -63,9 +63,9 @@ impl Counter for XfsSpace {
         }
         let disks = Asked::started(&mut self.disks, "xfs-free-space", || {
             let proc = self.proc.clone();
-            move || read(&proc).unwrap_or_default()
+            move || read(&proc).map_err(|error| error.to_string())
         });
-        let means = disks.and_then(Asked::take);
+        let means = disks.and_then(|disks| disks.take_well("the free space of XFS"));
         means.map_or_else(Vec::new, |means| self.judge.look(means))
     }
 }

@@ -280,8 +280,8 @@ pub(crate) async fn at_timeout() -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn dead_kubelet() -> anyhow::Result<()> {
-    let scene = Scene::start(3).await?;
+/// Nodes whose kubelets are not heard of.
+async fn replace_the_silent(scene: &Scene) -> anyhow::Result<()> {
     scene
         .set_policy(&json!({
             "mode": "Enforce",
@@ -289,7 +289,12 @@ pub(crate) async fn dead_kubelet() -> anyhow::Result<()> {
             "startupTimeout": "1s",
             "rules": [{"nodeMonitoringCondition": READY, "status": ["False", "Unknown"], "minRepairWaitTime": "2s", "repairActions": ["Replace"]}],
         }))
-        .await?;
+        .await
+}
+
+pub(crate) async fn dead_kubelet() -> anyhow::Result<()> {
+    let scene = Scene::start(3).await?;
+    replace_the_silent(&scene).await?;
     let _repairer = scene.repairer("a")?;
     scene.fleet.lose_node("node-0").await?;
     let repair = scene.wait_outcome("node-0", "Succeeded").await?;
@@ -307,13 +312,7 @@ pub(crate) async fn dead_kubelet() -> anyhow::Result<()> {
 /// Volumes of a machine that is proven to be off are freed at once, and the mark goes when it is back.
 pub(crate) async fn out_of_service() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
-    scene
-        .set_policy(&json!({
-            "mode": "Enforce",
-            "startupTimeout": "1s",
-            "rules": [{"nodeMonitoringCondition": READY, "status": ["False", "Unknown"], "minRepairWaitTime": "2s", "repairActions": ["Replace"]}],
-        }))
-        .await?;
+    replace_the_silent(&scene).await?;
     let attachments: Api<VolumeAttachment> = Api::all(scene.control_plane.admin());
     let attachment = json!({
         "metadata": {"name": "db"},

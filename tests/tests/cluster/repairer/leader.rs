@@ -13,7 +13,7 @@ use nodemend_tests::cloud::{Fault, Kind};
 use nodemend_tests::wait::until;
 use serde_json::{Value, json};
 
-use super::scene::{REPAIRED, Scene, TERMINATE};
+use super::scene::{REPAIRED, Scene, TERMINATE, is_blocked};
 
 fn says(text: &'static str) -> impl Fn(&Value) -> bool {
     move |line| {
@@ -167,19 +167,9 @@ pub(crate) async fn lost_in_a_call() -> anyhow::Result<()> {
 pub(crate) async fn two() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
     let mut first = scene.repairer("first")?;
-    let none = json!({});
-    scene
-        .pinned("kept", "node-0", 1, none.clone(), none)
-        .await?;
-    scene
-        .budget("kept", "kept", json!({"minAvailable": 1}))
-        .await?;
+    scene.block_drain_of("node-0").await?;
     let _sick = scene.sicken("node-0").await?;
-    let draining = |repair: &Value| {
-        let blocked = &repair["status"]["drain"]["blocked"][0]["why"];
-        repair["status"]["phase"] == "Draining" && blocked.is_string()
-    };
-    scene.wait_repair("node-0", "blocked", draining).await?;
+    scene.wait_repair("node-0", "blocked", is_blocked).await?;
     // The second look takes so long that it can be stopped in it.
     scene
         .cloud

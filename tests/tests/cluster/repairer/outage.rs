@@ -7,24 +7,16 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use kube::api::DeleteParams;
 use nodemend_tests::api_proxy::Trouble;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::scene::Scene;
-
-fn blocked(repair: &Value) -> bool {
-    repair["status"]["phase"] == "Draining"
-        && repair["status"]["drain"]["blocked"][0]["why"].is_string()
-}
+use super::scene::{Scene, is_blocked, watches_nodes};
 
 /// What a silent watch of the nodes has lost is seen when 410 Gone has it listed anew; while that of
 /// the records is silent, nothing is done twice.
 pub(crate) async fn gone() -> anyhow::Result<()> {
     let scene = Scene::start(3).await?;
     let mut repairer = scene.repairer("a")?;
-    let watching = |line: &Value| line["message"] == "watching the nodes";
-    repairer
-        .wait_for_log(Duration::from_secs(20), watching)
-        .await?;
+    watches_nodes(&mut repairer).await?;
     scene
         .proxy
         .trouble_watches(Some(("/nodes", Trouble::Silent)));
@@ -56,16 +48,10 @@ pub(crate) async fn gone() -> anyhow::Result<()> {
 /// Killed while a budget blocks a drain, and back with the same etcd.
 pub(crate) async fn restarts() -> anyhow::Result<()> {
     let mut scene = Scene::start(3).await?;
-    let none = json!({});
-    scene
-        .pinned("kept", "node-0", 1, none.clone(), none)
-        .await?;
-    scene
-        .budget("kept", "kept", json!({"minAvailable": 1}))
-        .await?;
+    scene.block_drain_of("node-0").await?;
     let repairer = scene.repairer("a")?;
     let _sick = scene.sicken("node-0").await?;
-    scene.wait_repair("node-0", "blocked", blocked).await?;
+    scene.wait_repair("node-0", "blocked", is_blocked).await?;
     scene.control_plane.restart_apiserver().await?;
     ensure!(scene.terminate_calls() == 0);
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(scene.control_plane.admin(), "default");

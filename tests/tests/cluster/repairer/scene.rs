@@ -48,6 +48,20 @@ enum Owner {
     Karpenter,
 }
 
+/// By a budget, in its drain.
+pub(crate) fn is_blocked(repair: &Value) -> bool {
+    repair["status"]["phase"] == "Draining"
+        && repair["status"]["drain"]["blocked"][0]["why"].is_string()
+}
+
+pub(crate) async fn watches_nodes(repairer: &mut Daemon) -> anyhow::Result<()> {
+    let watching = |line: &Value| line["message"] == "watching the nodes";
+    repairer
+        .wait_for_log(Duration::from_secs(20), watching)
+        .await
+        .map(drop)
+}
+
 impl Scene {
     /// `node-0` ... of one Auto Scaling group, one pod on each, and an enabled policy.
     pub(crate) async fn start(nodes: u16) -> anyhow::Result<Self> {
@@ -392,6 +406,13 @@ impl Scene {
             Ok((count == usize::from(replicas)).then_some(()))
         })
         .await
+    }
+
+    /// By a pod that its budget never lets go, both called `kept`.
+    pub(crate) async fn block_drain_of(&self, node: &str) -> anyhow::Result<()> {
+        self.pinned("kept", node, 1, json!({}), json!({})).await?;
+        self.budget("kept", "kept", json!({"minAvailable": 1}))
+            .await
     }
 
     pub(crate) async fn budget(

@@ -11,7 +11,7 @@ use nodemend_tests::wait::until;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::scene::{REPAIRED, Scene};
+use super::scene::{REPAIRED, Scene, watches_nodes};
 
 /// The control plane says that a node is silent, and somebody keeps renewing its Lease.
 pub(crate) async fn lease() -> anyhow::Result<()> {
@@ -65,10 +65,7 @@ pub(crate) async fn unreachable() -> anyhow::Result<()> {
         ]}))
         .await?;
     let mut repairer = scene.repairer("a")?;
-    let watching = |line: &Value| line["message"] == "watching the nodes";
-    repairer
-        .wait_for_log(Duration::from_secs(20), watching)
-        .await?;
+    watches_nodes(&mut repairer).await?;
     scene
         .proxy
         .trouble_watches(Some(("repairpolicies", Trouble::Cut)));

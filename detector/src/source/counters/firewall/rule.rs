@@ -90,11 +90,10 @@ fn bare(table: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(chain: &str, does: Does) -> Rule {
-        Rule {
+impl Rule {
+    /// Of all packets, in the table `filter`.
+    pub(super) fn of(chain: &str, does: Does) -> Self {
+        Self {
             table: "filter".to_owned(),
             chain: chain.to_owned(),
             comments: Vec::new(),
@@ -103,16 +102,21 @@ mod tests {
             does,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn a_refusal_is_unexpected_unless_its_owner_is_known_or_allowed() {
         for chain in ["INPUT", "SOMETHING-ELSE", "TWISTLOCK-NET-OUTPUT", "ATTACK"] {
             assert!(
-                rule(chain, Does::Refuse).refuses_unexpectedly(&[]),
+                Rule::of(chain, Does::Refuse).refuses_unexpectedly(&[]),
                 "{chain}"
             );
             assert!(
-                !rule(chain, Does::Other).refuses_unexpectedly(&[]),
+                !Rule::of(chain, Does::Other).refuses_unexpectedly(&[]),
                 "{chain}"
             );
         }
@@ -127,28 +131,28 @@ mod tests {
             "DOCKER-ISOLATION-STAGE-2",
         ] {
             assert!(
-                !rule(chain, Does::Refuse).refuses_unexpectedly(&[]),
+                !Rule::of(chain, Does::Refuse).refuses_unexpectedly(&[]),
                 "{chain}"
             );
         }
-        let mut native = rule("reject-chain", Does::Refuse);
+        let mut native = Rule::of("reject-chain", Does::Refuse);
         native.table = "ip6 kube-proxy".to_owned();
         assert!(!native.refuses_unexpectedly(&[]));
     }
 
     #[test]
     fn node_local_pods_and_invalid_packets_may_be_refused() {
-        let mut node_local = rule("FORWARD", Does::Refuse);
+        let mut node_local = Rule::of("FORWARD", Does::Refuse);
         node_local.comments = vec!["Block Node Local Pod access via IPv4".to_owned()];
         assert!(!node_local.refuses_unexpectedly(&[]));
-        let mut invalid = rule("FORWARD", Does::Refuse);
+        let mut invalid = Rule::of("FORWARD", Does::Refuse);
         invalid.invalid_only = true;
         assert!(!invalid.refuses_unexpectedly(&[]));
     }
 
     #[test]
     fn a_chain_is_allowed_in_its_own_table() {
-        let mine = rule("MY-CUSTOM-CHAIN", Does::Refuse);
+        let mine = Rule::of("MY-CUSTOM-CHAIN", Does::Refuse);
         let allowed = |place: &str| !mine.refuses_unexpectedly(&[place.to_owned()]);
         assert!(allowed("filter/MY-CUSTOM-CHAIN"));
         assert!(!allowed("nat/MY-CUSTOM-CHAIN"));
@@ -156,7 +160,7 @@ mod tests {
 
     #[test]
     fn kubelets_port_is_taken_by_a_rule_that_names_it() {
-        let mut redirect = rule("CNI-DN-08cb4d05ff8daf230ce42", Does::Redirect);
+        let mut redirect = Rule::of("CNI-DN-08cb4d05ff8daf230ce42", Does::Redirect);
         assert!(!redirect.takes_kubelets_port(), "every port");
         for (ports, taken) in [
             ((10250, 10250), true),
