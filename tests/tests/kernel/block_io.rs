@@ -19,6 +19,11 @@ pub(crate) const TESTS: &[Test] = &[
         by_complete,
     ),
     (
+        "without_the_hook_a_block_io_error_is_found_in_the_log",
+        Hook("block-io"),
+        || fails(&["--disable-hook", "block-io"], 1),
+    ),
+    (
         "block_io_errors_of_one_device_are_one_finding",
         Hook("block-io"),
         twice,
