@@ -4,6 +4,7 @@
 mod apply;
 mod kubeconfig;
 mod programs;
+pub mod traffic;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -112,7 +113,11 @@ impl ControlPlane {
             etcd: start("etcd", &etcd_args(dir.path(), etcd_port, peer_port))?,
             apiserver: start(
                 "kube-apiserver",
-                &apiserver_args(&pki, &tokens.file, etcd_port, port),
+                &[
+                    apiserver_args(&pki, &tokens.file, etcd_port, port),
+                    traffic::apiserver_args(dir.path())?,
+                ]
+                .concat(),
             )?,
             controller_manager: None,
             scheduler: None,
@@ -303,6 +308,12 @@ impl ControlPlane {
 
     pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        traffic::keep(self.dir.path());
     }
 }
 
