@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane, debian, moto};
+use crate::{bpf, build, control_plane, debian, python};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -87,12 +87,16 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(suite) if !suite.needs_helm() => None,
         Some(_) | None => Some(control_plane::helm(repo)?),
     };
-    let runc = match suite {
-        Some(suite) if !suite.needs_helm() => None,
-        Some(_) | None => debian::program("runc", "usr/sbin/runc"),
+    let (runc, promtool, validate) = match suite {
+        Some(suite) if !suite.needs_helm() => (None, None, None),
+        Some(_) | None => (
+            debian::program("runc", "usr/sbin/runc"),
+            debian::program("prometheus", "usr/bin/promtool"),
+            python::ensure(&python::KUBERNETES_VALIDATE)?,
+        ),
     };
     let moto = match suite {
-        Some(Suite::Cloud) | None => moto::ensure()?,
+        Some(Suite::Cloud) | None => python::ensure(&python::MOTO)?,
         Some(_) => None,
     };
     let executables = build::workspace(repo)?;
@@ -125,8 +129,14 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         if let Some(python) = &moto {
             command.env("NODEMEND_MOTO_PYTHON", python);
         }
-        if let Some(runc) = &runc {
-            command.env("NODEMEND_RUNC", runc);
+        for (name, program) in [
+            ("NODEMEND_RUNC", &runc),
+            ("NODEMEND_PROMTOOL", &promtool),
+            ("NODEMEND_VALIDATE_PYTHON", &validate),
+        ] {
+            if let Some(program) = program {
+                command.env(name, program);
+            }
         }
         if let Some(dir) = &helm {
             command.env("NODEMEND_HELM_BIN", dir);
