@@ -42,10 +42,9 @@ mod read_only;
 mod support;
 #[path = "kernel/undone.rs"]
 mod undone;
-#[path = "kernel/watch.rs"]
-mod watch;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nodemend_tests::watch;
 
 use crate::support::{Needs, Support};
 

@@ -21,6 +21,7 @@ mod rustc;
 mod test;
 #[cfg(test)]
 mod tidy;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +76,13 @@ enum Task {
         /// Only compare, and fail when the page is out of date
         #[arg(long)]
         check: bool,
+    },
+    /// Run the fault suite in virtual machines with Debian's kernels, and write what they showed
+    /// into docs/kernels.md
+    Vm {
+        /// Only this kernel; may be repeated
+        #[arg(long, value_enum, value_name = "VERSION")]
+        kernel: Vec<vm::Kernel>,
     },
     /// Build both images as OCI layouts, and put them into buildah's or podman's storage where there is one
     Image,
@@ -142,6 +150,14 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Peers { check } => {
             let args = check.then(|| "--check".to_owned());
             run::alone(&repo, "nodemend-peers", args.as_slice())?;
+        }
+        Task::Vm { kernel } => {
+            let kernels = if kernel.is_empty() {
+                vm::Kernel::ALL.to_vec()
+            } else {
+                kernel
+            };
+            println!("{}", vm::ensure(&kernels, true)?.display());
         }
         Task::Image => image::run(&repo)?,
         Task::Lint => lint::run(&repo)?,

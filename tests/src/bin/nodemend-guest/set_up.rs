@@ -1,0 +1,73 @@
+//! What an init does before anything else, as on a node with cgroup v2.
+
+#![expect(clippy::disallowed_methods, reason = "the harness runs other programs")]
+
+use std::ffi::CStr;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use nodemend_tests::vm::MODULES;
+use rustix::mount::{MountFlags, mount};
+
+pub(crate) fn mounts() -> anyhow::Result<()> {
+    const CGROUP_OPTIONS: &CStr = c"";
+    for (kind, place) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/tmp"),
+        ("tmpfs", "/run"),
+        ("cgroup2", "/sys/fs/cgroup"),
+        ("debugfs", "/sys/kernel/debug"),
+        ("tracefs", "/sys/kernel/tracing"),
+    ] {
+        mount(kind, place, kind, MountFlags::empty(), Some(CGROUP_OPTIONS))
+            .with_context(|| format!("mount {place}"))?;
+    }
+    Ok(())
+}
+
+/// Those that this kernel has: a fault that needs another one says so itself.
+pub(crate) fn modules() {
+    for module in MODULES {
+        let mut modprobe = Command::new("/usr/sbin/modprobe");
+        modprobe.args(["-q", module]);
+        match *module {
+            // Sector 4660 cannot be read.
+            "scsi_debug" => modprobe.args(["opts=2", "dev_size_mb=8"]),
+            "nvme" => {
+                let mut core = Command::new("/usr/sbin/modprobe");
+                core.args(["-q", "nvme-core", "io_timeout=5", "admin_timeout=10"]);
+                let _built_in = core.status();
+                &mut modprobe
+            }
+            _ => &mut modprobe,
+        };
+        let _built_in = modprobe.status();
+    }
+}
+
+pub(crate) fn network() -> anyhow::Result<()> {
+    run("ip", &["link", "set", "lo", "up"])?;
+    // What comes once an hour otherwise.
+    let interval = "/sys/devices/system/machinecheck/machinecheck0/check_interval";
+    if fs::exists(interval).unwrap_or(false) {
+        fs::write(interval, "1").with_context(|| format!("write {interval}"))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
