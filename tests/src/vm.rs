@@ -4,7 +4,10 @@
 //! QEMU interprets the guest's instructions (`-accel tcg`), so it runs where nothing else does, and
 //! takes twenty times as long as the host would.
 
+mod holes;
 mod initramfs;
+mod outcome;
+mod page;
 mod qemu;
 mod report;
 
@@ -13,8 +16,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+pub use self::holes::Holes;
+pub use self::outcome::{Outcome, run};
+pub use self::page::Page;
 pub use self::qemu::{BAD_SECTOR, Machine};
 pub use self::report::{Report, Seen, Way};
+
+/// As `cargo xtask vm` names them.
+pub const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
 
 /// The kernel modules that the guest loads, and so those that it is given.
 pub const MODULES: &[&str] = &[

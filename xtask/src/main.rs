@@ -157,7 +157,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
             } else {
                 kernel
             };
-            println!("{}", vm::ensure(&kernels, true)?.display());
+            run::machines(&repo, &kernels)?;
         }
         Task::Image => image::run(&repo)?,
         Task::Lint => lint::run(&repo)?,

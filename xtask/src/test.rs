@@ -9,7 +9,10 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane, moto};
+use crate::{bpf, build, control_plane, moto, vm};
+
+/// The kernel of the virtual machine where all suites run.
+const IN_EACH_RUN: vm::Kernel = vm::Kernel::V6_12;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -29,6 +32,8 @@ pub(crate) enum Suite {
     Deploy,
     /// The whole story, short
     E2e,
+    /// Faults in virtual machines, of every kernel; one kernel where all suites run
+    Vm,
 }
 
 impl Suite {
@@ -41,6 +46,7 @@ impl Suite {
             ("tests", "cluster") => Self::Cluster,
             ("tests", "deploy") => Self::Deploy,
             ("tests", "e2e") => Self::E2e,
+            ("tests", "vm") => Self::Vm,
             ("repairer", "scenarios") => Self::Scenarios,
             _ => Self::Unit,
         }
@@ -48,7 +54,9 @@ impl Suite {
 
     fn needs_cluster(self) -> bool {
         match self {
-            Self::Unit | Self::Cloud | Self::Scenarios | Self::Kernel | Self::Gpu => false,
+            Self::Unit | Self::Cloud | Self::Scenarios | Self::Kernel | Self::Gpu | Self::Vm => {
+                false
+            }
             Self::Cluster | Self::Deploy | Self::E2e => true,
         }
     }
@@ -61,7 +69,8 @@ impl Suite {
             | Self::Kernel
             | Self::Gpu
             | Self::Cluster
-            | Self::E2e => false,
+            | Self::E2e
+            | Self::Vm => false,
             Self::Deploy => true,
         }
     }
@@ -90,6 +99,11 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(Suite::Cloud) | None => moto::ensure()?,
         Some(_) => None,
     };
+    let machines = match suite {
+        None => Some(vm::ensure(&[IN_EACH_RUN], false)),
+        Some(Suite::Vm) => Some(vm::ensure(&vm::Kernel::ALL, false)),
+        Some(_) => None,
+    };
     let executables = build::workspace(repo)?;
     let bin_dir = build::bin_dir(&executables)?;
 
@@ -114,6 +128,19 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         }
         if let Some(python) = &moto {
             command.env("NODEMEND_MOTO_PYTHON", python);
+        }
+        match &machines {
+            Some(Ok(dir)) => {
+                command.env(vm::FOLDER, dir);
+            }
+            // Not everybody has Debian's tools.
+            Some(Err(error)) => {
+                command.env("NODEMEND_VM_MISSING", format!("{error:#}"));
+            }
+            None => {}
+        }
+        if suite.is_none() {
+            command.env("NODEMEND_VM_ONLY", IN_EACH_RUN.version());
         }
         if let Some(dir) = &helm {
             command.env("NODEMEND_HELM_BIN", dir);

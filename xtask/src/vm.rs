@@ -6,7 +6,7 @@ mod kernel;
 mod tree;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
@@ -14,6 +14,9 @@ use crate::cache;
 
 use self::debian::Suite;
 pub(crate) use self::kernel::Kernel;
+
+/// The environment variable by which the harness finds them.
+pub(crate) const FOLDER: &str = "NODEMEND_VM_DIR";
 
 /// Of QEMU and of what runs in the guest: a libc that is at least as new as the builder's.
 const TOOLS: &str = "trixie";

@@ -1,11 +1,12 @@
-//! `cargo xtask vm`: boots kernels in virtual machines and shows what the detector sees of faults there.
+//! `cargo xtask vm`: the fault suite in virtual machines, and the pages that say what it showed.
 
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::ensure;
 use clap::Parser;
-use nodemend_tests::vm::{Machine, Parts, Report};
+use nodemend_tests::vm::{Holes, Page, Parts, Report, run};
 
+/// Run the fault suite on these kernels, and write tests/vm/seen.tsv and docs/kernels.md
 #[derive(Parser)]
 struct Args {
     /// Kernels, as `cargo xtask vm` names them
@@ -14,27 +15,31 @@ struct Args {
 }
 
 /// For all faults of one kernel.
-const TIMEOUT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(900);
 
 #[expect(clippy::disallowed_methods, reason = "the harness measures deadlines")]
 fn main() -> anyhow::Result<()> {
+    let mut page = Page::read()?;
+    let mut differences = Vec::new();
+    let holes = Holes::read()?;
     for kernel in Args::parse().kernels {
         let parts = Parts::of(&kernel)?;
-        println!("{kernel}: {}", parts.package()?);
+        let package = parts.package()?;
+        println!("Linux {kernel}: {package}");
         let started = Instant::now();
-        let mut machine = Machine::boot(&parts, "")?;
-        loop {
-            match machine.report(started + TIMEOUT)? {
-                Report::End => break,
-                Report::Failed { why } => bail!("{why}"),
-                Report::Check { rows } => {
-                    for row in rows {
-                        println!("{} {} {}", row["what"], row["using"], row["missing"]);
-                    }
-                }
-                report => println!("{:6.1} s {report:?}", started.elapsed().as_secs_f64()),
+        let outcomes = run(&parts, started + LIMIT, |report| {
+            if let Report::Seen { .. } | Report::Missing { .. } = report {
+                println!("{:6.1} s {report}", started.elapsed().as_secs_f64());
             }
-        }
+        })?;
+        differences.extend(holes.differences(&kernel, &outcomes));
+        page.put(&kernel, &package, &outcomes);
     }
+    page.write()?;
+    ensure!(
+        differences.is_empty(),
+        "tests/vm/holes.tsv is out of date:\n{}",
+        differences.join("\n")
+    );
     Ok(())
 }

@@ -95,26 +95,37 @@ impl Kernel {
 
 /// Where the kernel is, what it calls itself, and what its modules need of each other.
 fn lay_out(tree: &Path, guest: &Path) -> anyhow::Result<()> {
-    let boot = tree.join("boot");
-    let image = fs::read_dir(&boot)
-        .with_context(|| format!("list {}", boot.display()))?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| file_name(path).starts_with("vmlinuz-"))
-        .with_context(|| format!("find a kernel in {}", boot.display()))?;
-    let release = file_name(&image).trim_start_matches("vmlinuz-").to_owned();
-    fs::rename(&image, tree.join("vmlinuz")).context("move the kernel")?;
-    // Newer packages have them below /usr, where the distribution has its /lib.
+    // Newer packages have the modules below /usr, where the distribution has its /lib.
     let merged = tree.join("usr/lib/modules");
     if merged.exists() {
         fs::create_dir_all(tree.join("lib")).context("make lib")?;
         fs::rename(&merged, tree.join("lib/modules")).context("move the modules")?;
     }
+    let modules = only_entry(&tree.join("lib/modules"))?;
+    let release = file_name(&modules).to_owned();
+    // And the image beside the modules.
+    let image = [
+        modules.join("vmlinuz"),
+        tree.join(format!("boot/vmlinuz-{release}")),
+    ];
+    let image = image
+        .iter()
+        .find(|image| image.exists())
+        .with_context(|| format!("find the image of Linux {release} in its packages"))?;
+    fs::rename(image, tree.join("vmlinuz")).context("move the kernel")?;
     let mut depmod = in_tree(guest, "usr/sbin/depmod");
     depmod.arg("-b").arg(tree).arg(&release);
     let status = depmod.status().context("run depmod")?;
     ensure!(status.success(), "depmod of {release} ended with {status}");
     fs::write(tree.join("release"), release).context("write the release")
+}
+
+fn only_entry(folder: &Path) -> anyhow::Result<PathBuf> {
+    let mut entries = fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))?;
+    let entry = entries
+        .next()
+        .with_context(|| format!("{} is empty", folder.display()))?;
+    Ok(entry.context("list a folder")?.path())
 }
 
 fn file_name(path: &Path) -> &str {

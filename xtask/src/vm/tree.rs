@@ -1,7 +1,7 @@
 //! A folder of unpacked packages, which is there whole or not at all.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -13,7 +13,9 @@ pub(super) fn once(
     if folder.exists() {
         return Ok(());
     }
-    let unfinished = folder.with_extension("unfinished");
+    let mut unfinished = folder.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let unfinished = PathBuf::from(unfinished);
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)
             .with_context(|| format!("remove {}", unfinished.display()))?;

@@ -25,7 +25,11 @@ pub(crate) fn disk(kind: &str) -> anyhow::Result<String> {
 /// Reads the block with this sector; an error if that goes well.
 pub(crate) fn cannot_read(disk: &str, sector: u64) -> anyhow::Result<()> {
     let path = format!("/dev/{disk}");
-    match read(&open(&path)?, sector * SECTOR) {
+    match read(
+        &open(&path)?,
+        sector * SECTOR / BLOCK as u64 * BLOCK as u64,
+        BLOCK,
+    ) {
         Ok(()) => bail!("sector {sector} of {path} was read"),
         Err(error) if error.raw_os_error().is_some() => Ok(()),
         Err(error) => Err(error).with_context(|| format!("read {path}")),
@@ -41,9 +45,9 @@ pub(crate) fn open(path: &str) -> anyhow::Result<File> {
         .with_context(|| format!("open {path}"))
 }
 
-pub(crate) fn read(disk: &File, offset: u64) -> std::io::Result<()> {
-    let mut buffer = vec![0; 2 * BLOCK];
+/// Both aligned to a block.
+pub(crate) fn read(disk: &File, offset: u64, length: usize) -> std::io::Result<()> {
+    let mut buffer = vec![0; length + BLOCK];
     let aligned = buffer.as_ptr().align_offset(BLOCK);
-    let offset = offset / BLOCK as u64 * BLOCK as u64;
-    disk.read_exact_at(&mut buffer[aligned..aligned + BLOCK], offset)
+    disk.read_exact_at(&mut buffer[aligned..aligned + length], offset)
 }

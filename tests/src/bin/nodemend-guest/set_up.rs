@@ -10,7 +10,14 @@ use anyhow::{Context, ensure};
 use nodemend_tests::vm::MODULES;
 use rustix::mount::{MountFlags, mount};
 
-pub(crate) fn mounts() -> anyhow::Result<()> {
+pub(crate) fn set_up() -> anyhow::Result<()> {
+    mounts()?;
+    modules();
+    run("ip", &["link", "set", "lo", "up"])?;
+    look_for_machine_checks()
+}
+
+fn mounts() -> anyhow::Result<()> {
     const CGROUP_OPTIONS: &CStr = c"";
     for (kind, place) in [
         ("proc", "/proc"),
@@ -29,7 +36,7 @@ pub(crate) fn mounts() -> anyhow::Result<()> {
 }
 
 /// Those that this kernel has: a fault that needs another one says so itself.
-pub(crate) fn modules() {
+fn modules() {
     for module in MODULES {
         let mut modprobe = Command::new("/usr/sbin/modprobe");
         modprobe.args(["-q", module]);
@@ -48,9 +55,8 @@ pub(crate) fn modules() {
     }
 }
 
-pub(crate) fn network() -> anyhow::Result<()> {
-    run("ip", &["link", "set", "lo", "up"])?;
-    // What comes once an hour otherwise.
+/// Each second, not every five minutes.
+fn look_for_machine_checks() -> anyhow::Result<()> {
     let interval = "/sys/devices/system/machinecheck/machinecheck0/check_interval";
     if fs::exists(interval).unwrap_or(false) {
         fs::write(interval, "1").with_context(|| format!("write {interval}"))?;
@@ -67,7 +73,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
         output.status.success(),
         "{program} {}: {}",
         arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
+        String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
 }
