@@ -25,7 +25,7 @@ pub(crate) fn alone(repo: &Path, program: &str, args: &[String]) -> anyhow::Resu
 /// In virtual machines, with what Debian has today.
 pub(crate) fn machines(repo: &Path, kernels: &[vm::Kernel]) -> anyhow::Result<()> {
     bpf::build(repo)?;
-    let parts = vm::ensure(kernels, true)?;
+    let parts = vm::ensure(repo, kernels, true)?;
     let versions: Vec<_> = kernels
         .iter()
         .map(|kernel| kernel.version().to_owned())

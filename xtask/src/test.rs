@@ -100,8 +100,8 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(_) => None,
     };
     let machines = match suite {
-        None => Some(vm::ensure(&[IN_EACH_RUN], false)),
-        Some(Suite::Vm) => Some(vm::ensure(&vm::Kernel::ALL, false)),
+        None => Some(vm::ensure(repo, &[IN_EACH_RUN], false)),
+        Some(Suite::Vm) => Some(vm::ensure(repo, &vm::Kernel::ALL, false)),
         Some(_) => None,
     };
     let executables = build::workspace(repo)?;

@@ -3,10 +3,11 @@
 
 mod debian;
 mod kernel;
+mod module;
 mod tree;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -37,7 +38,7 @@ const GUEST: &[&str] = &[
 
 /// The folder with `qemu/`, `guest/`, and a folder for each of these kernels. `newest`: what Debian
 /// has today; else what an earlier call has left there is taken as it is.
-pub(crate) fn ensure(kernels: &[Kernel], newest: bool) -> anyhow::Result<PathBuf> {
+pub(crate) fn ensure(repo: &Path, kernels: &[Kernel], newest: bool) -> anyhow::Result<PathBuf> {
     let folder = cache::dir()?.join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let lock = fs::File::create(folder.join("lock")).context("create the lock of the machines")?;
@@ -51,7 +52,7 @@ pub(crate) fn ensure(kernels: &[Kernel], newest: bool) -> anyhow::Result<PathBuf
     tools("qemu", QEMU)?;
     tools("guest", GUEST)?;
     for kernel in kernels {
-        kernel.ensure(&folder, newest)?;
+        kernel.ensure(repo, &folder, newest)?;
     }
     Ok(folder)
 }

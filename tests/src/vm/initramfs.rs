@@ -24,6 +24,7 @@ const PROGRAMS: &[&str] = &[
     "usr/sbin/mkfs.btrfs",
     "usr/sbin/mkfs.xfs",
     "usr/sbin/xfs_io",
+    "usr/sbin/insmod",
     "usr/sbin/modprobe",
     "usr/sbin/mke2fs",
     "usr/sbin/mkfs.ext4",
@@ -70,6 +71,10 @@ pub(super) fn write(parts: &Parts, path: &Path) -> anyhow::Result<()> {
             archive.take(&parts.kernel, &modules.join(entry))?;
         }
     }
+    archive.file(
+        Path::new("nodemend/nodemend_faults.ko"),
+        &parts.kernel.join("module/nodemend_faults.ko"),
+    )?;
     for name in ["nodemend-detector", "nodemend-fault"] {
         archive.file(&Path::new("nodemend").join(name), &daemon::binary(name)?)?;
     }

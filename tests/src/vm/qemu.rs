@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -31,8 +31,10 @@ const BAD_SECTORS: &str =
 pub struct Machine {
     child: Child,
     reports: mpsc::Receiver<String>,
-    /// With the console, the disks and the monitor's socket.
+    /// With the disks and the monitor's socket.
     folder: TempDir,
+    /// Kept until the kernel is booted again.
+    console: PathBuf,
 }
 
 impl Machine {
@@ -43,6 +45,7 @@ impl Machine {
             .tempdir()
             .context("make a folder")?;
         let at = |name: &str| folder.path().join(name);
+        let console = parts.kernel.join("console");
         initramfs::write(parts, &at("initramfs"))?;
         fs::write(at("blkdebug"), BAD_SECTORS).context("describe the faults of the disks")?;
         let mut command = program(&parts.qemu);
@@ -51,12 +54,12 @@ impl Machine {
         command.arg("-initrd").arg(at("initramfs"));
         command.arg("-append").arg(format!(
             "console=ttyS0 loglevel=4 mitigations=off tsc=reliable pcie_ports=native panic=-1 \
-             printk.devkmsg=on NODEMEND_BIN_DIR=/nodemend PATH=/usr/sbin:/usr/bin -- {arguments}"
+             NODEMEND_BIN_DIR=/nodemend PATH=/usr/sbin:/usr/bin -- {arguments}"
         ));
         let socket = |name| format!("{name},path={},server=on,wait=off", at("monitor").display());
         command.args(["-chardev", &socket("socket,id=monitor")]);
         command.args(["-mon", "chardev=monitor"]);
-        command.args(["-serial", &format!("file:{}", at("console").display())]);
+        command.args(["-serial", &format!("file:{}", console.display())]);
         command.args(["-chardev", "stdio,id=reports,signal=off"]);
         command.args(["-serial", "chardev:reports"]);
         command.args(
@@ -88,6 +91,7 @@ impl Machine {
             child,
             reports: read(stdout),
             folder,
+            console,
         })
     }
 
@@ -138,12 +142,11 @@ impl Machine {
     }
 
     fn last_words(&self) -> String {
-        let console = self.folder.path().join("console");
-        let console = fs::read(&console).unwrap_or_default();
+        let console = fs::read(&self.console).unwrap_or_default();
         let text = String::from_utf8_lossy(&console);
         let lines: Vec<_> = text.lines().rev().take(40).collect();
         let lines: Vec<_> = lines.into_iter().rev().collect();
-        format!("its console:\n{}", lines.join("\n"))
+        format!("{}:\n{}", self.console.display(), lines.join("\n"))
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
 use super::debian::Suite;
-use super::tree;
+use super::{module, tree};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kernel {
@@ -46,12 +46,17 @@ impl Kernel {
 
     /// A folder named for the version, with the newest of Debian's builds of it: `vmlinuz`, `release`
     /// (what `uname -r` says), `package` and `lib/modules`.
-    pub(super) fn ensure(self, folder: &Path, newest: bool) -> anyhow::Result<()> {
+    pub(super) fn ensure(self, repo: &Path, folder: &Path, newest: bool) -> anyhow::Result<()> {
         let place = folder.join(self.version());
-        if place.exists() && !newest {
-            return Ok(());
-        }
         let suite = Suite::open(self.suite(), folder, newest)?;
+        if !place.exists() || newest {
+            self.fetch(&suite, &place, folder)?;
+        }
+        let release = fs::read_to_string(place.join("release")).context("read a release")?;
+        module::ensure(&suite, &place, &release, repo)
+    }
+
+    fn fetch(self, suite: &Suite, place: &Path, folder: &Path) -> anyhow::Result<()> {
         let depends = suite.field("linux-image-amd64", "Depends")?;
         let image = depends
             .split(", ")
@@ -70,9 +75,9 @@ impl Kernel {
             return Ok(());
         }
         if place.exists() {
-            fs::remove_dir_all(&place).context("remove an older kernel")?;
+            fs::remove_dir_all(place).context("remove an older kernel")?;
         }
-        tree::once(&place, |tree| {
+        tree::once(place, |tree| {
             // Newer ones are split into three.
             let parts: Vec<_> = suite
                 .field(image, "Depends")?

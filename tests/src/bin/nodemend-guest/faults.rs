@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fs;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -121,6 +122,25 @@ pub(crate) const ALL: &[Fault] = &[
             keep(())
         },
     ),
+    fault(
+        "memory module (EDAC)",
+        &["EDACCorrectedError", "EDACUncorrectedError"],
+        |_| by_module("corrected-memory"),
+    ),
+    fault("WARN, oops, BUG", &["KernelWarning"], |_| {
+        by_module("warning")
+    }),
+    fault("transmit timeout", &["NetworkTransmitTimeout"], |_| {
+        by_module("")?;
+        run("ip", &["address", "add", "192.0.2.1/24", "dev", "stuck0"])?;
+        run("ip", &["link", "set", "stuck0", "up"])?;
+        let socket = UdpSocket::bind("192.0.2.1:0").context("bind a UDP socket")?;
+        // The question who has that address is never sent.
+        socket.send_to(b"?", "192.0.2.2:9").context("send")?;
+        keep(socket)
+    }),
+    fault("soft lockup", &["SoftLockup"], |_| by_module("soft-lockup")),
+    fault("RCU stall", &["RCUStall"], |_| by_module("rcu-stall")),
     fault("packet drops", &["PacketsDropped"], |_| {
         keep(real::fill_socket_buffer(2000)?)
     }),
@@ -186,6 +206,18 @@ const fn fault(
 
 fn keep(guard: impl Any) -> anyhow::Result<Box<dyn Any>> {
     Ok(Box::new(guard))
+}
+
+/// What only a module of the kernel can do; nothing, but that the module is there, for the empty name.
+fn by_module(fault: &str) -> anyhow::Result<Box<dyn Any>> {
+    const DOOR: &str = "/proc/nodemend-faults";
+    if !Path::new(DOOR).exists() {
+        run("insmod", &["/nodemend/nodemend_faults.ko"])?;
+    }
+    if !fault.is_empty() {
+        fs::write(DOOR, fault).with_context(|| format!("ask for {fault}"))?;
+    }
+    keep(())
 }
 
 /// Takes a page of this process out of use, as after an error that memory cannot correct.

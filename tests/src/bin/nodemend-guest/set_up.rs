@@ -10,11 +10,26 @@ use anyhow::{Context, ensure};
 use nodemend_tests::vm::MODULES;
 use rustix::mount::{MountFlags, mount};
 
+/// What the kernel waits for minutes for otherwise.
+const IMPATIENCE: [(&str, &str); 3] = [
+    (
+        "/sys/devices/system/machinecheck/machinecheck0/check_interval",
+        "1",
+    ),
+    ("/proc/sys/kernel/watchdog_thresh", "2"),
+    ("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", "5"),
+];
+
 pub(crate) fn set_up() -> anyhow::Result<()> {
     mounts()?;
     modules();
     run("ip", &["link", "set", "lo", "up"])?;
-    look_for_machine_checks()
+    for (path, value) in IMPATIENCE {
+        if fs::exists(path).unwrap_or(false) {
+            fs::write(path, value).with_context(|| format!("write {path}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn mounts() -> anyhow::Result<()> {
@@ -53,15 +68,6 @@ fn modules() {
         };
         let _built_in = modprobe.status();
     }
-}
-
-/// Each second, not every five minutes.
-fn look_for_machine_checks() -> anyhow::Result<()> {
-    let interval = "/sys/devices/system/machinecheck/machinecheck0/check_interval";
-    if fs::exists(interval).unwrap_or(false) {
-        fs::write(interval, "1").with_context(|| format!("write {interval}"))?;
-    }
-    Ok(())
 }
 
 pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
