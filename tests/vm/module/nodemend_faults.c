@@ -12,8 +12,11 @@
 #include <linux/sched/clock.h>
 #include <linux/uaccess.h>
 
-/* Longer than twice the guest's watchdog_thresh, and than its rcu_cpu_stall_timeout. */
-#define LOCKUP_NANOSECONDS (9ULL * NSEC_PER_SEC)
+/*
+ * Longer than the guest's rcu_cpu_stall_timeout and twice its watchdog_thresh together: whoever
+ * complains first makes the other begin to count anew.
+ */
+#define LOCKUP_NANOSECONDS (14ULL * NSEC_PER_SEC)
 
 #define INJECTED "injected by nodemend"
 
@@ -34,17 +37,9 @@ static int spin_without_schedule(void *unused)
 	return 0;
 }
 
-static int spin_in_rcu(void *unused)
+static int lock_up(void)
 {
-	rcu_read_lock();
-	spin();
-	rcu_read_unlock();
-	return 0;
-}
-
-static int start(int (*run)(void *), const char *name)
-{
-	struct task_struct *task = kthread_create(run, NULL, "%s", name);
+	struct task_struct *task = kthread_create(spin_without_schedule, NULL, "nodemend-lockup");
 
 	if (IS_ERR(task))
 		return PTR_ERR(task);
@@ -170,10 +165,8 @@ static int __init make_card(void)
 
 static int provoke(const char *fault)
 {
-	if (sysfs_streq(fault, "soft-lockup"))
-		return start(spin_without_schedule, "nodemend-lockup");
-	if (sysfs_streq(fault, "rcu-stall"))
-		return start(spin_in_rcu, "nodemend-stall");
+	if (sysfs_streq(fault, "lockup"))
+		return lock_up();
 	if (sysfs_streq(fault, "warning")) {
 		WARN(1, "%s\n", INJECTED);
 		return 0;

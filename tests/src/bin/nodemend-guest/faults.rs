@@ -29,10 +29,12 @@ const XFS: &[&str] = &[
     "nrext64=0,exchange=0",
 ];
 
+/// A class, and the reasons each of which is right.
+pub(crate) type Shows = (&'static str, &'static [&'static str]);
+
 pub(crate) struct Fault {
-    pub(crate) class: &'static str,
-    /// Each of which is right.
-    pub(crate) reasons: &'static [&'static str],
+    /// One class, or two where nothing provokes one without the other.
+    pub(crate) shows: [Option<Shows>; 2],
     pub(crate) provoke: fn(&mut Guest) -> anyhow::Result<Box<dyn Any>>,
 }
 
@@ -139,8 +141,13 @@ pub(crate) const ALL: &[Fault] = &[
         socket.send_to(b"?", "192.0.2.2:9").context("send")?;
         keep(socket)
     }),
-    fault("soft lockup", &["SoftLockup"], |_| by_module("soft-lockup")),
-    fault("RCU stall", &["RCUStall"], |_| by_module("rcu-stall")),
+    Fault {
+        shows: [
+            Some(("soft lockup", &["SoftLockup"])),
+            Some(("RCU stall", &["RCUStall"])),
+        ],
+        provoke: |_| by_module("lockup"),
+    },
     fault("packet drops", &["PacketsDropped"], |_| {
         keep(real::fill_socket_buffer(2000)?)
     }),
@@ -198,8 +205,7 @@ const fn fault(
     provoke: fn(&mut Guest) -> anyhow::Result<Box<dyn Any>>,
 ) -> Fault {
     Fault {
-        class,
-        reasons,
+        shows: [Some((class, reasons)), None],
         provoke,
     }
 }

@@ -17,7 +17,7 @@ use nodemend_tests::vm::{Holes, KERNELS, Report, Seen, Way};
 use nodemend_tests::watch::Watch;
 use serde_json::Value;
 
-use crate::faults::Fault;
+use crate::faults::{Fault, Shows};
 
 /// For a detector to see what it is to see. The machine is slow, and slower on a busy host.
 const LIKELY: Duration = Duration::from_secs(40);
@@ -96,26 +96,35 @@ impl Guest {
         by_log: &mut Watch,
     ) -> anyhow::Result<()> {
         let at = boot_clock();
-        let class = fault.class.to_owned();
+        let classes = || fault.shows.into_iter().flatten();
         // It lasts until both had their time.
         let _fault = match (fault.provoke)(self) {
             Ok(fault) => fault,
             Err(error) => {
-                let why = format!("{error:#}");
-                return self.report(&Report::Missing { class, why });
+                for (class, _) in classes() {
+                    let (class, why) = (class.to_owned(), format!("{error:#}"));
+                    self.report(&Report::Missing { class, why })?;
+                }
+                return Ok(());
             }
         };
-        let end = |way| {
-            let known = self.holes.of(self.kernel, fault.class, way).is_some();
+        let end = |class, way| {
+            let known = self.holes.of(self.kernel, class, way).is_some();
             at + if known { UNLIKELY } else { LIKELY }
         };
-        let mut watches = [Way::Hooks, Way::Log].map(|way| (way, end(way), None));
-        let mut detectors = [by_hooks, by_log];
+        let mut looks: Vec<_> = classes()
+            .flat_map(|shows| [Way::Hooks, Way::Log].map(|way| (shows, way)))
+            .map(|(shows, way)| (shows, way, end(shows.0, way), None))
+            .collect();
         loop {
             let mut waits = false;
-            for ((_, end, seen), detector) in watches.iter_mut().zip(&mut detectors) {
+            for (shows, way, end, seen) in &mut looks {
                 if seen.is_none() && boot_clock() < *end {
-                    *seen = look(detector, fault, at);
+                    let detector = match way {
+                        Way::Hooks => &mut *by_hooks,
+                        Way::Log => &mut *by_log,
+                    };
+                    *seen = look(detector, *shows, at);
                     waits |= seen.is_none();
                 }
             }
@@ -123,8 +132,8 @@ impl Guest {
                 break;
             }
         }
-        for (way, _, seen) in watches {
-            let class = class.clone();
+        for ((class, _), way, _, seen) in looks {
+            let class = class.to_owned();
             self.report(&Report::Seen { class, way, seen })?;
         }
         Ok(())
@@ -143,18 +152,15 @@ impl Guest {
 }
 
 /// What it has said of the fault, or says soon.
-fn look(watch: &mut Watch, fault: &Fault, at: Duration) -> Option<Seen> {
+fn look(watch: &mut Watch, (class, reasons): Shows, at: Duration) -> Option<Seen> {
     let of_it = |line: &Value| {
         ["opened", "repeated"]
             .iter()
             .any(|transition| line["transition"] == **transition)
-            && fault
-                .reasons
-                .iter()
-                .any(|reason| line["reason"] == **reason)
+            && reasons.iter().any(|reason| line["reason"] == **reason)
             && found(line).is_some_and(|found| found >= at)
     };
-    let line = watch.line_within(SOON, fault.class, of_it).ok()?;
+    let line = watch.line_within(SOON, class, of_it).ok()?;
     let milliseconds = found(&line)?.saturating_sub(at).as_millis();
     let subject = line["subject"].as_object();
     Some(Seen {
