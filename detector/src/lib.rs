@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::header::{HeaderValue, USER_AGENT};
 use anyhow::{Context, bail};
 use clap::Parser;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -29,6 +30,7 @@ use crate::state::file::StateFile;
 mod args;
 mod aside;
 mod boots;
+mod capabilities;
 mod check;
 mod cleanup;
 mod clock;
@@ -110,6 +112,7 @@ pub fn main() -> anyhow::Result<u8> {
 /// Sources ─► reader thread (core) ─► exporter, until a signal or the first of them to end.
 fn run(args: RunArgs) -> anyhow::Result<u8> {
     let (file, mut config) = ConfigFile::open(&args.sources).context("use the configuration")?;
+    capabilities::give_up();
     let host = Host::open(&args.sources, &config);
     host.log();
     // After the load, whose memory is not needed any more.
@@ -251,6 +254,11 @@ async fn cluster(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     // kube's own would sleep inside a request's deadline, where nobody sees it; the exporter backs
     // off by itself.
     config.default_retry = false;
+    // For whoever reads the API server's audit log.
+    let agent = concat!("nodemend-detector/", env!("CARGO_PKG_VERSION"));
+    config
+        .headers
+        .push((USER_AGENT, HeaderValue::from_static(agent)));
     Ok(config)
 }
 

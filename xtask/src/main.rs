@@ -11,6 +11,7 @@ mod cache;
 mod cargo;
 mod chart;
 mod control_plane;
+mod debian;
 mod r#gen;
 mod image;
 mod lint;

@@ -1,7 +1,8 @@
 //! `cargo xtask test`: sets up, runs every suite, and ends with one line of counts.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane, moto, vm};
+use crate::{bpf, build, control_plane, debian, moto, vm};
 
 /// The kernel of the virtual machine where all suites run.
 const IN_EACH_RUN: vm::Kernel = vm::Kernel::V6_12;
@@ -95,6 +96,10 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(suite) if !suite.needs_helm() => None,
         Some(_) | None => Some(control_plane::helm(repo)?),
     };
+    let runc = match suite {
+        Some(suite) if !suite.needs_helm() => None,
+        Some(_) | None => debian::program("runc", "usr/sbin/runc"),
+    };
     let moto = match suite {
         Some(Suite::Cloud) | None => moto::ensure()?,
         Some(_) => None,
@@ -107,6 +112,7 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
     let executables = build::workspace(repo)?;
     let bin_dir = build::bin_dir(&executables)?;
 
+    let traffic = fresh_folder(&repo.join("target/api-traffic"))?;
     let mut total = Counts::default();
     let mut skipped = Vec::new();
     let mut tests: Vec<_> = executables
@@ -122,7 +128,11 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             .env("NODEMEND_REPO", repo)
             .env("NODEMEND_BIN_DIR", &bin_dir)
             .env("INSTA_UPDATE", "no")
+            .env("NODEMEND_API_TRAFFIC", &traffic)
             .stdout(Stdio::piped());
+        if suite.is_none() && filter.is_none() {
+            command.env("NODEMEND_WHOLE_RUN", "1");
+        }
         if let Some(dir) = &control_plane {
             command.env("NODEMEND_CONTROL_PLANE_BIN", dir);
         }
@@ -141,6 +151,9 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         }
         if suite.is_none() {
             command.env("NODEMEND_VM_ONLY", IN_EACH_RUN.version());
+        }
+        if let Some(runc) = &runc {
+            command.env("NODEMEND_RUNC", runc);
         }
         if let Some(dir) = &helm {
             command.env("NODEMEND_HELM_BIN", dir);
@@ -162,6 +175,15 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         total.passed, total.failed, total.skipped
     );
     Ok(total.failed == 0)
+}
+
+/// What the API servers of this run have been asked, for the last test of all.
+fn fresh_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    Ok(folder.to_owned())
 }
 
 /// Runs one test program. Unit tests stay silent while they pass; the other suites are slow, so
