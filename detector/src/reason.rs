@@ -148,6 +148,8 @@ reasons! {
     ZramHighUsage => host::ZRAM_HIGH_USAGE,
     PodStuckTerminating => runtime::POD_STUCK_TERMINATING,
     KubeletFailed => runtime::KUBELET_FAILED,
+    KubeletUnresponsive => runtime::KUBELET_UNRESPONSIVE,
+    KubeletCertificateExpired => runtime::KUBELET_CERTIFICATE_EXPIRED,
     ContainerRuntimeFailed => runtime::CONTAINER_RUNTIME_FAILED,
     ReadinessProbeFailures => runtime::READINESS_PROBE_FAILURES,
     LivenessProbeFailures => runtime::LIVENESS_PROBE_FAILURES,

@@ -90,6 +90,8 @@ const KNOWN: &[&str] = &[
     "ClockUnsynchronized",
     "ZramHighUsage",
     "KubeletFailed",
+    "KubeletUnresponsive",
+    "KubeletCertificateExpired",
     "ContainerRuntimeFailed",
     "ReadinessProbeFailures",
     "LivenessProbeFailures",

@@ -41,6 +41,8 @@ mod host_limits;
 mod interfaces;
 mod io_pressure;
 mod kube_proxy;
+mod kubelet;
+mod kubelet_certificate;
 mod left;
 mod mac_policy;
 mod neighbours;
@@ -84,6 +86,11 @@ trait Counter: Send {
     /// Looks once in so many rounds.
     fn every(&self) -> u32 {
         1
+    }
+
+    /// Since when a thread of its own has been asked and has not answered.
+    fn waits_since(&self) -> Option<Duration> {
+        None
     }
 
     /// The hook that tells the same at once: then nobody reads the files.
@@ -240,6 +247,12 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(interfaces::Interfaces::default()),
         Box::new(io_pressure::IoPressure),
         Box::new(kube_proxy::KubeProxy::new(roots.pods())),
+        Box::new(kubelet::Kubelet::new(
+            roots.proc(),
+            args.kubelet_healthz.0,
+            2 * interval,
+        )),
+        Box::new(kubelet_certificate::KubeletCertificate::new(roots.proc())),
         Box::new(mac_policy::MacPolicy::default()),
         Box::new(neighbours::Neighbours::default()),
         Box::new(pcie::Pcie::default()),

@@ -106,6 +106,10 @@ impl Counter for PodRoutes {
         &CHECKPOINTS
     }
 
+    fn waits_since(&self) -> Option<Duration> {
+        Asked::since(self.kernel.as_ref())
+    }
+
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
         let Some(checkpoint) = Checkpoint::of(files) else {
             return Vec::new();
