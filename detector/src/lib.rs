@@ -38,6 +38,7 @@ mod export;
 mod finding;
 #[doc(hidden)]
 pub mod fleet;
+mod grpc;
 mod host;
 mod host_log;
 mod http;

@@ -92,6 +92,8 @@ const KNOWN: &[&str] = &[
     "KubeletFailed",
     "KubeletUnresponsive",
     "KubeletCertificateExpired",
+    "DeprecatedContainerdConfiguration",
+    "IPAMDInconsistentState",
     "ContainerRuntimeFailed",
     "ReadinessProbeFailures",
     "LivenessProbeFailures",

@@ -109,9 +109,7 @@ const REASONS: [(ConditionType, &[&str]); 5] = [
     ),
 ];
 
-const MISSING: [&str; 14] = [
-    "DeprecatedContainerdConfiguration",
-    "IPAMDInconsistentState",
+const MISSING: [&str; 12] = [
     "NvidiaNVLinkError",
     "NvidiaPageRetirement",
     "NvidiaPowerError",

@@ -106,3 +106,15 @@ pub(super) const KUBELET_CERTIFICATE_EXPIRED: Row = Row {
     source: "/var/lib/kubelet/pki/kubelet-client-current.pem and kubelet-server-current.pem, read every 10 minutes",
     ..warning("KubeletCertificateExpired")
 };
+
+pub(super) const DEPRECATED_CONTAINERD_CONFIGURATION: Row = Row {
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    threshold: "used within the last hour; one finding for each thing that is deprecated",
+    meaning: "containerd is configured or asked in a way that its next release will not have.",
+    cause: "An old configuration file, or images in an old format.",
+    advice: "The message names it; `ctr deprecations list` has the rest. Mend it before containerd is upgraded.",
+    source: "containerd's introspection service (`containerd.services.introspection.v1.Introspection/Server`) on /run/containerd/containerd.sock, asked every 10 minutes",
+    ..warning("DeprecatedContainerdConfiguration")
+};

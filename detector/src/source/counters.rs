@@ -28,6 +28,7 @@ mod asked;
 mod clock_sync;
 mod conntrack;
 mod cpu_pressure;
+mod deprecations;
 mod device_ioctl;
 mod ebs;
 mod edac;
@@ -38,8 +39,11 @@ mod firewall;
 mod forwarding;
 mod fsmap;
 mod host_limits;
+#[cfg(test)]
+mod hosts;
 mod interfaces;
 mod io_pressure;
+mod ipam_state;
 mod kube_proxy;
 mod kubelet;
 mod kubelet_certificate;
@@ -232,6 +236,7 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(clock_sync::ClockSync::default()),
         Box::new(conntrack::Conntrack::new(roots.conntrack_entity())),
         Box::new(cpu_pressure::CpuPressure),
+        Box::new(deprecations::Deprecations::new(roots.proc())),
         Box::new(edac::Edac::default()),
         Box::new(ebs::Ebs::new(roots.nvme(), roots.dev())),
         Box::new(efa::Efa::default()),
@@ -246,6 +251,7 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(host_limits::Processes),
         Box::new(interfaces::Interfaces::default()),
         Box::new(io_pressure::IoPressure),
+        Box::new(ipam_state::IpamState::new(&roots.proc())),
         Box::new(kube_proxy::KubeProxy::new(roots.pods())),
         Box::new(kubelet::Kubelet::new(
             roots.proc(),

@@ -95,6 +95,8 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::NpaNotRunning
         | Reason::KubeletUnresponsive
         | Reason::KubeletCertificateExpired
+        | Reason::DeprecatedContainerdConfiguration
+        | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Still),
         Reason::RapidCron
         | Reason::PodStuckTerminating
@@ -222,6 +224,8 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::NpaNotRunning
         | Reason::KubeletUnresponsive
         | Reason::KubeletCertificateExpired
+        | Reason::DeprecatedContainerdConfiguration
+        | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Over),
         Reason::NvidiaXidError(_) => state(Recovery::NotNeeded),
         Reason::NvidiaDeviceCountMismatch => state(Recovery::Unknown),
