@@ -26,6 +26,8 @@ mod interfaces;
 mod journal;
 #[path = "kernel/kernel_log.rs"]
 mod kernel_log;
+#[path = "kernel/kubelet.rs"]
+mod kubelet;
 #[path = "kernel/limits.rs"]
 mod limits;
 #[path = "kernel/live.rs"]
@@ -79,6 +81,7 @@ fn main() {
             undone::TESTS,
             lockup::TESTS,
             limits::TESTS,
+            kubelet::TESTS,
             flood::TESTS,
             executions::TESTS,
         ])

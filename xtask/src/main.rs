@@ -95,6 +95,8 @@ enum Task {
 enum Benchmark {
     /// What a fleet of exporters asks of the API server: in peace, after an outage, in a rolling restart
     Export,
+    /// What one sweep of all host checks costs beside 250 pods, and that no program is started in ten minutes
+    Host,
     /// What the programs in the kernel cost, how soon a fault is a finding, and what a burst of log lines does
     Kernel,
     /// What many failures at once ask of the repairer, among many nodes
@@ -140,6 +142,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
             if let Some(what) = what {
                 let name = match what {
                     Benchmark::Export => "export",
+                    Benchmark::Host => "host",
                     Benchmark::Kernel => "kernel",
                     Benchmark::Repairer => "repairer",
                 };
