@@ -40,6 +40,7 @@ mod export;
 mod finding;
 #[doc(hidden)]
 pub mod fleet;
+mod grpc;
 mod host;
 mod host_log;
 mod http;
@@ -175,9 +176,11 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         if let Some(address) = args.http_address.0 {
             tokio::spawn(http::serve(address, metrics, mailbox.clone()));
         }
-        let exporting = exporter.run(outputs, |existing| {
-            mailbox.send(Message::Existing(existing))
-        });
+        let exporting = exporter.run(
+            outputs,
+            |existing| mailbox.send(Message::Existing(existing)),
+            |says| mailbox.send(Message::Node(says)),
+        );
         let mut exporting = pin!(exporting);
         tokio::select! {
             // The outputs end when the reader does.

@@ -10,7 +10,10 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane, debian, python};
+use crate::{bpf, build, control_plane, debian, python, vm};
+
+/// The kernel of the virtual machine where all suites run.
+const IN_EACH_RUN: vm::Kernel = vm::Kernel::V6_12;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -30,6 +33,8 @@ pub(crate) enum Suite {
     Deploy,
     /// The whole story, short
     E2e,
+    /// Faults in virtual machines, of every kernel; one kernel where all suites run
+    Vm,
 }
 
 impl Suite {
@@ -42,6 +47,7 @@ impl Suite {
             ("tests", "cluster") => Self::Cluster,
             ("tests", "deploy") => Self::Deploy,
             ("tests", "e2e") => Self::E2e,
+            ("tests", "vm") => Self::Vm,
             ("repairer", "scenarios") => Self::Scenarios,
             _ => Self::Unit,
         }
@@ -49,7 +55,9 @@ impl Suite {
 
     fn needs_cluster(self) -> bool {
         match self {
-            Self::Unit | Self::Cloud | Self::Scenarios | Self::Kernel | Self::Gpu => false,
+            Self::Unit | Self::Cloud | Self::Scenarios | Self::Kernel | Self::Gpu | Self::Vm => {
+                false
+            }
             Self::Cluster | Self::Deploy | Self::E2e => true,
         }
     }
@@ -62,7 +70,8 @@ impl Suite {
             | Self::Kernel
             | Self::Gpu
             | Self::Cluster
-            | Self::E2e => false,
+            | Self::E2e
+            | Self::Vm => false,
             Self::Deploy => true,
         }
     }
@@ -97,6 +106,11 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
     };
     let moto = match suite {
         Some(Suite::Cloud) | None => python::ensure(&python::MOTO)?,
+        Some(_) => None,
+    };
+    let machines = match suite {
+        None => Some(vm::ensure(repo, &[IN_EACH_RUN], false)),
+        Some(Suite::Vm) => Some(vm::ensure(repo, &vm::Kernel::ALL, false)),
         Some(_) => None,
     };
     let executables = build::workspace(repo)?;
@@ -137,6 +151,19 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             if let Some(program) = program {
                 command.env(name, program);
             }
+        }
+        match &machines {
+            Some(Ok(dir)) => {
+                command.env(vm::FOLDER, dir);
+            }
+            // Not everybody has Debian's tools.
+            Some(Err(error)) => {
+                command.env("NODEMEND_VM_MISSING", format!("{error:#}"));
+            }
+            None => {}
+        }
+        if suite.is_none() {
+            command.env("NODEMEND_VM_ONLY", IN_EACH_RUN.version());
         }
         if let Some(dir) = &helm {
             command.env("NODEMEND_HELM_BIN", dir);

@@ -93,6 +93,10 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::UnexpectedRejectRule
         | Reason::MacAddressPolicyMisconfigured
         | Reason::NpaNotRunning
+        | Reason::KubeletUnresponsive
+        | Reason::KubeletCertificateExpired
+        | Reason::DeprecatedContainerdConfiguration
+        | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Still),
         Reason::RapidCron
         | Reason::PodStuckTerminating
@@ -218,6 +222,10 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::UnexpectedRejectRule
         | Reason::MacAddressPolicyMisconfigured
         | Reason::NpaNotRunning
+        | Reason::KubeletUnresponsive
+        | Reason::KubeletCertificateExpired
+        | Reason::DeprecatedContainerdConfiguration
+        | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Over),
         Reason::NvidiaXidError(_) => state(Recovery::NotNeeded),
         Reason::NvidiaDeviceCountMismatch => state(Recovery::Unknown),
@@ -455,6 +463,7 @@ fn only_what_breaks_one_node_is_fatal() {
             "KernelMemoryPoisoned",
             "FilesystemReadOnly",
             "ForkFailedOutOfPIDs",
+            "KubeletUnresponsive",
             "MissingLoopbackInterface",
             "InterfaceNotUp",
             "InterfaceNotRunning",
