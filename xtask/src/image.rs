@@ -3,11 +3,12 @@
 //!
 //! An image is one layer: the binary, for the detector also the loader and libraries that it was
 //! linked against, and for the repairer, which is static, the certificate authorities that AWS is
-//! checked with. The same inputs make the same bytes.
+//! checked with; and what that is made of, under which licences. The same inputs make the same bytes.
 
 mod elf;
 mod engine;
 mod layout;
+mod sbom;
 mod tar;
 
 use std::env;
@@ -39,7 +40,7 @@ const AUTHORITIES: [&str; 2] = [
     "/etc/pki/tls/certs/ca-bundle.crt",
 ];
 
-/// Prints the folders of the two layouts. With `NODEMEND_BIN_DIR` the binaries are taken from there.
+/// Prints the folders of the two layouts, and how large each is on its way to a node. With `NODEMEND_BIN_DIR` the binaries are taken from there.
 pub(crate) fn run(repo: &Path) -> anyhow::Result<()> {
     let bin_dir = match env::var_os("NODEMEND_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
@@ -49,10 +50,15 @@ pub(crate) fn run(repo: &Path) -> anyhow::Result<()> {
         }
     };
     let folder = repo.join(FOLDER);
-    for image in [detector(&bin_dir)?, repairer(&bin_dir)?] {
+    for image in [detector(repo, &bin_dir)?, repairer(repo, &bin_dir)?] {
         let layout = folder.join(image.name);
-        layout::write(&image, &layout)?;
-        println!("{}", layout.display());
+        let size = layout::write(&image, &layout)?;
+        println!(
+            "{}: {}.{} MB",
+            layout.display(),
+            size / 1_000_000,
+            size / 100_000 % 10
+        );
     }
     let Some(engine) = Engine::find(&env::var_os("PATH").unwrap_or_default()) else {
         eprintln!(
@@ -68,7 +74,7 @@ pub(crate) fn run(repo: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn detector(bin_dir: &Path) -> anyhow::Result<Image> {
+fn detector(repo: &Path, bin_dir: &Path) -> anyhow::Result<Image> {
     let binary = read(&bin_dir.join(DETECTOR))?;
     let mut layer = Tar::default();
     for (path, bytes) in elf::closure(&binary, &FOR_NVML)
@@ -77,10 +83,10 @@ fn detector(bin_dir: &Path) -> anyhow::Result<Image> {
         layer.file(&path, 0o755, bytes)?;
     }
     // It loads BPF programs: root, as the chart runs it.
-    image(DETECTOR, layer, binary, "0:0")
+    image(repo, DETECTOR, layer, binary, "0:0")
 }
 
-fn repairer(bin_dir: &Path) -> anyhow::Result<Image> {
+fn repairer(repo: &Path, bin_dir: &Path) -> anyhow::Result<Image> {
     let path = bin_dir.join(REPAIRER);
     let binary = read(&path)?;
     ensure!(
@@ -96,15 +102,20 @@ fn repairer(bin_dir: &Path) -> anyhow::Result<Image> {
     let bytes = read(Path::new(authorities))?;
     ensure!(!bytes.is_empty(), "{authorities} is empty");
     layer.file(Path::new(AUTHORITIES[0]), 0o644, bytes)?;
-    image(REPAIRER, layer, binary, "65532:65532")
+    image(repo, REPAIRER, layer, binary, "65532:65532")
 }
 
 fn image(
+    repo: &Path,
     name: &'static str,
     mut layer: Tar,
     binary: Vec<u8>,
     user: &'static str,
 ) -> anyhow::Result<Image> {
+    let contents = sbom::of(repo, name, layer.files())?;
+    let documents = Path::new("/usr/share/doc/nodemend");
+    layer.file(&documents.join("sbom.cdx.json"), 0o644, contents.cyclonedx)?;
+    layer.file(&documents.join("licences.txt"), 0o644, contents.licences)?;
     let entrypoint = format!("/usr/bin/{name}");
     layer.file(Path::new(&entrypoint), 0o755, binary)?;
     Ok(Image {

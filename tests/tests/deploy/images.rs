@@ -13,6 +13,8 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::name_lookup;
 
+/// Packed, as a node pulls it.
+const LARGEST: u64 = 20_000_000;
 const COMMAND: &str = "cargo xtask image";
 const BINARY: &str = "usr/bin/nodemend-repairer";
 
@@ -44,7 +46,13 @@ pub(crate) async fn are_whole(terminal: &Terminal, command: &str) -> anyhow::Res
         let config = blob(terminal, &layout, &manifest["config"]).await?;
         let config = read(Path::new(&config))?;
         let layer = blob(terminal, &layout, &manifest["layers"][0]).await?;
-        ensure!(config["rootfs"]["diff_ids"][0] == manifest["layers"][0]["digest"]);
+        let contents = terminal
+            .run(&format!("gzip -dc {layer} | sha256sum"))
+            .await?;
+        let contents = contents.split(' ').next().unwrap_or_default();
+        ensure!(config["rootfs"]["diff_ids"][0] == format!("sha256:{contents}"));
+        let size = manifest["layers"][0]["size"].as_u64().unwrap_or(u64::MAX);
+        ensure!(size <= LARGEST, "{name}: {size} bytes");
         ensure!(config["config"]["User"] == user, "{name}: {config}");
 
         // With nothing of this host, as the user that the image says.
@@ -59,6 +67,15 @@ pub(crate) async fn are_whole(terminal: &Terminal, command: &str) -> anyhow::Res
             ))
             .await?;
         ensure!(version.starts_with(&format!("{name} ")), "{version}");
+        let documents = format!("{root}/usr/share/doc/nodemend");
+        let bill = read(Path::new(&format!("{documents}/sbom.cdx.json")))?;
+        ensure!(bill["bomFormat"] == "CycloneDX", "{bill}");
+        let components = bill["components"].as_array().context("no components")?;
+        let listed = |name: &str| components.iter().any(|one| one["name"] == name);
+        ensure!(listed("tokio") && listed(name), "{name}: {bill}");
+        let count = format!("grep -c . {documents}/licences.txt");
+        let count = terminal.run(&count).await?;
+        ensure!(count.trim().parse::<usize>()? > 50, "{count} licences");
     }
     Ok(())
 }
@@ -73,8 +90,16 @@ pub(crate) async fn repairer_is_static() -> anyhow::Result<()> {
     let layer = blob(&terminal, &layout, &manifest["layers"][0]).await?;
     let files = terminal.run(&format!("tar -tf {layer}")).await?;
     let files: Vec<_> = files.lines().filter(|name| !name.ends_with('/')).collect();
+    let documents = ["licences.txt", "sbom.cdx.json"];
+    let [licences, bill] = documents.map(|name| format!("usr/share/doc/nodemend/{name}"));
     ensure!(
-        files == ["etc/ssl/certs/ca-certificates.crt", BINARY],
+        files
+            == [
+                "etc/ssl/certs/ca-certificates.crt",
+                BINARY,
+                &licences,
+                &bill
+            ],
         "{files:?}"
     );
     let root = folder()?;

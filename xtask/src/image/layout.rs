@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -15,8 +18,8 @@ pub(super) struct Image {
     pub(super) layer: Vec<u8>,
 }
 
-/// A layout that was there before is replaced.
-pub(super) fn write(image: &Image, folder: &Path) -> anyhow::Result<()> {
+/// A layout that was there before is replaced. Returns what a node has to pull, in bytes.
+pub(super) fn write(image: &Image, folder: &Path) -> anyhow::Result<u64> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
     }
@@ -29,20 +32,19 @@ pub(super) fn write(image: &Image, folder: &Path) -> anyhow::Result<()> {
         let media = format!("application/vnd.oci.image.{media}");
         Ok(json!({"mediaType": media, "digest": format!("sha256:{digest}"), "size": bytes.len()}))
     };
-    let layer = blob("layer.v1.tar", &image.layer)?;
+    let layer = blob("layer.v1.tar+gzip", &packed(&image.layer)?)?;
     let config = json!({
         "architecture": architecture()?,
         "os": "linux",
         "config": {"User": image.user, "Entrypoint": [image.entrypoint], "WorkingDir": "/"},
-        // Not compressed: the layer's digest is also that of its contents.
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex(&image.layer)?)]},
     });
     let config = blob("config.v1+json", config.to_string().as_bytes())?;
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config,
-        "layers": [layer],
+        "layers": [&layer],
     });
     let mut manifest = blob("manifest.v1+json", manifest.to_string().as_bytes())?;
     manifest["annotations"] =
@@ -53,10 +55,18 @@ pub(super) fn write(image: &Image, folder: &Path) -> anyhow::Result<()> {
         fs::write(&file, value.to_string()).with_context(|| format!("write {}", file.display()))
     };
     put("index.json", &index)?;
-    put("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))
+    put("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))?;
+    layer["size"].as_u64().context("size a layer")
 }
 
-fn hex(bytes: &[u8]) -> anyhow::Result<String> {
+/// Without a name or a time, so that the same bytes come out each time.
+fn packed(layer: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::default());
+    packer.write_all(layer).context("pack a layer")?;
+    packer.finish().context("pack a layer")
+}
+
+pub(super) fn hex(bytes: &[u8]) -> anyhow::Result<String> {
     let mut hex = String::new();
     for byte in Sha256::digest(bytes) {
         write!(hex, "{byte:02x}").context("format a digest")?;

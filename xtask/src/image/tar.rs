@@ -20,6 +20,12 @@ impl Tar {
         Ok(())
     }
 
+    pub(super) fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.0
+            .iter()
+            .map(|(path, (_, bytes))| (path.as_path(), bytes.as_slice()))
+    }
+
     pub(super) fn finish(self) -> anyhow::Result<Vec<u8>> {
         let mut out = Vec::new();
         let mut folders = Vec::new();
