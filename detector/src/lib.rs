@@ -41,6 +41,7 @@ pub mod fleet;
 mod host;
 mod host_log;
 mod http;
+mod judgement;
 mod logging;
 mod logs;
 mod metrics;

@@ -105,21 +105,9 @@ const REASONS: [(ConditionType, &[&str]); 5] = [
     ),
 ];
 
-const MISSING: [&str; 14] = [
+const MISSING: [&str; 2] = [
     "DeprecatedContainerdConfiguration",
     "IPAMDInconsistentState",
-    "NvidiaNVLinkError",
-    "NvidiaPageRetirement",
-    "NvidiaPowerError",
-    "NvidiaThermalError",
-    "NvidiaPCIeError",
-    "FabricManagerNotRunning",
-    "NvidiaFabricError",
-    "NvidiaNCCLError",
-    "NeuronSRAMUncorrectableError",
-    "NeuronNCUncorrectableError",
-    "NeuronHBMUncorrectableError",
-    "NeuronDMAError",
 ];
 
 #[test]

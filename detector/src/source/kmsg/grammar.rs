@@ -22,13 +22,16 @@ mod ext4;
 mod fault;
 #[cfg(test)]
 mod forged;
+mod gpu;
 mod hardware;
 mod interface;
 mod limits;
 mod lockup;
 mod memory;
 mod network;
+mod neuron;
 mod nfs;
+mod nvidia;
 mod nvme;
 mod oops;
 mod pci;
@@ -51,6 +54,9 @@ pub(crate) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| ext4_error(record))
         .or_else(|| soft_lockup(record))
         .or_else(|| xid(record))
+        .or_else(|| nvidia::read(record))
+        .or_else(|| neuron::read(record))
+        .or_else(|| gpu::read(record))
         .or_else(|| block::read(record))
         .or_else(|| ext4::read(record))
         .or_else(|| xfs::read(record))
@@ -190,7 +196,7 @@ mod tests {
     use crate::reason::{ConditionType, Reason};
     use crate::rules::LogRule;
 
-    fn line(raw: &str) -> Option<What> {
+    pub(super) fn line(raw: &str) -> Option<What> {
         read(&record::parse(raw.as_bytes()).unwrap())
     }
 

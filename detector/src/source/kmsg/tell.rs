@@ -38,10 +38,15 @@ impl Teller {
         historic: bool,
         emit: &mut dyn FnMut(Signal),
     ) {
-        let known = grammar::read(record).filter(|what| !self.is_told_else(what, at));
+        let known = grammar::read(record)
+            .filter(|what| !self.is_told_else(what, at))
+            .filter(|what| self.is_of_its_driver(what));
         let known = known.map(|mut what| {
-            if let What::Xid { gpu, driver, .. } = &mut what {
-                *driver = pci::driver(&self.sys, gpu);
+            match &mut what {
+                What::Xid { gpu, driver, .. } => *driver = pci::driver(&self.sys, gpu),
+                What::Sxid { switch, driver, .. } => *driver = pci::driver(&self.sys, switch),
+                What::FallenOff { gpu, nvidia, .. } => *nvidia = pci::is_nvidia(&self.sys, gpu),
+                _other => {}
             }
             what
         });
@@ -49,6 +54,15 @@ impl Teller {
         for what in known.into_iter().chain(ruled) {
             emit(Signal { at, historic, what });
         }
+    }
+
+    /// A line that only one driver prints means nothing where that driver is not.
+    fn is_of_its_driver(&self, what: &What) -> bool {
+        let What::Logged(fault) = what else {
+            return true;
+        };
+        let driver = fault.reason.driver();
+        driver.is_none_or(|driver| pci::has_driver(&self.sys, driver))
     }
 
     /// What a tracepoint has told, with more words. It could not before it was attached.
