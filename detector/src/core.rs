@@ -29,7 +29,6 @@ mod suspects;
 mod twice;
 mod victims;
 mod waits;
-mod xid_line;
 
 use self::accelerated::Gpus;
 use self::assess::Assessed;

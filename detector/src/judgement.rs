@@ -9,6 +9,7 @@ use crate::reason::Severity;
 
 pub(crate) mod nvlink5;
 mod sxids;
+pub(crate) mod xid_line;
 mod xids;
 
 /// XIDs that are told after another one and say no more than it: the driver cleans up channels (45),

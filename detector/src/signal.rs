@@ -81,6 +81,8 @@ pub(crate) enum What {
         xid: u32,
         /// The text of the kernel log; NVML gives only the number.
         detail: Option<String>,
+        /// Whose work had the error, where the kernel log says so.
+        process: Option<Task>,
         seen_by: SourceName,
         /// The driver that has the GPU, by sysfs.
         driver: Option<String>,

@@ -8,9 +8,8 @@ use super::blocked;
 use super::configuration::ConfigState;
 use super::nvswitch;
 use super::settings::Settings;
-use super::xid_line;
 use crate::finding::{Sighting, Subject};
-use crate::judgement::{self, Action};
+use crate::judgement::{self, Action, xid_line};
 use crate::reason::{Reason, Severity};
 use crate::signal::{
     BlockErrorClass, BlockOperation, BlockedTask, Counted, Disk, GpuState, LogFault, Nvml,
@@ -190,14 +189,21 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             gpu,
             xid,
             detail,
+            process,
             seen_by,
             driver: _,
         } => {
-            let sighting = xid_sighting(&gpu, xid, detail.as_deref(), at, settings);
+            let mut sighting = xid_sighting(&gpu, xid, detail.as_deref(), at, settings);
             let detail = detail.as_deref().unwrap_or_default();
+            if let Some(task) = &process {
+                sighting.subject = Subject {
+                    device: Some(gpu.clone()),
+                    ..of_task(task.clone())
+                };
+            }
             let seen = XidSeen {
                 recovery: xid_line::recovery(xid, detail),
-                process: xid_line::process(detail),
+                process,
                 gpu,
                 xid,
                 seen_by,

@@ -116,9 +116,13 @@ impl Settings {
         if self.decided_xids.contains(&xid) {
             return self.of_xid(xid);
         }
-        match severity {
-            Severity::Fatal => Reason::NvidiaXidError(xid),
-            Severity::Warning | Severity::Info => Reason::NvidiaXidWarning(xid),
+        // EKS's agent decodes none.
+        let fatal = severity == Severity::Fatal
+            && (self.own_fatal_reasons || self.fatal_xids.contains(&xid));
+        if fatal {
+            Reason::NvidiaXidError(xid)
+        } else {
+            Reason::NvidiaXidWarning(xid)
         }
     }
 

@@ -53,9 +53,10 @@ const UNITS: [Unit; 19] = [
     unit("MSE_WATCHDOG",    150,  0,  0, Fatal::All),
 ];
 
-/// Link-down sub-codes that a reset does not mend: a cartridge, a PHY that does not train, and what
-/// software or the host asked for.
-const LINK_DOWN_INSPECT: [u32; 4] = [4, 10, 38, 40];
+/// Link-down sub-codes that a reset does not mend: a cartridge, a PHY that does not train.
+const LINK_DOWN_INSPECT: [u32; 2] = [4, 10];
+/// Those that software or the host asked for.
+const LINK_DOWN_WANTED: [u32; 2] = [38, 40];
 
 const fn unit(
     name: &'static str,
@@ -106,9 +107,10 @@ pub(crate) fn decode(xid: u32, text: &str) -> Option<Decoded> {
         Fatal::Numbers(numbers) => numbers.contains(&error),
         Fatal::All => true,
     };
-    let subcode = (info >> 20) & 0x3f;
-    let fatal = said_fatal && listed;
-    let inspect = unit.name == "NETIR_LINK_DOWN" && LINK_DOWN_INSPECT.contains(&subcode);
+    let link_down = (unit.name == "NETIR_LINK_DOWN").then_some((info >> 20) & 0x3f);
+    let wanted = link_down.is_some_and(|subcode| LINK_DOWN_WANTED.contains(&subcode));
+    let inspect = link_down.is_some_and(|subcode| LINK_DOWN_INSPECT.contains(&subcode));
+    let fatal = said_fatal && listed && !wanted;
     Some(Decoded {
         action: if fatal && inspect {
             Action::Inspect
@@ -225,6 +227,7 @@ mod tests {
         assert_eq!(link_down(2).action, Action::ResetGpu);
         assert_eq!(link_down(4).action, Action::Inspect);
         assert_eq!(link_down(4).severity, Severity::Fatal);
+        assert_eq!(link_down(38).severity, Severity::Warning);
     }
 
     #[test]

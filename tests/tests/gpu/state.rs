@@ -1,14 +1,11 @@
 //! What NVML tells of a GPU besides its XIDs: found within a look, and over within another.
 
-use std::process::Command;
-
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use libtest_mimic::Completion;
-use nodemend_tests::daemon;
-use serde_json::Value;
 
 use crate::Test;
 use crate::agent::Agent;
+use crate::driver;
 use nodemend_tests::gpu_node::{GPU, GpuNode, HEALTHY};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -88,13 +85,7 @@ fn counted() -> anyhow::Result<Completion> {
 
 fn untold() -> anyhow::Result<Completion> {
     let node = GpuNode::new(HEALTHY)?;
-    let output = Command::new(daemon::binary("nodemend-detector")?)
-        .args(["check", "-o", "json"])
-        .args(node.args())
-        .envs(node.env())
-        .output()
-        .context("run the detector")?;
-    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).context("read its output")?;
+    let rows = driver::checked(&node)?;
     let row = rows.iter().find(|row| row["what"] == "source NVML");
     let using = row
         .and_then(|row| row["using"].as_str())

@@ -12,6 +12,7 @@ pub(super) fn line(xid: u32) -> What {
         gpu: GPU.to_owned(),
         xid,
         detail: Some("pid=1, name=x, GPU has fallen off the bus.".to_owned()),
+        process: None,
         seen_by: SourceName::Kmsg,
         driver: Some("nvidia".to_owned()),
     }
@@ -22,6 +23,7 @@ fn event(xid: u32) -> What {
         gpu: GPU.to_owned(),
         xid,
         detail: None,
+        process: None,
         seen_by: SourceName::Nvml,
         driver: Some("nvidia".to_owned()),
     }
@@ -91,6 +93,7 @@ fn xid_line(xid: u32, text: &str) -> What {
         gpu: GPU.to_owned(),
         xid,
         detail: Some(text.to_owned()),
+        process: judgement::xid_line::process(text),
         seen_by: SourceName::Kmsg,
         driver: Some("nvidia".to_owned()),
     }
@@ -435,14 +438,20 @@ fn the_sub_code_of_an_nvlink_error_says_how_bad_it_is_unless_the_configuration_d
         step(&mut core, xid_line(144, text), 2);
         assert_eq!(open(&core), [reason]);
     }
-    let mut core = started();
-    let settings = Settings {
+    let decided = Settings {
         decided_xids: [144].into(),
         ..Settings::default()
     };
-    core.step(Input::Settings(settings), at(1));
-    step(&mut core, xid_line(144, fatal), 2);
-    assert_eq!(open(&core), [Reason::NvidiaXidWarning(144)]);
+    let as_eks = Settings {
+        own_fatal_reasons: false,
+        ..Settings::default()
+    };
+    for settings in [decided, as_eks] {
+        let mut core = started();
+        core.step(Input::Settings(settings), at(1));
+        step(&mut core, xid_line(144, fatal), 2);
+        assert_eq!(open(&core), [Reason::NvidiaXidWarning(144)]);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! print a chosen beginning. A line counts only if facility, level and the whole grammar fit.
 
 use super::record::Record;
+use crate::judgement::xid_line;
 use crate::rules::{LogRules, Origin};
 use crate::signal::{LogFault, SourceName, Task, What, device_name, gpu_name, interface_name};
 use crate::text;
@@ -170,6 +171,7 @@ fn xid(record: &Record<'_>) -> Option<What> {
     (!detail.is_empty()).then_some(What::Xid {
         gpu,
         xid,
+        process: xid_line::process(&detail),
         detail: Some(detail),
         seen_by: SourceName::Kmsg,
         driver: None,

@@ -52,11 +52,13 @@ fn number(value: &nvmlFieldValue_t) -> Option<u64> {
     }
     let number = value.value;
     // SAFETY: the type says which of them was written, and each is a number.
-    match value.valueType {
-        UNSIGNED_INT => Some(unsafe { number.uiVal }.into()),
-        UNSIGNED_LONG => Some(unsafe { number.ulVal }),
-        UNSIGNED_LONG_LONG => Some(unsafe { number.ullVal }),
-        _signed_or_real => None,
+    unsafe {
+        match value.valueType {
+            UNSIGNED_INT => Some(number.uiVal.into()),
+            UNSIGNED_LONG => Some(number.ulVal),
+            UNSIGNED_LONG_LONG => Some(number.ullVal),
+            _signed_or_real => None,
+        }
     }
 }
 

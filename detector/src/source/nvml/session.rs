@@ -172,6 +172,7 @@ impl Session {
                             gpu: gpu.clone(),
                             xid,
                             detail: None,
+                            process: None,
                             seen_by: SourceName::Nvml,
                             driver: Some("nvidia".to_owned()),
                         });

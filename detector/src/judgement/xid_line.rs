@@ -1,12 +1,12 @@
 //! PURE. What the text of an XID's line says besides its number.
 
-use crate::judgement::{self, Action};
+use super::{Action, recovery_action};
 use crate::signal::Task;
 
 const RECOVERY_ACTION_CHANGED: u32 = 154;
 
 /// `pid=1234, name=python3, ...`; a process that is not known any more is `'<unknown>'`.
-pub(super) fn process(text: &str) -> Option<Task> {
+pub(crate) fn process(text: &str) -> Option<Task> {
     let (pid, rest) = text.strip_prefix("pid=")?.split_once(", name=")?;
     let (comm, _) = rest.split_once(", ")?;
     let digits = !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit());
@@ -19,7 +19,7 @@ pub(super) fn process(text: &str) -> Option<Task> {
 
 /// `GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)`; with NVML's numbers
 /// (`nvmlDeviceGpuRecoveryAction_t`).
-pub(super) fn recovery(xid: u32, text: &str) -> Option<Action> {
+pub(crate) fn recovery(xid: u32, text: &str) -> Option<Action> {
     if xid != RECOVERY_ACTION_CHANGED {
         return None;
     }
@@ -28,7 +28,7 @@ pub(super) fn recovery(xid: u32, text: &str) -> Option<Action> {
         .1
         .split_once(" to 0x")?;
     let (number, _) = to.split_once(' ')?;
-    judgement::recovery_action(number.parse().ok()?)
+    recovery_action(number.parse().ok()?)
 }
 
 #[cfg(test)]
