@@ -34,9 +34,21 @@ pub(super) fn any_of_nvidia(sys: &Path) -> bool {
     let Ok(devices) = fs::read_dir(sys.join("bus/pci/devices")) else {
         return false;
     };
-    devices.flatten().any(|device| {
-        fs::read_to_string(device.path().join("vendor")).is_ok_and(|vendor| vendor.trim() == NVIDIA)
-    })
+    devices.flatten().any(|entry| is_of_nvidia(&entry.path()))
+}
+
+/// NVIDIA's, and not given to a guest: its own driver has it, or none, as after a failed start.
+pub(super) fn is_nvidia(sys: &Path, gpu: &str) -> bool {
+    is_of_nvidia(&device(sys, gpu)) && driver(sys, gpu).is_none_or(|driver| driver == "nvidia")
+}
+
+/// Whether a driver has been loaded that could have printed a line.
+pub(super) fn has_driver(sys: &Path, driver: &str) -> bool {
+    sys.join("bus/pci/drivers").join(driver).exists()
+}
+
+fn is_of_nvidia(device: &Path) -> bool {
+    fs::read_to_string(device.join("vendor")).is_ok_and(|vendor| vendor.trim() == NVIDIA)
 }
 
 /// A GPU is the first function of its device.
