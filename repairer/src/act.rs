@@ -191,6 +191,19 @@ pub async fn dismiss(
         .context("un-cordon the node")
 }
 
+/// The same for good: nothing of ours stays.
+pub async fn clean(
+    client: &Client,
+    node: &NodeView,
+    found_cordoned: bool,
+) -> anyhow::Result<Written<Node>> {
+    let (mut annotations, spec) = undone(node, found_cordoned);
+    annotations.insert(DISMISSED.to_owned(), Value::Null);
+    patch(client, node, annotations, spec)
+        .await
+        .context("take what is ours off the node")
+}
+
 fn undone(node: &NodeView, found_cordoned: bool) -> (Map<String, Value>, Value) {
     let marks = node.marks.as_ref();
     let ours = |key: &&&str| marks.is_some_and(|marks| marks.contains(**key));

@@ -37,3 +37,39 @@ pub fn crds() -> anyhow::Result<String> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// What `kubectl explain` has nothing to say about.
+    fn silent(schema: &Value, path: &str, found: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if field["description"].as_str().is_none_or(str::is_empty) {
+                found.push(path.clone());
+            }
+            silent(field, &path, found);
+        }
+        for inner in ["items", "additionalProperties"] {
+            if schema[inner].is_object() {
+                silent(&schema[inner], &format!("{path}[]"), found);
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_explains_itself() {
+        for crd in [repair::NodeRepair::crd(), policy::RepairPolicy::crd()] {
+            let crd = serde_json::to_value(crd).unwrap();
+            let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            assert!(schema["properties"]["spec"].is_object());
+            let mut found = Vec::new();
+            silent(schema, "", &mut found);
+            assert!(found.is_empty(), "no description: {found:#?}");
+            assert!(crd["spec"]["names"]["shortNames"][0].is_string());
+        }
+    }
+}

@@ -30,7 +30,7 @@ const NEEDED: &[(&str, &str, &str, &[&str])] = &[
     ("", "remediation.medik8s.io", "nodehealthchecks", &["list"]),
     ("", "storage.k8s.io", "volumeattachments", &["list"]),
     ("", "", "persistentvolumes", &["get"]),
-    ("", "", "events", &["list"]),
+    ("default", "", "events", &["list"]),
     (
         "",
         "karpenter.sh",
@@ -41,15 +41,10 @@ const NEEDED: &[(&str, &str, &str, &[&str])] = &[
         "",
         "nodemend.dev",
         "noderepairs",
-        &["get", "list", "watch", "create", "delete"],
+        &["list", "watch", "create", "delete"],
     ),
     ("", "nodemend.dev", "noderepairs/status", &["update"]),
-    (
-        "",
-        "nodemend.dev",
-        "repairpolicies",
-        &["get", "list", "watch"],
-    ),
+    ("", "nodemend.dev", "repairpolicies", &["list", "watch"]),
     ("", "nodemend.dev", "repairpolicies/status", &["patch"]),
     (
         "kube-node-lease",

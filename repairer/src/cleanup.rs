@@ -1,4 +1,5 @@
-//! `cleanup`: no cordon of ours outlives the repairer, nor does its lease. Run by the chart after an uninstall.
+//! `cleanup`: no mark of ours outlives the repairer, nor do its records and its lease. Run by the chart
+//! after an uninstall.
 
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const TRIES: u32 = 5;
 pub async fn cleanup(client: &Client, namespace: &str) -> anyhow::Result<()> {
     wait_for_repairers(&Api::namespaced(client.clone(), namespace)).await?;
     uncordon_all(client).await?;
+    // They say which nodes were found cordoned, so they go last.
+    remove_repairs(&Api::all(client.clone())).await?;
     remove_lease(&Api::namespaced(client.clone(), namespace)).await
 }
 
@@ -49,6 +52,18 @@ async fn remove_lease(leases: &Api<Lease>) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn remove_repairs(repairs: &Api<NodeRepair>) -> anyhow::Result<()> {
+    let (at_once, all) = (DeleteParams::default(), ListParams::default());
+    let removed = repairs.delete_collection(&at_once, &all);
+    match timeout(REQUEST_TIMEOUT, removed).await {
+        Ok(Ok(_)) => info!("NodeRepairs removed"),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+        Ok(Err(error)) => return Err(explain(error)).context("delete the NodeRepairs"),
+        Err(_elapsed) => bail!(no_answer()),
+    }
+    Ok(())
+}
+
 async fn uncordon_all(client: &Client) -> anyhow::Result<()> {
     let repairs = repairs(client).await?;
     let nodes: Api<Node> = Api::all(client.clone());
@@ -60,7 +75,7 @@ async fn uncordon_all(client: &Client) -> anyhow::Result<()> {
             .items
             .iter()
             .filter_map(NodeView::read)
-            .filter(NodeView::has_marks)
+            .filter(|node| node.has_marks() || node.dismissed.is_some())
             .collect();
         if cordoned.is_empty() {
             return Ok(());
@@ -68,7 +83,7 @@ async fn uncordon_all(client: &Client) -> anyhow::Result<()> {
         for node in cordoned {
             // Who has made it schedulable since has taken it back.
             let stays_cordoned = node.unschedulable && was_found_cordoned(&repairs, &node);
-            match act::uncordon(client, &node, stays_cordoned)
+            match act::clean(client, &node, stays_cordoned)
                 .await
                 .with_context(|| format!("clean up Node {}", node.name))?
             {

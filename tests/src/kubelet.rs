@@ -20,11 +20,13 @@ const SOON: Duration = Duration::from_secs(30);
 const JOB: Duration = Duration::from_secs(120);
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Starts a container of a pod; the name of its image is that of the binary.
+/// Starts a container of a pod; the name of its image is that of the binary. `more` is what the
+/// container's surroundings add to its environment.
 pub async fn start(
     control_plane: &ControlPlane,
     pod: &Pod,
     container: &Container,
+    more: &[(String, String)],
 ) -> anyhow::Result<Daemon> {
     let spec = pod.spec.as_ref().context("a pod has no spec")?;
     let kubeconfig = control_plane.kubeconfig_of_pod(pod).await?;
@@ -37,6 +39,7 @@ pub async fn start(
         "KUBECONFIG".to_owned(),
         kubeconfig.to_string_lossy().into_owned(),
     )];
+    environment.extend_from_slice(more);
     for variable in container.env.iter().flatten() {
         let field = variable
             .value_from
@@ -96,6 +99,7 @@ pub async fn run_job(
     control_plane: &ControlPlane,
     namespace: &str,
     labels: &str,
+    more: &[(String, String)],
 ) -> anyhow::Result<String> {
     let pods: Api<Pod> = Api::namespaced(control_plane.admin(), namespace);
     let pod = until(SOON, &format!("a running pod with {labels}"), async || {
@@ -106,7 +110,7 @@ pub async fn run_job(
     let mut output = String::new();
     let mut failed = Vec::new();
     for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
-        let mut daemon = start(control_plane, &pod, container).await?;
+        let mut daemon = start(control_plane, &pod, container, more).await?;
         output += &tokio::time::timeout(JOB, daemon.output())
             .await
             .with_context(|| format!("wait for {} to end", container.name))?;

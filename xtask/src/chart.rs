@@ -1,6 +1,8 @@
-//! What the Helm chart takes from the rest of `deploy/`: the CRDs, the rules of both daemons and
-//! the default policy. Helm reads nothing outside of its chart, so these are copies, and
+//! What the Helm chart takes from the rest of `deploy/`: the CRDs, the rules of both daemons, the
+//! default policy, alerts and dashboard. Helm reads nothing outside of its chart, so these are copies, and
 //! `deploy/` is the source: it is what the tests run the daemons under.
+
+mod values;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 
 const CHART: &str = "deploy/chart";
+const VALUES: &str = "deploy/chart/values.yaml";
 const NAMESPACE: &str = "namespace: nodemend-system";
 const DISABLED: &str = "  mode: Disabled\n";
 
@@ -35,6 +38,13 @@ pub(crate) fn files(
         chart.join("templates/admission-detector.yaml"),
         generated_from(source) + &admission(&read(repo, source)?)?,
     ));
+    for (source, name) in [
+        ("deploy/alerts/nodemend.yaml", "alerts.yaml"),
+        ("deploy/dashboards/nodemend.json", "dashboard.json"),
+    ] {
+        files.push((chart.join("files").join(name), read(repo, source)?));
+    }
+    files.push((chart.join("README.md"), values::page(&read(repo, VALUES)?)?));
     let source = "deploy/policy.yaml";
     let template = policy(&read(repo, source)?).with_context(|| format!("read {source}"))?;
     files.push((

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane, debian, moto, vm};
+use crate::{bpf, build, control_plane, debian, python, vm};
 
 /// The kernel of the virtual machine where all suites run.
 const IN_EACH_RUN: vm::Kernel = vm::Kernel::V6_12;
@@ -96,12 +96,16 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(suite) if !suite.needs_helm() => None,
         Some(_) | None => Some(control_plane::helm(repo)?),
     };
-    let runc = match suite {
-        Some(suite) if !suite.needs_helm() => None,
-        Some(_) | None => debian::program("runc", "usr/sbin/runc"),
+    let (runc, promtool, validate) = match suite {
+        Some(suite) if !suite.needs_helm() => (None, None, None),
+        Some(_) | None => (
+            debian::program("runc", "usr/sbin/runc"),
+            debian::program("prometheus", "usr/bin/promtool"),
+            python::ensure(&python::KUBERNETES_VALIDATE)?,
+        ),
     };
     let moto = match suite {
-        Some(Suite::Cloud) | None => moto::ensure()?,
+        Some(Suite::Cloud) | None => python::ensure(&python::MOTO)?,
         Some(_) => None,
     };
     let machines = match suite {
@@ -139,6 +143,15 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         if let Some(python) = &moto {
             command.env("NODEMEND_MOTO_PYTHON", python);
         }
+        for (name, program) in [
+            ("NODEMEND_RUNC", &runc),
+            ("NODEMEND_PROMTOOL", &promtool),
+            ("NODEMEND_VALIDATE_PYTHON", &validate),
+        ] {
+            if let Some(program) = program {
+                command.env(name, program);
+            }
+        }
         match &machines {
             Some(Ok(dir)) => {
                 command.env(vm::FOLDER, dir);
@@ -151,9 +164,6 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         }
         if suite.is_none() {
             command.env("NODEMEND_VM_ONLY", IN_EACH_RUN.version());
-        }
-        if let Some(runc) = &runc {
-            command.env("NODEMEND_RUNC", runc);
         }
         if let Some(dir) = &helm {
             command.env("NODEMEND_HELM_BIN", dir);

@@ -94,6 +94,7 @@ pub struct RepairPolicySpec {
     pub replace: Replace,
     #[serde(default)]
     pub preserve: Preserve,
+    /// How a repair is proven before the node counts as well.
     #[serde(default)]
     pub verify: Verify,
     /// A node that is not Ready for so long after its creation is no longer "still joining", and counts.
@@ -115,23 +116,32 @@ fn selector(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "properties": {
             "matchLabels": {
+                "description": "Labels that the Node has, all of them; `{}` fits every node.",
                 "type": "object",
                 "maxProperties": 64,
                 "additionalProperties": {"type": "string", "maxLength": 63},
             },
             "matchExpressions": {
+                "description": "Rules about labels, all of which fit.",
                 "type": "array",
                 "maxItems": 16,
                 "items": {
                     "type": "object",
                     "required": ["key", "operator"],
                     "properties": {
-                        "key": {"type": "string", "minLength": 1, "maxLength": 317},
+                        "key": {
+                            "description": "Of the label.",
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": 317,
+                        },
                         "operator": {
+                            "description": "`In` and `NotIn` want `values`, the others none.",
                             "type": "string",
                             "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
                         },
                         "values": {
+                            "description": "Of the label, any of them.",
                             "type": "array",
                             "maxItems": 64,
                             "items": {"type": "string", "maxLength": 63},
@@ -163,6 +173,7 @@ pub struct GroupBy {
     /// `Auto`: the Auto Scaling group. `Label`: the value of the node's label `label`.
     #[serde(default, rename = "type")]
     pub kind: GroupKind,
+    /// The Node label whose value names the group; with type `Label` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 317))]
     pub label: Option<String>,
@@ -249,9 +260,11 @@ pub struct Parallel {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RepairBudget {
+    /// Nodes of a group that may be destroyed within `window`; it survives restarts.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 1000))]
     pub count: u32,
+    /// Rolling: a duration like `1h`.
     #[serde(default = "one_hour")]
     pub window: Wait,
 }
@@ -264,6 +277,7 @@ pub struct Attempts {
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 100))]
     pub count: u32,
+    /// Rolling: older attempts do not count; a duration like `24h`.
     #[serde(default = "one_day")]
     pub window: Wait,
 }
@@ -273,6 +287,7 @@ pub struct Attempts {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Correlation {
+    /// Fewer nodes than this are no pattern.
     #[serde(default = "three")]
     #[schemars(range(min = 2, max = 10000))]
     pub min_nodes: u32,
@@ -320,6 +335,7 @@ pub struct MaintenanceWindow {
     /// When it begins, as cron has it: minute, hour, day of month, month, day of week.
     #[schemars(length(min = 9, max = 128), pattern(r"^[0-9*,/-]+( [0-9*,/-]+){4}$"))]
     pub schedule: String,
+    /// How long it is open from each beginning: a duration like `4h`.
     pub duration: Wait,
     /// A place of the IANA time zone database, for example `Europe/Berlin`; or an offset from UTC, for
     /// example `+02:00`. A time that clocks leave out there opens no window.
@@ -346,6 +362,7 @@ pub struct Partition {
     #[serde(default = "thirty_three")]
     #[schemars(range(min = 1, max = 100))]
     pub percentage: u32,
+    /// Fewer nodes than this are no partition.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 10000))]
     pub min_nodes: u32,
@@ -513,9 +530,11 @@ pub enum RepairAction {
     Replace,
 }
 
+/// What the policy comes to now; nobody but the repairer writes it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RepairPolicyStatus {
+    /// The generation of the spec that this status is about.
     #[serde(default)]
     pub observed_generation: i64,
     /// `Accepted`, and `RepairAllowed` whose reason is the gate that holds a whole group, or all.
@@ -548,8 +567,11 @@ pub struct RepairPolicyStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupStatus {
+    /// As `groupBy` finds it: the Auto Scaling group, the NodePool, or the value of the label.
     pub name: String,
+    /// All of them, also those that are excluded.
     pub nodes: u32,
+    /// Unhealthy or in repair.
     pub unhealthy: u32,
 }
 
@@ -557,6 +579,7 @@ pub struct GroupStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Breaker {
+    /// The group whose repair was stopped.
     pub group: String,
     pub gate: Gate,
     pub closed_since: MicroTime,

@@ -94,12 +94,14 @@ const MESSAGE_LIMIT: usize = 1024;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NodeRepairSpec {
+    /// The Node that is repaired.
     pub node_ref: NodeRef,
     /// Of the Node when the repair began; its instance is the only one that is ever touched.
     #[serde(rename = "providerID")]
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub provider_id: String,
+    /// The policy whose rules and gates hold; without one the policy that selects the node.
     #[serde(default)]
     pub policy_ref: PolicyRef,
     #[serde(default)]
@@ -224,6 +226,7 @@ impl Gate {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct NodeRef {
+    /// Of the object.
     #[schemars(length(max = 253))]
     pub name: String,
     /// A new node with an old name is another node.
@@ -233,22 +236,28 @@ pub struct NodeRef {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct PolicyRef {
+    /// Of the RepairPolicy.
     #[schemars(length(max = 253))]
     pub name: String,
+    /// Of the RepairPolicy, when the repair began.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub uid: String,
+    /// Of its spec, when the repair began.
     #[serde(default)]
     pub generation: i64,
 }
 
+/// What the repairer has seen and done; nobody else writes it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeRepairStatus {
     #[serde(default)]
     pub phase: Phase,
+    /// How it ended; absent while it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// Cordoned, Drained, ActionTaken, Verified and Finished, for `kubectl wait`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -267,8 +276,10 @@ pub struct NodeRepairStatus {
     /// What the node counts in, where that is not its group (`groupBy`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count_group: Option<String>,
+    /// The availability zone of the instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// The instance that is rebooted or terminated; no other one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
     /// The NodeClaim of a node of Karpenter's: what is deleted in order to replace it.
@@ -283,11 +294,13 @@ pub struct NodeRepairStatus {
     /// What was known of the node before anything was destroyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// How far the drain is, and what blocks it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainStatus>,
     /// Each destructive call, recorded before it is made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// The node that took its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
     /// Since when the node is well after its reboot.
@@ -302,6 +315,7 @@ pub struct NodeRepairStatus {
     /// In mode `Shadow`: what would have been done, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
+    /// What was done and decided, the oldest first; at most 50 entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<Entry>,
 }
@@ -309,13 +323,17 @@ pub struct NodeRepairStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicySnapshot {
+    /// Of the RepairPolicy.
     pub name: String,
+    /// Of its spec at that time.
     pub generation: i64,
     pub unhealthy_threshold: UnhealthyThreshold,
+    /// As the policy said it then.
     pub last_node: LastNode,
     pub drain: Drain,
     #[serde(default)]
     pub replace: Replace,
+    /// As the policy said it then.
     pub verify: Verify,
 }
 
@@ -468,6 +486,7 @@ pub enum Gate {
 pub struct EpisodeReason {
     /// Type of the NodeCondition.
     pub condition: String,
+    /// Of the condition, as its writer says it.
     pub reason: String,
     /// From when the condition's wait is counted: nodemend's first sight of it, or of its return
     /// after a short recovery. Transition times of conditions are not to be trusted.
@@ -512,6 +531,7 @@ pub struct DrainStatus {
 pub struct Blocked {
     /// Namespace and name.
     pub pod: String,
+    /// In words.
     pub why: String,
     /// The PodDisruptionBudget that says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -523,7 +543,9 @@ pub struct Blocked {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Ending {
+    /// How it will end.
     pub outcome: Outcome,
+    /// Why.
     pub message: String,
 }
 
@@ -531,6 +553,7 @@ pub struct Ending {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
+    /// Of the boot in which it was unhealthy.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot_id: String,
     /// Kernel, operating system, kubelet, instance type.
@@ -556,8 +579,10 @@ pub struct Attempt {
     /// Absent while the call is under way, and when its end was never learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<AttemptResult>,
+    /// As AWS names the call in CloudTrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// What AWS answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -585,8 +610,11 @@ pub enum AttemptResult {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replacement {
+    /// Of the new Node.
     pub node_name: String,
+    /// Of the new Node.
     pub node_uid: String,
+    /// Of the new Node.
     pub instance_id: String,
     /// Since when it is Ready and healthy.
     pub since: MicroTime,
@@ -595,6 +623,7 @@ pub struct Replacement {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Entry {
     pub at: MicroTime,
+    /// What was done, seen or decided.
     pub event: String,
 }
 

@@ -95,7 +95,11 @@ pub(crate) async fn only_the_detector_is_privileged() -> anyhow::Result<()> {
 
 /// A variable that a daemon does not read would be a value without effect.
 pub(crate) async fn known_to_the_daemons() -> anyhow::Result<()> {
-    let rendered = render("--set aws.region=us-west-2 --set detector.disableHooks={oom}").await?;
+    let rendered = render(
+        "--set aws.region=us-west-2 --set detector.disableHooks={oom} --set repairer.paused=true \
+         --set repairer.maxParallel=2 --set repairer.maxRepairsPerHour=3 --set aws.eksCluster=a",
+    )
+    .await?;
     for object in &rendered {
         let pod = &object["spec"]["template"]["spec"];
         for container in pod["containers"].as_array().into_iter().flatten() {
@@ -104,7 +108,9 @@ pub(crate) async fn known_to_the_daemons() -> anyhow::Result<()> {
             let args = [command, "--help"];
             let binary = format!("nodemend-{name}");
             let mut help = nodemend_tests::daemon::Daemon::start(&binary, &args, &[])?;
+            // Lines are broken to the width of a terminal.
             let text = help.output().await;
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
             ensure!(
                 help.wait_exit(std::time::Duration::from_secs(5))?.success(),
                 "{binary} {command}: {text}"

@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{Api, Client};
+use nodemend_tests::cloud::Cloud;
 use nodemend_tests::control_plane::ControlPlane;
 use nodemend_tests::kubelet;
 use nodemend_tests::terminal::Terminal;
@@ -15,10 +16,12 @@ use crate::scene::Scene;
 
 const NAMESPACE: &str = "nodemend-system";
 const CLEANUP: &str = "app.kubernetes.io/component=cleanup";
+const TEST: &str = "app.kubernetes.io/component=test";
 
 pub(crate) async fn as_the_readme_says() -> anyhow::Result<()> {
     let control_plane = ControlPlane::start().await?;
     let mut scene = Scene::start(&control_plane).await?;
+    let cloud = Cloud::start().await?;
     let mut terminal = Terminal::of(&control_plane)?;
     // What the README leaves to the reader.
     terminal.set("REGISTRY", "registry.test/nodemend");
@@ -38,6 +41,16 @@ pub(crate) async fn as_the_readme_says() -> anyhow::Result<()> {
                 all_run(control_plane.admin()).await?;
                 scene.daemons_have_run(&control_plane).await?;
             }
+            "test" => {
+                let aws = cloud.sdk_environment();
+                let (tested, ran) = tokio::join!(
+                    terminal.run(&command),
+                    kubelet::run_job(&control_plane, NAMESPACE, TEST, &aws),
+                );
+                let said = ran.context("what a kubelet does")?;
+                ensure!(said.contains("ok       rights"), "{said}");
+                ensure!(tested?.contains("Succeeded"), "{said}");
+            }
             "upgrade" => {
                 terminal.run(&command).await?;
                 ensure!(mode(&terminal).await? == "Enforce");
@@ -47,7 +60,7 @@ pub(crate) async fn as_the_readme_says() -> anyhow::Result<()> {
                 let (uninstalled, stopped, cleaned) = tokio::join!(
                     terminal.run(&command),
                     scene.stop_the_detector(),
-                    kubelet::run_job(&control_plane, NAMESPACE, CLEANUP),
+                    kubelet::run_job(&control_plane, NAMESPACE, CLEANUP, &[]),
                 );
                 stopped.and(cleaned).context("what a kubelet does")?;
                 uninstalled?;
@@ -69,7 +82,7 @@ pub(crate) async fn as_the_readme_says() -> anyhow::Result<()> {
     }
     steps.retain(|step| !step.is_empty());
     ensure!(
-        steps == ["install", "upgrade", "uninstall"],
+        steps == ["install", "test", "upgrade", "uninstall"],
         "the README's steps are {steps:?}"
     );
     Ok(())

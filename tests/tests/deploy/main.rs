@@ -1,12 +1,15 @@
 //! What users install: the chart with Helm on the real control plane, the images, and every command
 //! of the README's installation.
 
+mod accepted;
 mod chart;
 mod container;
+mod documents;
 mod images;
 mod install;
 mod missing_crds;
 mod name_lookup;
+mod operating;
 mod patched;
 mod profiles;
 mod readme;
@@ -15,11 +18,19 @@ mod scene;
 mod values;
 
 use std::process::ExitCode;
+use std::thread;
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use nodemend_tests::{control_plane, faults, terminal};
 
 fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    if args.test_threads.is_none() {
+        // They wait more than they work.
+        args.test_threads = thread::available_parallelism()
+            .ok()
+            .map(|cpus| 2 * cpus.get());
+    }
     let trials = vec![
         trial("chart::helm_lint_finds_nothing", chart::lint),
         trial("chart::its_rules_are_those_of_deploy_rbac", chart::rules),
@@ -60,6 +71,49 @@ fn main() -> ExitCode {
             "profiles::the_pod_of_the_chart_reports_a_fault_of_this_host_in_either",
             real_pod::reports,
         ),
+        trial_unless(
+            operating::no_promtool(),
+            "operating::each_alert_fires_where_it_should_and_is_silent_elsewhere",
+            operating::alerts_fire_and_are_silent,
+        ),
+        trial(
+            "operating::each_alert_and_each_gate_has_its_runbook",
+            operating::runbooks,
+        ),
+        trial(
+            "operating::alerts_and_dashboard_ask_for_metrics_that_exist",
+            operating::metrics_exist,
+        ),
+        trial(
+            "operating::alerts_name_gates_that_exist",
+            operating::gates_of_alerts_are_gates,
+        ),
+        trial_unless(
+            accepted::no_validator(),
+            "chart::the_schemas_of_five_kubernetes_versions_know_every_field",
+            accepted::by_the_schemas_of_five_versions,
+        ),
+        trial(
+            "chart::a_real_api_server_takes_it_once_and_says_what_is_missing",
+            accepted::by_a_real_api_server,
+        ),
+        trial(
+            "chart::an_older_kubernetes_is_refused",
+            accepted::not_below_the_floor,
+        ),
+        trial(
+            "chart::the_prometheus_operator_gets_what_it_can_reach",
+            accepted::with_the_operator,
+        ),
+        trial(
+            "documents::each_object_applies_and_is_sound",
+            documents::objects_apply,
+        ),
+        trial(
+            "documents::an_upgrade_over_older_crds_goes_as_the_page_says",
+            documents::upgrade,
+        ),
+        trial("documents::each_link_leads_somewhere", documents::links),
         trial("values::a_wrong_value_is_named_by_its_key", values::wrong),
         trial(
             "values::every_value_reaches_the_manifest",
@@ -78,7 +132,7 @@ fn main() -> ExitCode {
             install::as_the_readme_says,
         ),
     ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(&args, trials).exit_code()
 }
 
 fn trial<F>(name: &str, test: F) -> Trial

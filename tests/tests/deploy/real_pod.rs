@@ -3,7 +3,6 @@
 //! host becomes a condition of the pod's Node. What is not real is the kubelet: it wants cgroups, a
 //! network and images of its own, and changes the host's sysctls.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use serde_json::{Value, json};
 use crate::chart::CHART;
 use crate::container::Container;
 use crate::profiles::HARDENED;
+use crate::scene;
 
 const NAMESPACE: &str = "nodemend-system";
 const NODES: [&str; 2] = ["node-0", "node-1"];
@@ -32,7 +32,7 @@ pub(crate) async fn reports() -> anyhow::Result<()> {
     let control_plane = ControlPlane::start().await?;
     let client = control_plane.admin();
     let fleet = Fleet::start(&control_plane).await?;
-    let linux = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
+    let linux = scene::labels();
     for (index, name) in NODES.iter().enumerate() {
         let instance = format!("i-{index:017x}");
         fleet

@@ -36,7 +36,7 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) async fn start(control_plane: &ControlPlane) -> anyhow::Result<Self> {
         let fleet = Fleet::start(control_plane).await?;
-        let linux = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
+        let linux = labels();
         for (index, name) in [WATCHED, CORDONED, FOUND_CORDONED].into_iter().enumerate() {
             fleet
                 .create_labelled_node(name, &format!("i-{index:017x}"), "us-west-2a", &linux)
@@ -70,7 +70,7 @@ impl Scene {
         let pod = pod.context("find the pod of the DaemonSet")?;
         kubelet::hold(&self.pods(), &pod).await?;
         let spec = pod.spec.as_ref().context("a pod has no spec")?;
-        let daemon = kubelet::start(control_plane, &pod, &spec.containers[0]).await?;
+        let daemon = kubelet::start(control_plane, &pod, &spec.containers[0], &[]).await?;
         self.detector = Some((pod, daemon));
         until(SOON, "the conditions of the detector", async || {
             let there = self.conditions().await?;
@@ -124,7 +124,13 @@ impl Scene {
             );
         }
         for (name, stays_cordoned) in [(CORDONED, false), (FOUND_CORDONED, true)] {
-            let spec = self.nodes().get(name).await?.spec.context("a spec")?;
+            let node = self.nodes().get(name).await?;
+            let names = node.metadata.annotations.iter().flatten();
+            let labels = node.metadata.labels.iter().flatten();
+            for (name, _) in names.chain(labels) {
+                ensure!(!name.starts_with("nodemend.dev/"), "{name} is left");
+            }
+            let spec = node.spec.context("a spec")?;
             let cordoned = spec.unschedulable.unwrap_or(false);
             let taints = spec.taints.unwrap_or_default();
             ensure!(
@@ -134,6 +140,8 @@ impl Scene {
             ensure!(!has(&taints, OUR_TAINT), "{name}: {taints:?}");
             ensure!(has(&taints, THEIR_TAINT), "{name}: {taints:?}");
         }
+        let repairs = self.repairs().list(&ListParams::default()).await?.items;
+        ensure!(repairs.is_empty(), "records are left: {repairs:?}");
         let lease = self.leases().get_opt(LEASE).await?;
         ensure!(lease.is_none(), "the Lease is still there: {lease:?}");
         Ok(())
@@ -145,7 +153,11 @@ impl Scene {
             {"key": THEIR_TAINT, "effect": "NoSchedule"},
             {"key": OUR_TAINT, "effect": "NoSchedule"},
         ]);
-        let patch = Patch::Merge(json!({"spec": {"unschedulable": true, "taints": taints}}));
+        let dismissed = json!({"nodemend.dev/dismissed": "2026-01-02T03:04:05Z"});
+        let patch = Patch::Merge(json!({
+            "metadata": {"annotations": dismissed},
+            "spec": {"unschedulable": true, "taints": taints},
+        }));
         self.nodes()
             .patch(name, &PatchParams::default(), &patch)
             .await
@@ -153,9 +165,8 @@ impl Scene {
     }
 
     async fn record_found_cordoned(&self, node: &Node) -> anyhow::Result<()> {
-        let kind = GroupVersionKind::gvk("nodemend.dev", "v1alpha1", "NodeRepair");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "noderepairs");
-        let repairs: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let resource = repairs_resource();
+        let repairs = self.repairs();
         let spec = json!({
             "nodeRef": {"name": node.metadata.name, "uid": node.metadata.uid},
             "providerID": "aws:///us-west-2a/i-00000000000000002",
@@ -193,6 +204,10 @@ impl Scene {
         Api::all(self.client.clone())
     }
 
+    fn repairs(&self) -> Api<DynamicObject> {
+        Api::all_with(self.client.clone(), &repairs_resource())
+    }
+
     fn leases(&self) -> Api<Lease> {
         Api::namespaced(self.client.clone(), "nodemend-system")
     }
@@ -200,6 +215,21 @@ impl Scene {
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), "nodemend-system")
     }
+}
+
+/// As kubelets set them.
+pub(crate) fn labels() -> BTreeMap<String, String> {
+    [
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", "amd64"),
+    ]
+    .map(|(label, value)| (label.to_owned(), value.to_owned()))
+    .into()
+}
+
+fn repairs_resource() -> ApiResource {
+    let kind = GroupVersionKind::gvk("nodemend.dev", "v1alpha1", "NodeRepair");
+    ApiResource::from_gvk_with_plural(&kind, "noderepairs")
 }
 
 fn has(taints: &[Taint], key: &str) -> bool {

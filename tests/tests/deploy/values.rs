@@ -22,6 +22,28 @@ pub(crate) async fn wrong() -> anyhow::Result<()> {
         ("policy.mode=On", "/policy/mode"),
         ("aws.region=us_west_2", "/aws/region"),
         ("image.registry=registry.test/", "/image/registry"),
+        ("detector.securityProfile=safe", "/detector/securityProfile"),
+        (
+            "detector.seccompProfile.type=none",
+            "/detector/seccompProfile/type",
+        ),
+        ("detector.tolerations[0].kye=a", "kye"),
+        ("detector.affinity.nodeAfinity.a=b", "nodeAfinity"),
+        (
+            "detector.resources.limits.memory=lots",
+            "/detector/resources/limits/memory",
+        ),
+        (
+            "detector.updateStrategy.rollingUpdate.maxUnavailable=all",
+            "maxUnavailable",
+        ),
+        ("repairer.maxParallel=0", "/repairer/maxParallel"),
+        (
+            "monitoring.podMonitor.interval=soon",
+            "/monitoring/podMonitor/interval",
+        ),
+        ("networkPolicy.metricsFrom[0].namespace=a", "namespace"),
+        ("aws.eksCluster=a/b", "/aws/eksCluster"),
     ];
     for (value, named) in cases {
         let line = format!("helm template nodemend {CHART} --set '{value}'");
@@ -71,6 +93,57 @@ pub(crate) async fn every_value() -> anyhow::Result<()> {
         ),
         ("repairer.resources.limits.memory=9Mi", r#""memory":"9Mi""#),
         ("aws.region=us-west-2", r#""value":"us-west-2""#),
+        ("aws.eksCluster=here", r#""value":"here""#),
+        (
+            "detector.securityProfile=hardened",
+            r#""drop":["ALL"]},"readOnlyRootFilesystem":true,"seccompProfile":{"type":"RuntimeDefault"}}"#,
+        ),
+        ("detector.tolerations[0].key=k9", r#""key":"k9""#),
+        ("detector.affinity.podAffinity.a=b9", r#""a":"b9""#),
+        (
+            "detector.priorityClassName=p9",
+            r#""priorityClassName":"p9""#,
+        ),
+        (
+            "detector.updateStrategy.rollingUpdate.maxUnavailable=9%",
+            r#""maxUnavailable":"9%""#,
+        ),
+        ("detector.podLabels.l=m9", r#""l":"m9""#),
+        ("detector.podAnnotations.n=o9", r#""n":"o9""#),
+        ("repairer.nodeSelector.q=r9", r#""q":"r9""#),
+        ("repairer.tolerations[0].key=k8", r#""key":"k8""#),
+        ("repairer.affinity.podAffinity.a=b8", r#""a":"b8""#),
+        (
+            "repairer.priorityClassName=p8",
+            r#""priorityClassName":"p8""#,
+        ),
+        ("repairer.podLabels.l=m8", r#""l":"m8""#),
+        ("repairer.podAnnotations.n=o8", r#""n":"o8""#),
+        (
+            "repairer.paused=true",
+            r#""name":"NODEMEND_PAUSED","value":"true""#,
+        ),
+        (
+            "repairer.maxParallel=7",
+            r#""name":"NODEMEND_MAX_PARALLEL","value":"7""#,
+        ),
+        (
+            "repairer.maxRepairsPerHour=7",
+            r#""name":"NODEMEND_MAX_REPAIRS_PER_HOUR","value":"7""#,
+        ),
+        ("networkPolicy.enabled=true", r#""kind":"NetworkPolicy""#),
+        (
+            "networkPolicy.enabled=true,networkPolicy.metricsFrom[0].podSelector.a=b7",
+            r#""from":[{"podSelector":{"a":"b7"}}]"#,
+        ),
+        (
+            "monitoring.dashboard.enabled=true",
+            r#""name":"nodemend-dashboard""#,
+        ),
+        (
+            "monitoring.dashboard.enabled=true,monitoring.dashboard.labels.d=e9",
+            r#""d":"e9""#,
+        ),
         ("policy.mode=Enforce", r#""mode":"Enforce""#),
     ];
     let default = text("").await?;
@@ -79,6 +152,10 @@ pub(crate) async fn every_value() -> anyhow::Result<()> {
         let rendered = text(&format!("--set '{value}'")).await?;
         ensure!(rendered.contains(shown), "{value} has no effect");
     }
+    let alone = text("--set repairer.replicas=1").await?;
+    let unguarded = text("--set repairer.podDisruptionBudget=false").await?;
+    ensure!(default.contains("PodDisruptionBudget"));
+    ensure!(!alone.contains("PodDisruptionBudget") && !unguarded.contains("PodDisruptionBudget"));
     let without = text("--set policy.create=false").await?;
     ensure!(default.contains("RepairPolicy") && !without.contains("RepairPolicy"));
     Ok(())

@@ -8,6 +8,8 @@ use nodemend_tests::control_plane::traffic::{self, Use};
 use nodemend_tests::terminal::Terminal;
 use serde_json::Value;
 
+/// Asked for where more than sixteen kubelets fall silent together, which no suite has: Leases in one go.
+const OF_MANY_SILENT: (&str, &str) = ("leases", "list");
 /// Every user may ask what it may do.
 const OF_EVERYBODY: &str = "selfsubjectaccessreviews";
 
@@ -40,6 +42,7 @@ pub(crate) async fn are_used_and_enough() -> anyhow::Result<()> {
     let unused: Vec<_> = granted
         .iter()
         .filter(|grant| !used.iter().any(|used| covers(grant, used)))
+        .filter(|grant| (grant.resource.as_str(), grant.verb.as_str()) != OF_MANY_SILENT)
         .collect();
     let missing: Vec<_> = used
         .iter()
