@@ -278,7 +278,7 @@ fn nvml(sources: &mut [Box<dyn Source + Send>]) -> Result<String, String> {
                     Nvml::Watching { gpus, untold } => Some(Ok(watched(gpus, &untold))),
                     Nvml::Unavailable { why, .. } => Some(Err(why)),
                     Nvml::Hung { call, .. } => Some(Err(format!("{call} does not return"))),
-                    Nvml::Answered => None,
+                    Nvml::Answered | Nvml::Present { .. } => None,
                 });
             }
         });

@@ -352,6 +352,12 @@ pub(crate) enum Nvml {
         /// What none of them, or their driver, tells.
         untold: Vec<&'static str>,
     },
+    /// How many the bus has, and an instance of this type; told when it changes.
+    Present {
+        gpus: usize,
+        expected: usize,
+        instance_type: String,
+    },
     /// `driver`: whether the kernel module is loaded.
     Unavailable { why: String, driver: bool },
     /// A call has not returned within its deadline.

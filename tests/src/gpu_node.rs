@@ -46,6 +46,12 @@ impl GpuNode {
             );
             fs::create_dir_all(&device).context("make a PCI device")?;
             fs::write(device.join("vendor"), "0x10de\n").context("name its vendor")?;
+            let class = if gpu == SWITCH {
+                "0x068000\n"
+            } else {
+                "0x030200\n"
+            };
+            fs::write(device.join("class"), class).context("name its class")?;
             fs::create_dir_all(&driver).context("make a driver")?;
             symlink(&driver, device.join("driver")).context("bind a driver")?;
             symlink(&device, driver.join(format!("{gpu}.0"))).context("bind a driver")?;

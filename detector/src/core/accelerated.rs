@@ -11,7 +11,7 @@ use super::{Core, Existing, Output};
 use crate::finding::{Finding, Now, Sighting, Subject};
 use crate::judgement::{self, Action, Class};
 use crate::reason::{ConditionType, Reason, Severity};
-use crate::signal::{GpuState, Nvml, Recovery, SourceName, Task, gpu_name};
+use crate::signal::{GpuState, HOST, Nvml, Recovery, SourceName, Task, gpu_name};
 
 /// In which the kernel log and NVML report one fault: NVML is read only when a look is over.
 const ONE_FAULT: Duration = Duration::from_secs(10);
@@ -377,6 +377,19 @@ impl Core {
                     self.see_once(&error, format!("NVML cannot be used: {why}"), now, out);
                 }
             }
+            Nvml::Present {
+                gpus,
+                expected,
+                instance_type,
+            } => {
+                let key = (Reason::NvidiaDeviceCountMismatch, HOST.to_owned());
+                if gpus >= expected {
+                    return self.findings.well(&key, now, out);
+                }
+                let message =
+                    format!("the host has {gpus} GPUs, of {expected} that a {instance_type} has");
+                self.see_once(&key, message, now, out);
+            }
             Nvml::Hung { call, gpu, limit } => {
                 let seconds = limit.as_secs();
                 let about = gpu.map_or_else(String::new, |gpu| format!(" about GPU {gpu}"));
@@ -474,7 +487,7 @@ fn sighting(
         entity: entity.clone(),
         severity,
         message,
-        subject: if entity == NVML {
+        subject: if entity == NVML || entity == HOST {
             Subject::default()
         } else {
             of_device(entity)

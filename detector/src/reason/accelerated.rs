@@ -47,11 +47,11 @@ pub(super) const NVIDIA_DEVICE_COUNT_MISMATCH: Row = Row {
         settle: Duration::from_secs(10),
     },
     eks: true,
-    threshold: "at once; one finding for each GPU",
-    meaning: "The driver has fewer working GPUs than the PCI bus: one fell off the bus, must be reset, or has no power.",
+    threshold: "at once; one finding for each GPU, and one for the host",
+    meaning: "The driver has fewer working GPUs than the PCI bus: one fell off the bus, must be reset, or has no power. Or the bus has fewer than an instance of this type.",
     cause: "A GPU that overheated, lost power or its PCIe link; a driver that could not initialize it.",
     advice: "Reboot the node; replace it when the GPU stays away.",
-    source: "NVML, asked for each PCI device that is bound to the driver nvidia; sysfs",
+    source: "NVML, asked for each PCI device that is bound to the driver nvidia; sysfs, and a table of EC2's instance types by the firmware's product name",
 };
 
 pub(super) const NVIDIA_DOUBLE_BIT_ERROR: Row = Row {

@@ -1,6 +1,7 @@
 //! What sysfs says about PCI devices, without touching them.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use crate::signal::gpu_name;
@@ -35,6 +36,26 @@ pub(super) fn any_of_nvidia(sys: &Path) -> bool {
         return false;
     };
     devices.flatten().any(|entry| is_of_nvidia(&entry.path()))
+}
+
+/// NVIDIA's GPUs on the bus, whoever has them.
+pub(super) fn count_of_nvidia(sys: &Path) -> io::Result<usize> {
+    let devices = fs::read_dir(sys.join("bus/pci/devices"))?;
+    let is_gpu = |device: &Path| {
+        // Display controllers: VGA, or 3D without a display.
+        let class = fs::read_to_string(device.join("class"));
+        is_of_nvidia(device) && class.is_ok_and(|class| class.starts_with("0x03"))
+    };
+    Ok(devices
+        .flatten()
+        .filter(|entry| is_gpu(&entry.path()))
+        .count())
+}
+
+/// As the firmware tells it: `p5.48xlarge` on EC2.
+pub(super) fn product_name(sys: &Path) -> Option<String> {
+    let name = fs::read_to_string(sys.join("class/dmi/id/product_name")).ok()?;
+    Some(name.trim().to_owned())
 }
 
 /// NVIDIA's, and not given to a guest: its own driver has it, or none, as after a failed start.

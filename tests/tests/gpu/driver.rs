@@ -40,6 +40,10 @@ pub(crate) const TESTS: &[Test] = &[
         "a_gpu_that_disappears_from_the_bus_makes_the_condition_false",
         unplugged,
     ),
+    (
+        "a_gpu_that_the_instance_type_has_and_the_bus_does_not_is_missed",
+        missing,
+    ),
     ("check_says_how_many_gpus_answer", check),
 ];
 
@@ -138,6 +142,20 @@ fn unplugged() -> anyhow::Result<Completion> {
         .context("remove a GPU")?;
     let finding = agent.opened("NvidiaDeviceCountMismatch")?;
     ensure!(finding["subject"]["device"] == GPU, "{finding}");
+    agent.condition("False")?;
+    Ok(Completion::Completed)
+}
+
+fn missing() -> anyhow::Result<Completion> {
+    let node = GpuNode::new(HEALTHY)?;
+    let folder = node.path("sys/class/dmi/id");
+    fs::create_dir_all(&folder).context("make a folder")?;
+    fs::write(folder.join("product_name"), "g5.12xlarge\n").context("name the product")?;
+    let mut agent = Agent::watch(&node)?;
+    let finding = agent.opened("NvidiaDeviceCountMismatch")?;
+    let message = finding["message"].as_str().unwrap_or_default();
+    // With the one that a guest has.
+    ensure!(message.contains("3 GPUs, of 4"), "{finding}");
     agent.condition("False")?;
     Ok(Completion::Completed)
 }

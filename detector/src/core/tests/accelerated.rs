@@ -780,3 +780,27 @@ fn what_the_agent_before_said_of_a_link_or_a_switch_is_not_forgotten() {
         assert_eq!(open(&core), [reason]);
     }
 }
+
+#[test]
+fn fewer_gpus_than_the_instance_type_has_are_missed_until_they_are_back() {
+    let present = |gpus| {
+        What::Nvml(Nvml::Present {
+            gpus,
+            expected: 8,
+            instance_type: "p5.48xlarge".to_owned(),
+        })
+    };
+    let mut core = started();
+    assert_eq!(changes(&step(&mut core, present(8), 2)), []);
+    let outputs = step(&mut core, present(7), 12);
+    let condition = condition(&outputs).unwrap();
+    assert_eq!(&*condition.reason, "NvidiaDeviceCountMismatch");
+    assert!(
+        condition.message.contains("7 GPUs, of 8"),
+        "{}",
+        condition.message
+    );
+    step(&mut core, present(8), 22);
+    core.step(Input::Wake, at(32));
+    assert_eq!(open(&core), []);
+}

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::deadline::Deadline;
 use super::raw::{self, Field};
-use super::{driver_loaded, pci, rehearsal};
+use super::{driver_loaded, instance_types, pci, rehearsal};
 use crate::clock;
 use crate::judgement::{self, Action};
 use crate::signal::{GpuState, Links, Nvml, Recovery, Signal, SourceName, What};
@@ -124,7 +124,9 @@ impl Session {
         let mut states = BTreeMap::new();
         let mut listening: Option<Listening<'_>> = None;
         let mut first = true;
+        let mut present = None;
         while driver_loaded(&self.sys) {
+            self.count(&mut present);
             let answering = self.look(nvml, &mut states)?;
             let wanted = || answering.iter().collect::<Vec<_>>();
             if listening.as_ref().map(|now| now.gpus.values().collect()) != Some(wanted()) {
@@ -144,6 +146,26 @@ impl Session {
             listening = self.events(listening)?;
         }
         Ok(())
+    }
+
+    /// Against what an instance of this type has, where that is known.
+    fn count(&self, told: &mut Option<usize>) {
+        let expected = pci::product_name(&self.sys)
+            .and_then(|name| Some((instance_types::gpus(&name)?, name)));
+        let Some((expected, instance_type)) = expected else {
+            return;
+        };
+        match pci::count_of_nvidia(&self.sys) {
+            Ok(gpus) if told.replace(gpus) != Some(gpus) => {
+                self.tell(What::Nvml(Nvml::Present {
+                    gpus,
+                    expected,
+                    instance_type,
+                }));
+            }
+            Ok(_) => {}
+            Err(error) => warn!(%error, "the PCI bus cannot be read"),
+        }
     }
 
     /// Hands over events until the next look is due.
