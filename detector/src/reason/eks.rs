@@ -153,7 +153,7 @@ fn no_test(place: &str) -> Option<String> {
 }
 
 #[test]
-fn each_reason_of_ekss_agent_that_is_ours_is_tested_to_be_told_not_to_be_and_to_clear() {
+fn each_reason_of_ekss_agent_is_tested_to_be_told_not_to_be_and_to_clear() {
     let mut tested = BTreeSet::new();
     for row in rows(TESTS) {
         let [reason, told, not_told, clears] = row.as_slice() else {
@@ -172,7 +172,7 @@ fn each_reason_of_ekss_agent_that_is_ours_is_tested_to_be_told_not_to_be_and_to_
         .collect();
     assert_eq!(
         tested, ours,
-        "reasons of eks_tests.tsv, and those that are ours"
+        "reasons of eks_tests.tsv, and those of EKS's agent"
     );
 }
 

@@ -666,6 +666,13 @@ fn an_sxid_of_a_device_that_no_switch_driver_has_is_nothing() {
 }
 
 #[test]
+fn a_gpu_that_is_well_tells_nothing() {
+    let mut core = started();
+    step(&mut core, gpu(false), 2);
+    assert_eq!(open(&core), []);
+}
+
+#[test]
 fn a_remap_that_is_pending_stays_until_the_gpu_was_reset() {
     let mut core = started();
     step(&mut core, gpu(true), 2);
