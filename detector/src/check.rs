@@ -275,10 +275,10 @@ fn nvml(sources: &mut [Box<dyn Source + Send>]) -> Result<String, String> {
         let read = source.drain(&mut |signal| {
             if let What::Nvml(nvml) = signal.what {
                 word = word.take().or(match nvml {
-                    Nvml::Watching { gpus } => Some(Ok(format!("{gpus} GPUs"))),
+                    Nvml::Watching { gpus, untold } => Some(Ok(watched(gpus, &untold))),
                     Nvml::Unavailable { why, .. } => Some(Err(why)),
                     Nvml::Hung { call, .. } => Some(Err(format!("{call} does not return"))),
-                    Nvml::Answered => None,
+                    Nvml::Answered | Nvml::Present { .. } => None,
                 });
             }
         });
@@ -287,4 +287,11 @@ fn nvml(sources: &mut [Box<dyn Source + Send>]) -> Result<String, String> {
             return word;
         }
     }
+}
+
+fn watched(gpus: usize, untold: &[&str]) -> String {
+    if gpus == 0 || untold.is_empty() {
+        return format!("{gpus} GPUs");
+    }
+    format!("{gpus} GPUs, which do not tell: {}", untold.join(", "))
 }

@@ -231,6 +231,8 @@ impl Scope {
             | What::SoftLockup { .. }
             | What::Stolen { .. }
             | What::Xid { .. }
+            | What::FallenOff { .. }
+            | What::Sxid { .. }
             | What::Gpu { .. }
             | What::Nvml(_)
             | What::LogRule { .. }

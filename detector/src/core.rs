@@ -17,8 +17,11 @@ mod condition;
 mod configuration;
 mod corroborate;
 mod findings;
+mod gpu_state;
 mod kubelet;
 mod lockups;
+mod nvswitch;
+mod programs;
 mod repeated;
 mod saved;
 mod settings;
@@ -344,12 +347,11 @@ impl Core {
                 self.suspects
                     .add(device, fault, &mut self.findings, now, out);
             }
-            Assessed::Xid {
-                sighting,
-                gpu,
-                xid,
-                seen_by,
-            } => self.xid(sighting, (gpu, xid), seen_by, historic, now, out),
+            Assessed::Xid { sighting, seen } => self.xid(sighting, seen, historic, now, out),
+            Assessed::FallenOff { sighting } => self.fallen_off(sighting, historic, now, out),
+            Assessed::Sxid { sighting, more } => {
+                self.sxid(sighting, more, historic, now, out);
+            }
             Assessed::Gpu { gpu, state } => self.gpu(gpu, state, now, out),
             Assessed::Nvml(nvml) => self.nvml(nvml, now, out),
             Assessed::Configuration(state) => self.configuration(state, now, out),

@@ -81,12 +81,17 @@ impl Host {
         let attached = hooks.iter().filter(|status| status.using.is_some());
         let told: Vec<_> = attached.map(|status| status.hook).collect();
         let kernel_log = if config.at_start.kernel_log {
-            kmsg::open(args.host_sys.clone(), told.clone(), copies)
-                .map(|(source, log)| {
-                    sources.push(source);
-                    log
-                })
-                .map_err(|error| format!("{error:#}"))
+            kmsg::open(
+                args.host_proc.clone(),
+                args.host_sys.clone(),
+                told.clone(),
+                copies,
+            )
+            .map(|(source, log)| {
+                sources.push(source);
+                log
+            })
+            .map_err(|error| format!("{error:#}"))
         } else {
             Err(off("sources.kernelLog"))
         };

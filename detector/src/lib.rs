@@ -44,6 +44,7 @@ mod grpc;
 mod host;
 mod host_log;
 mod http;
+mod judgement;
 mod logging;
 mod logs;
 mod metrics;

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::judgement::{self, Action};
+
 mod accelerated;
 mod allowances;
 mod custom;
+mod gpu;
 mod hardware;
 mod host;
 mod intern;
@@ -17,8 +20,10 @@ mod kernel;
 mod limits;
 mod lockup;
 mod networking;
+mod neuron;
 mod node_network;
 mod node_storage;
+mod nvswitch;
 mod oops;
 mod runtime;
 mod starved;
@@ -35,6 +40,9 @@ macro_rules! reasons {
             /// One reason for each number.
             NvidiaXidError(u32),
             NvidiaXidWarning(u32),
+            /// The same for each SXid.
+            NvidiaSxidError(u32),
+            NvidiaSxidWarning(u32),
             /// One reason for each service, by the unit's name in the reason's form.
             UnitRepeatedRestart(&'static str),
             /// A user's own log rule.
@@ -45,11 +53,14 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// One for each row of the table; XID 79 and 31, and kubelet, for their families.
-            pub(crate) const ALL: [Self; [$(stringify!($reason)),+].len() + 3] = [
+            /// One for each row of the table; XID 79 and 31, SXid 20034 and 12028, and kubelet, for their
+            /// families.
+            pub(crate) const ALL: [Self; [$(stringify!($reason)),+].len() + 5] = [
                 $(Self::$reason,)+
                 Self::NvidiaXidError(79),
                 Self::NvidiaXidWarning(31),
+                Self::NvidiaSxidError(20034),
+                Self::NvidiaSxidWarning(12028),
                 Self::UnitRepeatedRestart("Kubelet"),
             ];
 
@@ -58,6 +69,8 @@ macro_rules! reasons {
                     $(Self::$reason => &$row,)+
                     Self::NvidiaXidError(_) => &accelerated::NVIDIA_XID_ERROR,
                     Self::NvidiaXidWarning(_) => &accelerated::NVIDIA_XID_WARNING,
+                    Self::NvidiaSxidError(_) => &nvswitch::NVIDIA_SXID_ERROR,
+                    Self::NvidiaSxidWarning(_) => &nvswitch::NVIDIA_SXID_WARNING,
                     Self::UnitRepeatedRestart(_) => &runtime::UNIT_REPEATED_RESTART,
                     Self::Custom { condition, .. } => custom::row(condition),
                 }
@@ -190,6 +203,26 @@ reasons! {
     EbsInstanceThroughputExceeded => allowances::EBS_INSTANCE_THROUGHPUT_EXCEEDED,
     NvidiaDeviceCountMismatch => accelerated::NVIDIA_DEVICE_COUNT_MISMATCH,
     NvidiaDoubleBitError => accelerated::NVIDIA_DOUBLE_BIT_ERROR,
+    NvidiaGpuRecoveryNeeded => accelerated::NVIDIA_GPU_RECOVERY_NEEDED,
+    NvidiaRowRemapFailure => accelerated::NVIDIA_ROW_REMAP_FAILURE,
+    NvidiaPageRetirement => accelerated::NVIDIA_PAGE_RETIREMENT,
+    NvidiaNvlinkError => nvswitch::NVIDIA_NVLINK_ERROR,
+    NvidiaNvlinkWarning => nvswitch::NVIDIA_NVLINK_WARNING,
+    NvidiaFabricError => nvswitch::NVIDIA_FABRIC_ERROR,
+    FabricManagerNotRunning => nvswitch::FABRIC_MANAGER_NOT_RUNNING,
+    NvidiaThermalError => accelerated::NVIDIA_THERMAL_ERROR,
+    NvidiaPowerError => accelerated::NVIDIA_POWER_ERROR,
+    NvidiaPcieError => accelerated::NVIDIA_PCIE_ERROR,
+    NvidiaGpuSuspected => accelerated::NVIDIA_GPU_SUSPECTED,
+    NvidiaNcclError => gpu::NVIDIA_NCCL_ERROR,
+    NvidiaPeermemError => gpu::NVIDIA_PEERMEM_ERROR,
+    GpuHang => gpu::GPU_HANG,
+    GpuResetFailed => gpu::GPU_RESET_FAILED,
+    GpuMemoryError => gpu::GPU_MEMORY_ERROR,
+    NeuronSramUncorrectableError => neuron::SRAM_UNCORRECTABLE_ERROR,
+    NeuronNcUncorrectableError => neuron::NC_UNCORRECTABLE_ERROR,
+    NeuronHbmUncorrectableError => neuron::HBM_UNCORRECTABLE_ERROR,
+    NeuronDmaError => neuron::DMA_ERROR,
     NvmlHung => accelerated::NVML_HUNG,
     NvmlError => accelerated::NVML_ERROR,
 }
@@ -248,29 +281,77 @@ impl Reason {
         match self {
             Self::Custom { name, .. } => Cow::Borrowed(name),
             Self::UnitRepeatedRestart(unit) => Cow::Owned(name.replace("<Unit>", unit)),
-            Self::NvidiaXidError(number) | Self::NvidiaXidWarning(number) => {
+            Self::NvidiaXidError(number)
+            | Self::NvidiaXidWarning(number)
+            | Self::NvidiaSxidError(number)
+            | Self::NvidiaSxidWarning(number) => {
                 Cow::Owned(name.replace("<n>", &number.to_string()))
             }
             _plain => Cow::Borrowed(name),
         }
     }
 
+    /// The driver without which nothing can print such a line of the kernel log.
+    pub(crate) fn driver(self) -> Option<&'static str> {
+        match self {
+            Self::NeuronSramUncorrectableError
+            | Self::NeuronNcUncorrectableError
+            | Self::NeuronHbmUncorrectableError
+            | Self::NeuronDmaError => Some("neuron"),
+            _other => None,
+        }
+    }
+
+    /// What helps, where a table says so.
+    pub(crate) fn action(self) -> Option<Action> {
+        let action = match self {
+            Self::NvidiaXidError(xid) | Self::NvidiaXidWarning(xid) => {
+                judgement::xid(xid).map_or(Action::Inspect, |row| row.action)
+            }
+            Self::NvidiaSxidError(_) => Action::Reboot,
+            Self::NvidiaSxidWarning(sxid) => {
+                judgement::sxid(sxid).map_or(Action::Inspect, |row| row.action)
+            }
+            Self::NvidiaDeviceCountMismatch => Action::Reboot,
+            Self::NvidiaDoubleBitError
+            | Self::NvidiaGpuRecoveryNeeded
+            | Self::NvidiaPageRetirement
+            | Self::NvidiaNvlinkError => Action::ResetGpu,
+            Self::NvidiaRowRemapFailure
+            | Self::NvidiaFabricError
+            | Self::NeuronSramUncorrectableError
+            | Self::NeuronNcUncorrectableError
+            | Self::NeuronHbmUncorrectableError
+            | Self::NeuronDmaError => Action::Replace,
+            Self::FabricManagerNotRunning => Action::Reboot,
+            Self::NvidiaThermalError
+            | Self::NvidiaPowerError
+            | Self::NvidiaPcieError
+            | Self::NvidiaNvlinkWarning
+            | Self::NvidiaGpuSuspected => Action::Inspect,
+            _not_of_a_device => return None,
+        };
+        Some(action)
+    }
+
     /// A reason of the table by its name, as [`Reason::name`] gives it.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        let xid = |suffix| {
+        let code = |prefix, suffix| {
             let number: u32 = name
-                .strip_prefix("NvidiaXID")?
+                .strip_prefix(prefix)?
                 .strip_suffix(suffix)?
                 .parse()
                 .ok()?;
             // `+79` and `079` are no names of it.
-            (name == format!("NvidiaXID{number}{suffix}")).then_some(number)
+            (name == format!("{prefix}{number}{suffix}")).then_some(number)
         };
         Self::ALL
             .into_iter()
             .find(|reason| reason.name() == name)
-            .or_else(|| xid("Error").map(Self::NvidiaXidError))
-            .or_else(|| xid("Warning").map(Self::NvidiaXidWarning))
+            .or_else(|| code("NvidiaXID", "Error").map(Self::NvidiaXidError))
+            .or_else(|| code("NvidiaXID", "Warning").map(Self::NvidiaXidWarning))
+            .or_else(|| code("NvidiaSXID", "Error").map(Self::NvidiaSxidError))
+            .or_else(|| code("NvidiaSXID", "Warning").map(Self::NvidiaSxidWarning))
             .or_else(|| {
                 let unit = intern_unit(name.strip_suffix("RepeatedRestart")?)?;
                 Some(Self::UnitRepeatedRestart(unit))
@@ -385,12 +466,13 @@ mod tests {
     fn a_reason_is_found_by_its_name() {
         for reason in Reason::ALL
             .into_iter()
-            .chain([Reason::NvidiaXidWarning(43)])
+            .chain([Reason::NvidiaXidWarning(43), Reason::NvidiaSxidError(11001)])
         {
             assert_eq!(Reason::from_name(&reason.name()), Some(reason));
         }
         assert_eq!(Reason::from_name("NvidiaXID+79Error"), None);
         assert_eq!(Reason::from_name("NvidiaXID<n>Error"), None);
+        assert_eq!(Reason::from_name("NvidiaSXID020034Error"), None);
     }
 
     #[test]

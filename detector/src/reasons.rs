@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::args::TableFormat;
+use crate::judgement::{self, Judgement};
 use crate::reason::{ConditionType, Reason};
 
 pub(crate) fn reasons(format: TableFormat) -> String {
@@ -85,6 +86,31 @@ fn markdown() -> String {
                 row.source
             );
         }
+    }
+    out += "\n## XIDs\n\nEach XID of an NVIDIA GPU. Fatal ones are `NvidiaXID<n>Error`, the others `NvidiaXID<n>Warning`; `xids` in\n\
+        [detector.yaml](configuration.md) changes that.\n";
+    out += &codes("XID", judgement::xids());
+    out += "\n## SXids\n\nEach SXid of an NVSwitch, where its line does not say `Fatal` or `Non-fatal`.\n";
+    out += &codes("SXid", judgement::sxids());
+    out
+}
+
+fn codes(name: &str, table: &[Judgement]) -> String {
+    let mut out = format!(
+        "\n| {name} | name | meaning | class | severity | what helps | who says so | note |\n|---|---|---|---|---|---|---|---|\n"
+    );
+    for row in table {
+        out += &format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            row.code,
+            row.name,
+            row.meaning,
+            row.class,
+            row.severity,
+            row.action.advice(),
+            row.provenance,
+            row.note
+        );
     }
     out
 }

@@ -145,7 +145,7 @@ impl<'a> Replay<'a> {
                 at: self.now,
                 text,
             };
-            signals.extend(grammar::read(&record).map(|what| self.confirm(what)));
+            signals.extend(grammar::read(&record).and_then(|what| self.confirm(what)));
         }
         for origin in [&line.origin].into_iter().chain(&line.also) {
             signals.extend(self.config.rules.read(origin, text.as_bytes()));
@@ -153,13 +153,20 @@ impl<'a> Replay<'a> {
         signals
     }
 
-    fn confirm(&self, mut what: What) -> What {
-        if let What::Xid { driver, .. } = &mut what
-            && self.evidence
-        {
-            *driver = Some("nvidia".to_owned());
+    /// Nothing where a live host would not believe the line.
+    fn confirm(&self, mut what: What) -> Option<What> {
+        match &mut what {
+            What::Xid { driver, .. } if self.evidence => *driver = Some("nvidia".to_owned()),
+            What::Sxid { driver, .. } if self.evidence => {
+                *driver = Some("nvidia-nvswitch".to_owned());
+            }
+            What::FallenOff { nvidia, .. } => *nvidia = self.evidence,
+            What::Logged(fault) if fault.reason.driver().is_some() && !self.evidence => {
+                return None;
+            }
+            _other => {}
         }
-        what
+        Some(what)
     }
 
     fn step(&mut self, input: Input, line: Option<u64>) -> Vec<Said> {

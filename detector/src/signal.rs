@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::judgement::Action;
 use crate::reason::{ConditionType, Reason};
 use serde::{Deserialize, Serialize};
 
@@ -80,8 +81,26 @@ pub(crate) enum What {
         xid: u32,
         /// The text of the kernel log; NVML gives only the number.
         detail: Option<String>,
+        /// Whose work had the error, where the kernel log says so.
+        process: Option<Task>,
         seen_by: SourceName,
         /// The driver that has the GPU, by sysfs.
+        driver: Option<String>,
+    },
+    /// An NVIDIA GPU does not answer its driver any more: a line without a number, mostly behind the
+    /// XID 79 of the same fault.
+    FallenOff {
+        gpu: String,
+        detail: String,
+        /// By sysfs, it is one of NVIDIA's.
+        nvidia: bool,
+    },
+    /// An NVSwitch reported an error (NVIDIA's fabric manager user guide).
+    Sxid {
+        switch: String,
+        sxid: u32,
+        detail: String,
+        /// The driver that has the switch, by sysfs.
         driver: Option<String>,
     },
     /// What NVML says about a GPU; told when it changes.
@@ -246,19 +265,81 @@ pub(crate) enum BlockErrorClass {
     Other,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is absent the GPU or its driver does not tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct GpuState {
     /// Why the driver cannot use it, if so.
     pub lost: Option<String>,
     pub recovery: Recovery,
     /// Uncorrected ECC errors since the driver was loaded or the GPU was reset; absent without ECC.
     pub uncorrected: Option<u64>,
+    /// What the driver says must be done, where recovery is needed.
+    #[serde(default)]
+    pub action: Option<Action>,
+    /// Memory rows, or pages, that the next reset replaces.
+    #[serde(default)]
+    pub remap_pending: Option<bool>,
+    /// A row could not be replaced.
+    #[serde(default)]
+    pub remap_failed: Option<bool>,
+    #[serde(default)]
+    pub links: Option<Links>,
+    /// NVLink replays and recoveries since the driver was loaded.
+    #[serde(default)]
+    pub link_errors: Option<u64>,
+    #[serde(default)]
+    pub pcie_replays: Option<u64>,
+    /// Slowed down by heat.
+    #[serde(default)]
+    pub hot: Option<bool>,
+    /// Slowed down by the hardware because of its power.
+    #[serde(default)]
+    pub power_brake: Option<bool>,
+    #[serde(default)]
+    pub fabric: Option<Fabric>,
+}
+
+impl GpuState {
+    /// What can be told of a GPU, and whether this one does.
+    pub(crate) fn tells(&self) -> [(&'static str, bool); 8] {
+        [
+            ("uncorrected ECC errors", self.uncorrected.is_some()),
+            ("recovery action", self.recovery != Recovery::Unknown),
+            (
+                "row remapping or page retirement",
+                self.remap_pending.is_some(),
+            ),
+            ("NVLink state", self.links.is_some()),
+            ("NVLink errors", self.link_errors.is_some()),
+            ("PCIe replays", self.pcie_replays.is_some()),
+            ("clock event reasons", self.hot.is_some()),
+            ("NVLink fabric", self.fabric.is_some()),
+        ]
+    }
+}
+
+/// NVLinks, a bit for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Links {
+    pub active: u32,
+    /// Those that have been active in this boot; the core's own.
+    #[serde(default)]
+    pub known: u32,
+}
+
+/// The NVLink fabric as a GPU sees it (`nvmlGpuFabricInfoV_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fabric {
+    /// The setup has ended, in an error.
+    pub failed: bool,
+    pub health_mask: u32,
 }
 
 /// What the driver says must be done with a GPU (`NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Recovery {
     /// The driver is too old to say.
+    #[default]
     Unknown,
     NotNeeded,
     Needed,
@@ -268,15 +349,22 @@ pub(crate) enum Recovery {
 pub(crate) enum Nvml {
     Watching {
         gpus: usize,
+        /// What none of them, or their driver, tells.
+        untold: Vec<&'static str>,
+    },
+    /// How many the bus has, and an instance of this type; told when it changes.
+    Present {
+        gpus: usize,
+        expected: usize,
+        instance_type: String,
     },
     /// `driver`: whether the kernel module is loaded.
-    Unavailable {
-        why: String,
-        driver: bool,
-    },
+    Unavailable { why: String, driver: bool },
     /// A call has not returned within its deadline.
     Hung {
         call: &'static str,
+        /// That it is about.
+        gpu: Option<String>,
         limit: Duration,
     },
     /// The call that hung has returned.

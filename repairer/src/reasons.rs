@@ -130,19 +130,34 @@ const KNOWN: &[&str] = &[
     "NvidiaXID<n>Warning",
     "NvidiaDeviceCountMismatch",
     "NvidiaDoubleBitError",
+    "NvidiaSXID<n>Error",
+    "NvidiaSXID<n>Warning",
+    "NvidiaGPURecoveryNeeded",
+    "NvidiaRowRemapFailure",
+    "NvidiaPageRetirement",
+    "NvidiaNVLinkError",
+    "NvidiaNVLinkWarning",
+    "NvidiaFabricError",
+    "FabricManagerNotRunning",
+    "NvidiaThermalError",
+    "NvidiaPowerError",
+    "NvidiaPCIeError",
+    "NvidiaGPUSuspected",
+    "NvidiaNCCLError",
+    "NvidiaPeermemError",
+    "GPUHang",
+    "GPUResetFailed",
+    "GPUMemoryError",
+    "NeuronDMAError",
+    "NeuronHBMUncorrectableError",
+    "NeuronNCUncorrectableError",
+    "NeuronSRAMUncorrectableError",
     "NvidiaNVMLHung",
     "NvidiaNVMLError",
     // EKS's node monitoring agent.
     "DCGMError",
     "DCGMDiagnosticFailure",
     "DCGMHealthCode<n>",
-    "FabricManagerNotRunning",
-    "NvidiaFabricError",
-    "NvidiaNVLinkError",
-    "NeuronDMAError",
-    "NeuronHBMUncorrectableError",
-    "NeuronNCUncorrectableError",
-    "NeuronSRAMUncorrectableError",
     // The kubelet and the node controller.
     "KubeletNotReady",
     "NodeStatusUnknown",
@@ -183,7 +198,7 @@ fn family(reason: &str) -> String {
     {
         return "<Unit>RepeatedRestart".to_owned();
     }
-    for beginning in ["NvidiaXID", "DCGMHealthCode"] {
+    for beginning in ["NvidiaXID", "NvidiaSXID", "DCGMHealthCode"] {
         let Some(rest) = reason.strip_prefix(beginning) else {
             continue;
         };
@@ -205,6 +220,7 @@ mod tests {
             "NvidiaXID79Error",
             "NvidiaXID*",
             "NvidiaXID7*",
+            "NvidiaSXID20034Error",
             "DCGM*",
             "DCGMHealthCode101",
             "Nvidia-PersistencedRepeatedRestart",

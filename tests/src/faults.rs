@@ -75,7 +75,7 @@ pub use self::ext4::Ext4;
 pub use self::fuse::{FuseSleeper, SilentFolder};
 pub use self::hung_task::HungTask;
 pub use self::kernel_log::{fill_kernel_log, overrun_kernel_log};
-pub use self::kubelet::{Healthz, StoppedKubelet};
+pub use self::kubelet::{Healthz, KubeletHost, StoppedKubelet};
 pub use self::loop_disk::LoopDisk;
 pub use self::neighbours::overflow_neighbours;
 pub use self::network_lines::AllNetworkLines;

@@ -14,6 +14,9 @@ pub const OTHER_GPU: &str = "0000:06:00";
 /// On the bus, with another driver.
 pub const PASSED_THROUGH: &str = "0000:07:00";
 
+/// An NVSwitch.
+pub const SWITCH: &str = "0000:08:00";
+
 pub const HEALTHY: &str = "gpu 0000:05:00.0\ngpu 0000:06:00.0\n";
 
 pub struct GpuNode {
@@ -34,6 +37,7 @@ impl GpuNode {
         for (gpu, driver) in [
             (GPU, "nvidia"),
             (OTHER_GPU, "nvidia"),
+            (SWITCH, "nvidia-nvswitch"),
             (PASSED_THROUGH, "vfio-pci"),
         ] {
             let (device, driver) = (
@@ -42,12 +46,41 @@ impl GpuNode {
             );
             fs::create_dir_all(&device).context("make a PCI device")?;
             fs::write(device.join("vendor"), "0x10de\n").context("name its vendor")?;
+            let class = if gpu == SWITCH {
+                "0x068000\n"
+            } else {
+                "0x030200\n"
+            };
+            fs::write(device.join("class"), class).context("name its class")?;
             fs::create_dir_all(&driver).context("make a driver")?;
             symlink(&driver, device.join("driver")).context("bind a driver")?;
             symlink(&device, driver.join(format!("{gpu}.0"))).context("bind a driver")?;
         }
         node.load_driver()?;
         node.play(scenario)?;
+        Ok(node)
+    }
+
+    /// So many healthy ones, at most 224.
+    pub fn with_gpus(count: u8) -> anyhow::Result<Self> {
+        let addresses: Vec<_> = (0..count)
+            .map(|gpu| format!("0000:{:02x}:00.0", gpu + 0x20))
+            .collect();
+        let scenario: String = addresses
+            .iter()
+            .map(|address| format!("gpu {address}\n"))
+            .collect();
+        let node = Self::new(&scenario)?;
+        fs::remove_dir_all(node.path("sys/bus/pci")).context("take the first two away")?;
+        let driver = node.path("sys/bus/pci/drivers/nvidia");
+        fs::create_dir_all(&driver).context("make a driver")?;
+        for address in addresses {
+            let device = node.path(&format!("sys/bus/pci/devices/{address}"));
+            fs::create_dir_all(&device).context("make a PCI device")?;
+            fs::write(device.join("vendor"), "0x10de\n").context("name its vendor")?;
+            symlink(&driver, device.join("driver")).context("bind a driver")?;
+            symlink(&device, driver.join(&address)).context("bind a driver")?;
+        }
         Ok(node)
     }
 

@@ -11,6 +11,8 @@ mod fault;
 mod hang;
 #[path = "gpu/kernel_log.rs"]
 mod kernel_log;
+#[path = "gpu/state.rs"]
+mod state;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nodemend_tests::faults;
@@ -22,7 +24,13 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Deadlines are measured.
     arguments.test_threads = Some(1);
-    let tests = [fault::TESTS, kernel_log::TESTS, hang::TESTS, driver::TESTS];
+    let tests = [
+        fault::TESTS,
+        state::TESTS,
+        kernel_log::TESTS,
+        hang::TESTS,
+        driver::TESTS,
+    ];
     let trials = tests
         .into_iter()
         .flatten()

@@ -20,6 +20,7 @@ const KEYS: &[&str] = &["enabled", "severity", "threshold", "clearAfter"];
 /// Each family has 999 members.
 const MOST_REASONS: usize = 2200;
 const XIDS: std::ops::RangeInclusive<u32> = 1..=999;
+const SXIDS: std::ops::RangeInclusive<u32> = 1..=99_999;
 const MOST_FAULTS: u32 = 10_000;
 const LONGEST_WINDOW: Interval = Interval(Duration::from_secs(24 * 3600));
 const LONGEST_CLEAR: Interval = Interval(Duration::from_secs(30 * 24 * 3600));
@@ -62,12 +63,17 @@ fn member(
     settings: &mut Settings,
     errors: &mut Errors,
 ) {
-    if let Some(path) = xids.get(&number) {
+    let is_sxid = matches!(
+        reason,
+        Reason::NvidiaSxidError(_) | Reason::NvidiaSxidWarning(_)
+    );
+    let is = settings.of_xid(number);
+    if let Some(path) = xids.get(&number).filter(|_| !is_sxid) {
         entry.error(errors, format!("also set by {path}"));
         return;
     }
-    let is = settings.of_xid(number);
-    if is != reason {
+    // Which of its two an SXid is, its line says.
+    if !is_sxid && is != reason {
         let wanted = match reason {
             Reason::NvidiaXidError(_) => Severity::Fatal,
             _ => Severity::Warning,
@@ -90,13 +96,16 @@ pub(super) fn xids(
 ) -> BTreeMap<u32, String> {
     let mut set = BTreeMap::new();
     for entry in item.entries(MOST_REASONS, errors) {
-        let Some(number) = number(entry.key) else {
+        let Some(number) = number(entry.key, &XIDS) else {
             let (least, most) = (XIDS.start(), XIDS.end());
             entry.error(errors, format!("an XID is a number from {least} to {most}"));
             continue;
         };
         set.insert(number, entry.item.path.clone());
         let mut over = over(&entry.item, settings, None, errors);
+        if over.severity.is_some() {
+            settings.decided_xids.insert(number);
+        }
         match over.severity {
             Some(Severity::Fatal) => {
                 settings.fatal_xids.insert(number);
@@ -189,10 +198,14 @@ fn find(name: &str) -> Option<Named> {
             return Some(Named::Row(reason));
         }
         let (before, after) = row.split_once(NUMBER)?;
-        let number = number(name.strip_prefix(before)?.strip_suffix(after)?)?;
-        let member = match reason {
-            Reason::NvidiaXidError(_) => Reason::NvidiaXidError(number),
-            Reason::NvidiaXidWarning(_) => Reason::NvidiaXidWarning(number),
+        let digits = name.strip_prefix(before)?.strip_suffix(after)?;
+        let xid = || number(digits, &XIDS);
+        let sxid = || number(digits, &SXIDS);
+        let (member, number) = match reason {
+            Reason::NvidiaXidError(_) => (Reason::NvidiaXidError(xid()?), xid()?),
+            Reason::NvidiaXidWarning(_) => (Reason::NvidiaXidWarning(xid()?), xid()?),
+            Reason::NvidiaSxidError(_) => (Reason::NvidiaSxidError(sxid()?), sxid()?),
+            Reason::NvidiaSxidWarning(_) => (Reason::NvidiaSxidWarning(sxid()?), sxid()?),
             _ => return None,
         };
         Some(Named::Member(member, number))
@@ -205,12 +218,12 @@ pub(super) fn is_taken(name: &str) -> bool {
 }
 
 /// Canonical: one way to write each.
-fn number(text: &str) -> Option<u32> {
+fn number(text: &str, range: &std::ops::RangeInclusive<u32>) -> Option<u32> {
     let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
     digits
         .then(|| text.parse().ok())
         .flatten()
-        .filter(|number| XIDS.contains(number))
+        .filter(|number| range.contains(number))
 }
 
 /// Every name, the families' with the number that stands in `word`.
@@ -218,7 +231,7 @@ fn names(word: &str) -> Vec<String> {
     let digits: String = word.chars().filter(char::is_ascii_digit).collect();
     let digits = digits.trim_start_matches('0');
     let rows = Reason::ALL.into_iter().map(|reason| reason.row().name);
-    rows.map(|name| match number(digits) {
+    rows.map(|name| match number(digits, &SXIDS) {
         Some(_) => name.replace(NUMBER, digits),
         None => name.to_owned(),
     })

@@ -1,23 +1,45 @@
 //! PURE. GPUs: what the kernel log and NVML say becomes one finding, and what ends it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::assess::of_device;
-use super::findings::{MOST_PER_REASON, Open};
+use super::assess::{FALLEN_OFF, of_device};
+use super::findings::{Key, MOST_PER_REASON, Open};
+use super::gpu_state::{self, Says};
+use super::programs::Programs;
 use super::{Core, Existing, Output};
 use crate::finding::{Finding, Now, Sighting, Subject};
+use crate::judgement::{self, Action, Class};
 use crate::reason::{ConditionType, Reason, Severity};
-use crate::signal::{GpuState, Nvml, Recovery, SourceName, gpu_name};
+use crate::signal::{GpuState, HOST, Nvml, Recovery, SourceName, Task, gpu_name};
 
 /// In which the kernel log and NVML report one fault: NVML is read only when a look is over.
 const ONE_FAULT: Duration = Duration::from_secs(10);
 
+/// In which an error's consequences are told.
+const FOLLOW_ON: Duration = Duration::from_secs(60);
+/// Errors of each GPU that may have consequences.
+const MOST_CAUSES: usize = 16;
+
 const NVML: &str = "NVML";
+
+/// A GPU's error as one source saw it.
+pub(super) struct XidSeen {
+    pub(super) gpu: String,
+    pub(super) xid: u32,
+    /// What the driver says must be done with it; with XID 154 only.
+    pub(super) recovery: Option<Action>,
+    /// The process whose work had the error.
+    pub(super) process: Option<Task>,
+    pub(super) seen_by: SourceName,
+}
 
 #[derive(Default)]
 pub(super) struct Gpus {
     states: BTreeMap<String, GpuState>,
+    programs: Programs,
+    /// XIDs of each GPU within the last minute.
+    causes: BTreeMap<String, VecDeque<(u32, Duration)>>,
     /// XIDs that only one source has reported so far: who, and when it happened.
     alone: BTreeMap<(String, u32), (SourceName, Duration)>,
 }
@@ -25,6 +47,25 @@ pub(super) struct Gpus {
 impl Gpus {
     pub(super) fn states(&self) -> &BTreeMap<String, GpuState> {
         &self.states
+    }
+
+    /// The XIDs that this one may be a consequence of, the last one first.
+    fn causes(&mut self, gpu: &str, xid: u32, at: Duration) -> Vec<u32> {
+        let causes = self.causes.entry(gpu.to_owned()).or_default();
+        causes.retain(|(_, when)| at.abs_diff(*when) <= FOLLOW_ON);
+        let found = judgement::causes(xid).map_or_else(Vec::new, |follows| {
+            let earlier = causes.iter().rev().map(|(earlier, _)| *earlier);
+            earlier
+                .filter(|earlier| *earlier != xid && follows.include(*earlier))
+                .collect()
+        });
+        if causes.iter().all(|(known, _)| *known != xid) {
+            if causes.len() == MOST_CAUSES {
+                causes.pop_front();
+            }
+            causes.push_back((xid, at));
+        }
+        found
     }
 
     /// As the agent before this one saw them last.
@@ -53,8 +94,7 @@ impl Core {
     pub(super) fn xid(
         &mut self,
         mut sighting: Sighting,
-        fault: (String, u32),
-        seen_by: SourceName,
+        seen: XidSeen,
         historic: bool,
         now: Now,
         out: &mut Vec<Output>,
@@ -63,13 +103,17 @@ impl Core {
         if historic {
             // Over, or told by the agent before this one, or a question for NVML.
             if sighting.severity == Severity::Fatal && self.findings.get(&key).is_none() {
-                sighting.severity = self.severity_now(&fault.0);
+                sighting.severity = self.severity_now(&seen.gpu);
                 self.findings.see(sighting, now, out);
             }
             return;
         }
         let at = sighting.at;
         let near = |other: Duration| at.abs_diff(other) <= ONE_FAULT;
+        let XidSeen {
+            gpu, xid, seen_by, ..
+        } = seen;
+        let fault = (gpu.clone(), xid);
         let twin = self
             .gpus
             .alone
@@ -83,7 +127,134 @@ impl Core {
         }
         self.gpus.alone.retain(|_, (_, when)| near(*when));
         self.gpus.alone.insert(fault, (seen_by, at));
+        if let Some(action) = seen.recovery {
+            self.recovery_said(&gpu, action, now, out);
+            if action == Action::None {
+                return;
+            }
+        }
+        let causes = self.gpus.causes(&gpu, xid, at);
+        if let Some(cause) = self.folds_into(&causes, &sighting) {
+            return self.findings.note(&cause, &format!("then XID {xid}"), now);
+        }
         self.findings.see(sighting, now, out);
+        let by_programs = judgement::causes(xid).is_none()
+            && judgement::xid(xid).is_some_and(|row| row.class == Class::Application);
+        if let Some(process) = seen.process.filter(|_| by_programs) {
+            self.suspect(&gpu, process, at, now, out);
+        }
+    }
+
+    /// The open finding that a consequence is told with: none that is milder than it.
+    fn folds_into(&self, causes: &[u32], sighting: &Sighting) -> Option<Key> {
+        let settings = self.findings.settings();
+        let own = settings.severity(sighting.reason, sighting.severity);
+        let keys = causes.iter().flat_map(|cause| {
+            let both = [
+                Reason::NvidiaXidError(*cause),
+                Reason::NvidiaXidWarning(*cause),
+            ];
+            both.map(|reason| (reason, sighting.entity.clone()))
+        });
+        keys.into_iter().find(|key| {
+            let open = self.findings.get(key);
+            open.is_some_and(|open| open.finding.severity >= own)
+        })
+    }
+
+    /// Different programs fail on this GPU and on no other.
+    fn suspect(&mut self, gpu: &str, process: Task, at: Duration, now: Now, out: &mut Vec<Output>) {
+        let Some(names) = self.gpus.programs.see(gpu, process, at) else {
+            return;
+        };
+        let key = (Reason::NvidiaGpuSuspected, gpu.to_owned());
+        let names = names.join(", ").replace(';', ",");
+        let message = format!("GPU {gpu} fails under different programs: {names}");
+        let severity = key.0.row().severity;
+        let sighting = sighting(&key, severity, message, 1, now);
+        self.findings.see(sighting, now, out);
+    }
+
+    /// The driver gave the GPU up; mostly the line behind an XID 79.
+    pub(super) fn fallen_off(
+        &mut self,
+        mut sighting: Sighting,
+        historic: bool,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let gpu = sighting.entity.clone();
+        let key = (sighting.reason, gpu.clone());
+        if self.findings.get(&key).is_some() {
+            return self.findings.enrich(&key, None, now);
+        }
+        if historic {
+            sighting.severity = sighting.severity.min(self.severity_now(&gpu));
+        }
+        self.gpus.causes(&gpu, FALLEN_OFF, sighting.at);
+        self.findings.see(sighting, now, out);
+    }
+
+    /// What the driver says itself, in the kernel log.
+    fn recovery_said(&mut self, gpu: &str, action: Action, now: Now, out: &mut Vec<Output>) {
+        let needed = action != Action::None;
+        if let Some(state) = self.gpus.states.get_mut(gpu) {
+            state.recovery = if needed {
+                Recovery::Needed
+            } else {
+                Recovery::NotNeeded
+            };
+            state.action = needed.then_some(action);
+        }
+        let xids = self.open_xids(gpu);
+        if needed {
+            for (key, _) in &xids {
+                self.findings.unwell(key, now, out);
+            }
+            self.recovery_needed(gpu, Some(action), now, out);
+        } else {
+            let key = (Reason::NvidiaGpuRecoveryNeeded, gpu.to_owned());
+            self.findings.well(&key, now, out);
+            for (key, _) in xids {
+                self.findings.well(&key, now, out);
+            }
+        }
+    }
+
+    /// Unless an XID of the GPU says it, with more words.
+    fn recovery_needed(
+        &mut self,
+        gpu: &str,
+        action: Option<Action>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let key = (Reason::NvidiaGpuRecoveryNeeded, gpu.to_owned());
+        let xids = self.open_xids(gpu);
+        let said = xids.iter().any(|(_, seen)| *seen == Severity::Fatal);
+        if said && self.findings.get(&key).is_none() {
+            return;
+        }
+        let action = action.unwrap_or(Action::ResetGpu);
+        let severity = if action == Action::RestartApplication {
+            Severity::Warning
+        } else {
+            Severity::Fatal
+        };
+        let advice = action.advice();
+        let message = format!("GPU {gpu} needs recovery, says its driver (advice: {advice})");
+        let sighting = sighting(&key, severity, message, 1, now);
+        self.findings.is_so(sighting, now, out);
+    }
+
+    fn open_xids(&self, gpu: &str) -> Vec<(Key, Severity)> {
+        self.findings
+            .iter()
+            .filter(|((reason, entity), _)| {
+                matches!(reason, Reason::NvidiaXidError(_)) && *entity == gpu
+            })
+            .map(|(key, open)| (key.clone(), open.seen))
+            .collect()
     }
 
     /// What an error from before the start means now.
@@ -94,18 +265,31 @@ impl Core {
         }
     }
 
-    pub(super) fn gpu(&mut self, gpu: String, state: GpuState, now: Now, out: &mut Vec<Output>) {
-        let before = self.gpus.states.insert(gpu.clone(), state.clone());
+    pub(super) fn gpu(
+        &mut self,
+        gpu: String,
+        mut state: GpuState,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let before = self.gpus.states.get(&gpu).cloned();
+        gpu_state::remember(before.as_ref(), &mut state);
+        self.gpus.states.insert(gpu.clone(), state.clone());
         self.lost(&gpu, &state, now, out);
         self.ecc(&gpu, before.as_ref(), &state, now, out);
-        let xids: Vec<_> = self
-            .findings
-            .iter()
-            .filter(|((reason, entity), _)| {
-                matches!(reason, Reason::NvidiaXidError(_)) && *entity == gpu
-            })
-            .map(|(key, open)| (key.clone(), open.seen))
-            .collect();
+        for told in gpu_state::told(&gpu, before.as_ref(), &state) {
+            let key = (told.reason, gpu.clone());
+            match told.says {
+                Says::So(message) => self.see_once(&key, message, now, out),
+                Says::Over => self.findings.well(&key, now, out),
+                Says::Times(count, message) => {
+                    let severity = key.0.row().severity;
+                    let sighting = sighting(&key, severity, message, count, now);
+                    self.findings.see(sighting, now, out);
+                }
+            }
+        }
+        let xids = self.open_xids(&gpu);
         match health(&state) {
             Health::Unknown => {}
             Health::Unwell => {
@@ -113,8 +297,13 @@ impl Core {
                     self.findings.unwell(key, now, out);
                     self.findings.set_seen(key, Severity::Fatal);
                 }
+                if state.recovery == Recovery::Needed {
+                    self.recovery_needed(&gpu, state.action, now, out);
+                }
             }
             Health::Well => {
+                let key = (Reason::NvidiaGpuRecoveryNeeded, gpu);
+                self.findings.well(&key, now, out);
                 let recovered = before.as_ref().map(health) == Some(Health::Unwell);
                 for (key, seen) in xids {
                     // One from before the start, of which nothing is left.
@@ -172,7 +361,7 @@ impl Core {
         let error = (Reason::NvmlError, NVML.to_owned());
         let hung = (Reason::NvmlHung, NVML.to_owned());
         match nvml {
-            Nvml::Watching { gpus: _ } => {
+            Nvml::Watching { .. } => {
                 if !self.monitored.contains(&kind) {
                     self.monitored.push(kind);
                 }
@@ -188,9 +377,24 @@ impl Core {
                     self.see_once(&error, format!("NVML cannot be used: {why}"), now, out);
                 }
             }
-            Nvml::Hung { call, limit } => {
+            Nvml::Present {
+                gpus,
+                expected,
+                instance_type,
+            } => {
+                let key = (Reason::NvidiaDeviceCountMismatch, HOST.to_owned());
+                if gpus >= expected {
+                    return self.findings.well(&key, now, out);
+                }
+                let message =
+                    format!("the host has {gpus} GPUs, of {expected} that a {instance_type} has");
+                self.see_once(&key, message, now, out);
+            }
+            Nvml::Hung { call, gpu, limit } => {
                 let seconds = limit.as_secs();
-                let message = format!("NVML has not returned from {call} within {seconds} s");
+                let about = gpu.map_or_else(String::new, |gpu| format!(" about GPU {gpu}"));
+                let message =
+                    format!("NVML has not returned from {call}{about} within {seconds} s");
                 self.see_once(&hung, message, now, out);
             }
             Nvml::Answered => self.findings.well(&hung, now, out),
@@ -262,8 +466,12 @@ impl Core {
         let Some(state) = self.gpus.states.get(gpu) else {
             return false;
         };
-        (reason == Reason::NvidiaDeviceCountMismatch && state.lost.is_none())
-            || (reason == Reason::NvidiaDoubleBitError && state.uncorrected == Some(0))
+        match reason {
+            Reason::NvidiaDeviceCountMismatch => state.lost.is_none(),
+            Reason::NvidiaDoubleBitError => state.uncorrected == Some(0),
+            Reason::NvidiaGpuRecoveryNeeded => state.recovery == Recovery::NotNeeded,
+            other => gpu_state::is_over(other, state),
+        }
     }
 }
 
@@ -279,7 +487,7 @@ fn sighting(
         entity: entity.clone(),
         severity,
         message,
-        subject: if entity == NVML {
+        subject: if entity == NVML || entity == HOST {
             Subject::default()
         } else {
             of_device(entity)
@@ -308,17 +516,20 @@ fn health(state: &GpuState) -> Health {
 fn remembered(part: &str) -> Option<(Reason, String, String)> {
     let (name, rest) = part.split_once(": ")?;
     let (message, _) = rest.rsplit_once(" (since ")?;
-    let gpu = gpu_name(message.strip_prefix("GPU ")?.split_once(' ')?.0)?;
-    let xid = || {
-        let number = name.strip_prefix("NvidiaXID")?.strip_suffix("Error")?;
-        number.parse().ok().map(Reason::NvidiaXidError)
-    };
-    let reason = [
-        Reason::NvidiaDeviceCountMismatch,
-        Reason::NvidiaDoubleBitError,
-    ]
-    .into_iter()
-    .find(|reason| reason.name() == name)
-    .or_else(xid)?;
-    (reason.row().severity == Severity::Fatal).then(|| (reason, gpu, message.to_owned()))
+    let device = message
+        .strip_prefix("GPU ")
+        .or_else(|| message.strip_prefix("NVSwitch "))
+        .or_else(|| message.strip_prefix("Neuron device "))?;
+    let device = device.split_once(' ')?.0;
+    let device = gpu_name(device).or_else(|| neuron_name(device))?;
+    let reason = Reason::from_name(name)?;
+    let row = reason.row();
+    let ours = row.condition == ConditionType::AcceleratedHardwareReady;
+    (ours && row.severity == Severity::Fatal).then(|| (reason, device, message.to_owned()))
+}
+
+fn neuron_name(text: &str) -> Option<String> {
+    let number = text.strip_prefix("neuron")?;
+    let fits = number.len() <= 4 && number.bytes().all(|b| b.is_ascii_digit());
+    fits.then(|| text.to_owned())
 }

@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::accelerated::XidSeen;
 use super::blocked;
 use super::configuration::ConfigState;
+use super::nvswitch;
 use super::settings::Settings;
 use crate::finding::{Sighting, Subject};
+use crate::judgement::{self, Action, xid_line};
 use crate::reason::{Reason, Severity};
 use crate::signal::{
     BlockErrorClass, BlockOperation, BlockedTask, Counted, Disk, GpuState, LogFault, Nvml,
     OomLimit, Signal, SourceName, Task, What, Workload,
 };
+
+/// The XID of a GPU that does not answer its driver any more.
+pub(super) const FALLEN_OFF: u32 = 79;
 
 /// Unexpected boots within a day that are a loop.
 const LOOP: usize = 3;
@@ -29,9 +35,16 @@ pub(super) enum Assessed {
     /// A GPU's error, once for each source that saw it.
     Xid {
         sighting: Sighting,
-        gpu: String,
-        xid: u32,
-        seen_by: SourceName,
+        seen: XidSeen,
+    },
+    /// The same without a number, mostly told a second time.
+    FallenOff {
+        sighting: Sighting,
+    },
+    /// An NVSwitch's error; `more` tells of the one before.
+    Sxid {
+        sighting: Sighting,
+        more: bool,
     },
     Gpu {
         gpu: String,
@@ -176,29 +189,41 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             gpu,
             xid,
             detail,
+            process,
             seen_by,
             driver: _,
         } => {
-            let reason = settings.of_xid(xid);
-            let detail = detail
-                .map(|detail| format!(": {detail}"))
-                .unwrap_or_default();
-            let sighting = Sighting {
-                reason,
-                entity: gpu.clone(),
-                severity: reason.row().severity,
-                message: format!("GPU {gpu} reported XID {xid}{detail}"),
-                subject: of_device(&gpu),
-                count: 1,
-                at,
-            };
-            Assessed::Xid {
-                sighting,
+            let mut sighting = xid_sighting(&gpu, xid, detail.as_deref(), at, settings);
+            let detail = detail.as_deref().unwrap_or_default();
+            if let Some(task) = &process {
+                sighting.subject = Subject {
+                    device: Some(gpu.clone()),
+                    ..of_task(task.clone())
+                };
+            }
+            let seen = XidSeen {
+                recovery: xid_line::recovery(xid, detail),
+                process,
                 gpu,
                 xid,
                 seen_by,
-            }
+            };
+            Assessed::Xid { sighting, seen }
         }
+        What::FallenOff { nvidia: false, .. } => Assessed::Forged,
+        What::FallenOff { gpu, detail, .. } => {
+            let sighting = xid_sighting(&gpu, FALLEN_OFF, Some(&detail), at, settings);
+            Assessed::FallenOff { sighting }
+        }
+        What::Sxid { driver, .. } if driver.as_deref() != Some("nvidia-nvswitch") => {
+            Assessed::Forged
+        }
+        What::Sxid {
+            switch,
+            sxid,
+            detail,
+            driver: _,
+        } => nvswitch::assess(&switch, sxid, &detail, at),
         What::Gpu { gpu, state } => Assessed::Gpu { gpu, state },
         What::Nvml(nvml) => Assessed::Nvml(nvml),
         What::UnexpectedBoot { count, last_words } => {
@@ -281,6 +306,40 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 1,
             )
         }
+    }
+}
+
+fn xid_sighting(
+    gpu: &str,
+    xid: u32,
+    detail: Option<&str>,
+    at: Duration,
+    settings: &Settings,
+) -> Sighting {
+    let decoded = detail.and_then(|detail| judgement::nvlink5::decode(xid, detail));
+    let reason = match decoded {
+        Some(decoded) => settings.of_decoded_xid(xid, decoded.severity),
+        None => settings.of_xid(xid),
+    };
+    let known = judgement::xid(xid);
+    let meaning = known.map_or("not in the catalogue", |row| row.meaning);
+    let action = match (decoded, known) {
+        (Some(decoded), _) => decoded.action,
+        (None, Some(row)) => row.action,
+        (None, None) => Action::Inspect,
+    };
+    let detail = detail
+        .map(|detail| format!(": {detail}"))
+        .unwrap_or_default();
+    let advice = action.advice();
+    Sighting {
+        reason,
+        entity: gpu.to_owned(),
+        severity: reason.row().severity,
+        message: format!("GPU {gpu} reported XID {xid} ({meaning}, advice: {advice}){detail}"),
+        subject: of_device(gpu),
+        count: 1,
+        at,
     }
 }
 

@@ -375,6 +375,18 @@ impl Findings {
         }
     }
 
+    /// Adds to its text, once.
+    pub(super) fn note(&mut self, key: &Key, note: &str, now: Now) {
+        if let Some(open) = self.open.get_mut(key) {
+            let message = &mut open.finding.message;
+            if !message.ends_with(note) && !message.contains(&format!("{note},")) {
+                message.push_str(", ");
+                message.push_str(note);
+            }
+            open.finding.last_seen = now.boot;
+        }
+    }
+
     pub(super) fn set_opened(&mut self, key: &Key, opened: Now) {
         if let Some(open) = self.open.get_mut(key) {
             open.finding.opened = opened;

@@ -15,6 +15,7 @@ pub(super) fn threshold(reason: Reason) -> Option<Threshold> {
         Reason::NpaRepeatedlyRestart => (5, 600),
         Reason::IpamdNotReady => (3, 300),
         Reason::IpamdRepeatedlyRestart => (6, 3600),
+        Reason::NvidiaPcieError => (8, 60),
         _ => return None,
     };
     let window = Duration::from_secs(seconds);

@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub overrides: BTreeMap<String, Override>,
     /// XIDs that are `NvidiaXID<n>Error`; the others are `NvidiaXID<n>Warning`.
     pub fatal_xids: BTreeSet<u32>,
+    /// XIDs whose severity the configuration gives, whatever their line says.
+    pub decided_xids: BTreeSet<u32>,
     /// Whether reasons that EKS's agent does not have may be Fatal: others act on these conditions.
     pub own_fatal_reasons: bool,
     /// Names of more processes of the host that the node cannot do without.
@@ -48,6 +50,7 @@ impl Default for Settings {
         Self {
             overrides: BTreeMap::new(),
             fatal_xids: FATAL_XIDS.into_iter().collect(),
+            decided_xids: BTreeSet::new(),
             own_fatal_reasons: true,
             critical_processes: BTreeSet::new(),
             custom: BTreeSet::new(),
@@ -106,6 +109,21 @@ impl Settings {
         let outside_of_pods = workload.is_some_and(|workload| workload.pod_uid.is_none());
         let known = NODE_PROCESSES.contains(&process) || self.critical_processes.contains(process);
         outside_of_pods && known
+    }
+
+    /// The same where its line says how bad it is.
+    pub(crate) fn of_decoded_xid(&self, xid: u32, severity: Severity) -> Reason {
+        if self.decided_xids.contains(&xid) {
+            return self.of_xid(xid);
+        }
+        // EKS's agent decodes none.
+        let fatal = severity == Severity::Fatal
+            && (self.own_fatal_reasons || self.fatal_xids.contains(&xid));
+        if fatal {
+            Reason::NvidiaXidError(xid)
+        } else {
+            Reason::NvidiaXidWarning(xid)
+        }
     }
 
     /// The reason of an XID.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::core::Condition;
 use crate::finding::Finding;
+use crate::judgement::Action;
 use crate::metrics::Known;
 
 pub(super) fn json(known: &Known) -> String {
@@ -23,6 +24,7 @@ fn finding(finding: &Finding) -> Value {
         "severity": finding.severity,
         "entity": finding.entity,
         "message": finding.text(),
+        "advice": finding.reason.action().map(Action::name),
         "count": finding.count,
         "since": finding.opened.wall,
         "podUid": workload.and_then(|workload| workload.pod_uid.as_deref()),

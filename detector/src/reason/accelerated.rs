@@ -47,11 +47,11 @@ pub(super) const NVIDIA_DEVICE_COUNT_MISMATCH: Row = Row {
         settle: Duration::from_secs(10),
     },
     eks: true,
-    threshold: "at once; one finding for each GPU",
-    meaning: "The driver has fewer working GPUs than the PCI bus: one fell off the bus, must be reset, or has no power.",
+    threshold: "at once; one finding for each GPU, and one for the host",
+    meaning: "The driver has fewer working GPUs than the PCI bus: one fell off the bus, must be reset, or has no power. Or the bus has fewer than an instance of this type.",
     cause: "A GPU that overheated, lost power or its PCIe link; a driver that could not initialize it.",
     advice: "Reboot the node; replace it when the GPU stays away.",
-    source: "NVML, asked for each PCI device that is bound to the driver nvidia; sysfs",
+    source: "NVML, asked for each PCI device that is bound to the driver nvidia; sysfs, and a table of EC2's instance types by the firmware's product name",
 };
 
 pub(super) const NVIDIA_DOUBLE_BIT_ERROR: Row = Row {
@@ -97,4 +97,105 @@ pub(super) const NVML_ERROR: Row = Row {
     cause: "A driver upgrade without a reboot, a library of another version than the kernel module, a driver that was unloaded.",
     advice: "`nodemend-detector check` names the cause; --nvml-library says where the library is.",
     source: "NVML's own answer",
+};
+
+pub(super) const NVIDIA_GPU_RECOVERY_NEEDED: Row = Row {
+    name: "NvidiaGPURecoveryNeeded",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Fatal,
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    eks: false,
+    threshold: "at once, if no Fatal XID of the GPU says it; one finding for each GPU. A Warning where only peer-to-peer traffic must be drained",
+    meaning: "The driver itself says that a GPU must be reset, drained, or the node rebooted, before new work can run on it.",
+    cause: "An error of the GPU's memory, engines or links that the driver cannot mend while programs run.",
+    advice: "What the message says: reset the GPU or reboot the node.",
+    source: "NVML's field 230 (drivers since R570); kernel log: the text of XID 154, which also says when it is over",
+};
+
+pub(super) const NVIDIA_ROW_REMAP_FAILURE: Row = Row {
+    name: "NvidiaRowRemapFailure",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Fatal,
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    eks: false,
+    threshold: "at once; one finding for each GPU",
+    meaning: "A GPU could not replace a row of its memory that has errors: it has no spare rows left there.",
+    cause: "Memory that is wearing out. NVIDIA takes such a GPU back.",
+    advice: "Replace the node: neither a reset nor a reboot helps.",
+    source: "NVML's field 145 (GPUs since Ampere)",
+};
+
+pub(super) const NVIDIA_PAGE_RETIREMENT: Row = Row {
+    name: "NvidiaPageRetirement",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Warning,
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    eks: true,
+    threshold: "at once; one finding for each GPU",
+    meaning: "A GPU has memory with errors that will be replaced, or retired, at its next reset; until then the memory is still in use.",
+    cause: "Failing memory cells.",
+    advice: "Reset the GPU or reboot the node when its work allows it.",
+    source: "NVML's fields 144 (row remapping) and 31 (page retirement, before Ampere)",
+};
+
+pub(super) const NVIDIA_THERMAL_ERROR: Row = Row {
+    name: "NvidiaThermalError",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Warning,
+    clears: Clears::Recovered {
+        settle: Duration::from_secs(60),
+    },
+    eks: true,
+    threshold: "at once; one finding for each GPU",
+    meaning: "A GPU runs slower because it, or its memory, is too hot.",
+    cause: "Cooling: a fan, airflow, the temperature of the room, thermal paste.",
+    advice: "Look at the cooling of the host; compare with its neighbours.",
+    source: "NVML: the clock event reasons HwThermalSlowdown and SwThermalSlowdown",
+};
+
+pub(super) const NVIDIA_POWER_ERROR: Row = Row {
+    name: "NvidiaPowerError",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Warning,
+    clears: Clears::Recovered {
+        settle: Duration::from_secs(60),
+    },
+    eks: true,
+    threshold: "at once; one finding for each GPU",
+    meaning: "The hardware slows a GPU down because of its power: the supply asserts its brake, or the board draws too much.",
+    cause: "A power supply that failed or is overloaded, a power cable.",
+    advice: "Look at the host's power supplies and at the power limits of the rack.",
+    source: "NVML: the clock event reasons HwPowerBrakeSlowdown, and HwSlowdown where it is not thermal. A software power cap, as under full load, is none",
+};
+
+pub(super) const NVIDIA_PCIE_ERROR: Row = Row {
+    name: "NvidiaPCIeError",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(600)),
+    eks: true,
+    threshold: "8 replays within a minute; one finding for each GPU",
+    meaning: "Packets between a GPU and the host are sent again and again.",
+    cause: "A bad slot, riser or retimer, or a GPU that does not sit well.",
+    advice: "Reseat the GPU, or replace the host.",
+    source: "NVML's field 94, the PCIe replay counter",
+};
+
+pub(super) const NVIDIA_GPU_SUSPECTED: Row = Row {
+    name: "NvidiaGPUSuspected",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Warning,
+    clears: Clears::Quiet(Duration::from_secs(24 * 3600)),
+    eks: false,
+    threshold: "XIDs of the application class (13, 31, 43, 94, ...) of three processes with two names, on one GPU, within 24 hours. Programs that have them on other GPUs too do not count",
+    meaning: "Different programs fail on one GPU and on no other, in a way that mostly is a program's own fault.",
+    cause: "Often a GPU whose arithmetic or memory is broken without an ECC error.",
+    advice: "Run NVIDIA's diagnostics (dcgmi diag -r 3) on the GPU.",
+    source: "the kernel log's XIDs, by the process that each names",
 };

@@ -109,33 +109,14 @@ const REASONS: [(ConditionType, &[&str]); 5] = [
     ),
 ];
 
-const MISSING: [&str; 12] = [
-    "NvidiaNVLinkError",
-    "NvidiaPageRetirement",
-    "NvidiaPowerError",
-    "NvidiaThermalError",
-    "NvidiaPCIeError",
-    "FabricManagerNotRunning",
-    "NvidiaFabricError",
-    "NvidiaNCCLError",
-    "NeuronSRAMUncorrectableError",
-    "NeuronNCUncorrectableError",
-    "NeuronHBMUncorrectableError",
-    "NeuronDMAError",
-];
-
 #[test]
-fn each_reason_of_ekss_agent_is_one_of_ours_or_is_known_to_be_missing() {
+fn each_reason_of_ekss_agent_is_one_of_ours() {
     for (condition, names) in REASONS {
         for name in names {
-            match Reason::from_name(name).map(Reason::row) {
-                Some(row) => {
-                    assert_eq!(row.condition, condition, "{name}");
-                    assert!(row.eks, "{name}: {} is not marked as EKS's", row.name);
-                    assert!(!MISSING.contains(name), "{name} is not missing any more");
-                }
-                None => assert!(MISSING.contains(name), "{name} is missing"),
-            }
+            let reason = Reason::from_name(name);
+            let row = reason.unwrap_or_else(|| panic!("{name} is missing")).row();
+            assert_eq!(row.condition, condition, "{name}");
+            assert!(row.eks, "{name}: {} is not marked as EKS's", row.name);
         }
     }
 }
@@ -172,7 +153,7 @@ fn no_test(place: &str) -> Option<String> {
 }
 
 #[test]
-fn each_reason_of_ekss_agent_that_is_ours_is_tested_to_be_told_not_to_be_and_to_clear() {
+fn each_reason_of_ekss_agent_is_tested_to_be_told_not_to_be_and_to_clear() {
     let mut tested = BTreeSet::new();
     for row in rows(TESTS) {
         let [reason, told, not_told, clears] = row.as_slice() else {
@@ -184,11 +165,14 @@ fn each_reason_of_ekss_agent_that_is_ours_is_tested_to_be_told_not_to_be_and_to_
             assert_eq!(no_test(place), None, "{reason}");
         }
     }
-    let ours = REASONS.iter().flat_map(|(_, names)| *names).copied();
-    let ours: BTreeSet<&str> = ours.filter(|name| !MISSING.contains(name)).collect();
+    let ours: BTreeSet<&str> = REASONS
+        .iter()
+        .flat_map(|(_, names)| *names)
+        .copied()
+        .collect();
     assert_eq!(
         tested, ours,
-        "reasons of eks_tests.tsv, and those that are ours"
+        "reasons of eks_tests.tsv, and those of EKS's agent"
     );
 }
 

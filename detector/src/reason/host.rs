@@ -99,7 +99,7 @@ pub(super) const CHECK_HUNG: Row = Row {
         settle: Duration::ZERO,
     },
     eks: false,
-    threshold: "10 s",
+    threshold: "10 s; 30 s for the thread of its own of a check that asks a device, a socket or a disk",
     meaning: "A check of the host does not come back: what it would tell is not known. The other checks go on.",
     cause: "A file system, a driver or a lock of the kernel that hangs: the check waits for it as everything else does.",
     advice: "The message names the check; `nodemend-detector check` lists what each reads. Look for AppBlocked and BlockIOStuck of the same time.",

@@ -45,14 +45,15 @@ pub(crate) struct KernelLog {
     pub missing: Option<String>,
 }
 
-/// `sys`: where the host's sysfs is; `told_else`: whose faults tracepoints tell from now on; `ring`:
+/// `proc`, `sys`: where the host's are; `told_else`: whose faults tracepoints tell from now on; `ring`:
 /// copies of lines from now on.
 pub(crate) fn open(
+    proc: PathBuf,
     sys: PathBuf,
     told_else: Vec<Hook>,
     ring: Option<RingBuf<MapData>>,
 ) -> anyhow::Result<(Box<dyn Source + Send>, KernelLog)> {
-    let teller = Teller::new(sys, told_else);
+    let teller = Teller::new(proc, sys, told_else);
     let refused = match open_device() {
         Ok(device) => {
             let log = KernelLog {

@@ -14,9 +14,11 @@ use rustix::io::Errno;
 use super::{Source, pci};
 use crate::args::SourceArgs;
 use crate::clock;
-use crate::signal::{Nvml, Signal, SourceName, What};
+use crate::signal::{Signal, SourceName, What};
 
 mod deadline;
+mod instance_types;
+mod raw;
 mod rehearsal;
 mod session;
 
@@ -84,11 +86,11 @@ impl Source for NvmlSource {
         for signal in self.signals.try_iter() {
             emit(signal);
         }
-        if let Some((call, limit)) = self.deadline.passed()? {
+        if let Some(hung) = self.deadline.passed()? {
             emit(Signal {
                 at: clock::boot(),
                 historic: false,
-                what: What::Nvml(Nvml::Hung { call, limit }),
+                what: What::Nvml(hung),
             });
         }
         Ok(())

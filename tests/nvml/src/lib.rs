@@ -7,6 +7,7 @@
 )]
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -27,7 +28,15 @@ const GPU_IS_LOST: c_int = 15;
 const XID_CRITICAL_ERROR: c_ulonglong = 8;
 const MEMORY_ERROR_UNCORRECTED: c_uint = 1;
 const VOLATILE_ECC: c_uint = 0;
+const FIELD_LINK_REPLAYS: c_uint = 52;
+const FIELD_PCIE_REPLAYS: c_uint = 94;
+const FIELD_REMAPPED_PENDING: c_uint = 144;
+const FIELD_REMAPPED_FAILURE: c_uint = 145;
+const FIELD_LINK_STATE: c_uint = 165;
 const FIELD_RECOVERY_ACTION: c_uint = 230;
+/// Links that a GPU has, if any.
+const LINKS: c_uint = 4;
+const FABRIC_COMPLETED: u8 = 3;
 const VALUE_UNSIGNED_INT: c_uint = 1;
 
 /// How often a call that waits looks at the scenario again.
@@ -89,6 +98,11 @@ extern "C" fn unload() {
 
 /// Comes back when the calls do not hang; an error without a driver.
 fn enter() -> Result<Scenario, c_int> {
+    count();
+    uncounted()
+}
+
+fn uncounted() -> Result<Scenario, c_int> {
     loop {
         let scenario = Scenario::read();
         if !scenario.hang {
@@ -99,6 +113,17 @@ fn enter() -> Result<Scenario, c_int> {
             };
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// A byte for each call in the file that `NVML_CALLS` names: how many there were is its length.
+fn count() {
+    let Some(path) = std::env::var_os("NVML_CALLS") else {
+        return;
+    };
+    let mut options = std::fs::OpenOptions::new();
+    if let Ok(mut file) = options.append(true).create(true).open(path) {
+        let _counted = file.write_all(b".");
     }
 }
 
@@ -204,11 +229,73 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
         let count = usize::try_from(count).map_err(|_| INVALID_ARGUMENT)?;
         // SAFETY: so many fields, by the contract.
         for value in unsafe { std::slice::from_raw_parts_mut(values, count) } {
-            let known = value.field == FIELD_RECOVERY_ACTION;
-            value.result = if known { SUCCESS } else { NOT_SUPPORTED };
+            let known = match value.field {
+                FIELD_RECOVERY_ACTION => Some(gpu.recovery),
+                FIELD_REMAPPED_PENDING => gpu.pending,
+                FIELD_REMAPPED_FAILURE => gpu.failed,
+                FIELD_PCIE_REPLAYS => gpu.replays,
+                FIELD_LINK_REPLAYS => gpu.link_errors,
+                FIELD_LINK_STATE if value.scope < LINKS => {
+                    gpu.links.map(|links| (links >> value.scope) & 1)
+                }
+                _ => None,
+            };
+            value.result = if known.is_some() {
+                SUCCESS
+            } else {
+                NOT_SUPPORTED
+            };
             value.value_type = VALUE_UNSIGNED_INT;
-            value.value = gpu.recovery;
+            value.value = known.unwrap_or_default();
         }
+        Ok(())
+    }))
+}
+
+/// # Safety
+///
+/// `reasons` can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetCurrentClocksThrottleReasons(
+    device: Device,
+    reasons: *mut c_ulonglong,
+) -> c_int {
+    code(gpu(device).and_then(|gpu| {
+        // SAFETY: can be written, by the contract.
+        unsafe { reasons.write(gpu.clocks.ok_or(NOT_SUPPORTED)?) };
+        Ok(())
+    }))
+}
+
+/// `nvmlGpuFabricInfo_v2_t`.
+#[repr(C)]
+pub struct FabricInfo {
+    version: c_uint,
+    cluster: [u8; 16],
+    status: c_int,
+    clique: c_uint,
+    state: u8,
+    health_mask: c_uint,
+}
+
+/// # Safety
+///
+/// `info` can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(
+    device: Device,
+    info: *mut FabricInfo,
+) -> c_int {
+    code(gpu(device).and_then(|gpu| {
+        let status = gpu.fabric.ok_or(NOT_SUPPORTED)?;
+        // SAFETY: the caller has set its version, and the rest can be written.
+        let info = unsafe { &mut *info };
+        if info.version != u32::try_from(size_of::<FabricInfo>()).unwrap_or_default() | 2 << 24 {
+            return Err(INVALID_ARGUMENT);
+        }
+        info.state = FABRIC_COMPLETED;
+        info.status = c_int::try_from(status).map_err(|_| INVALID_ARGUMENT)?;
+        info.health_mask = c_uint::try_from(gpu.mask).map_err(|_| INVALID_ARGUMENT)?;
         Ok(())
     }))
 }
@@ -279,8 +366,9 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
 fn wait(set: &EventSet, timeout: Duration) -> Result<(usize, u64), c_int> {
     #[expect(clippy::disallowed_methods, reason = "the library is the shell")]
     let begun = Instant::now();
+    count();
     loop {
-        let scenario = enter()?;
+        let scenario = uncounted()?;
         let devices = set.devices.lock().map_err(|_| INVALID_ARGUMENT)?.clone();
         let ours = |gpu: &&Gpu| devices.contains(&gpu.handle());
         let told = TOLD.load(Ordering::SeqCst);

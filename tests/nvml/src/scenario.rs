@@ -1,7 +1,10 @@
 //! The file that says what happens, one statement a line:
 //!
 //! ```text
-//! gpu 0000:05:00.0                 a GPU; then any of `lost`, `ecc=N`, `recovery=N`
+//! gpu 0000:05:00.0                 a GPU; then any of `lost`, `ecc=N`, `recovery=N`, `pending=N`,
+//!                                  `failed=N`, `replays=N`, `links=MASK`, `link-errors=N`,
+//!                                  `clocks=MASK`, `fabric=STATUS`, `mask=N`; what is absent and
+//!                                  not of the first three is not supported
 //! xid 0000:05:00.0 79              told once, in the order of the lines
 //! hang                             no call returns while this line is there, nor does unloading
 //! hang-load                        loading does not end while this line is there
@@ -26,6 +29,16 @@ pub struct Gpu {
     pub lost: bool,
     pub uncorrected: u64,
     pub recovery: u64,
+    pub pending: Option<u64>,
+    pub failed: Option<u64>,
+    pub replays: Option<u64>,
+    /// A bit for each that is active, of as many as the highest bit says.
+    pub links: Option<u64>,
+    pub link_errors: Option<u64>,
+    pub clocks: Option<u64>,
+    /// How its setup ended.
+    pub fabric: Option<u64>,
+    pub mask: u64,
 }
 
 impl Scenario {
@@ -56,18 +69,24 @@ impl Scenario {
 
 impl Gpu {
     fn parse(address: &str, words: &[&str]) -> Self {
-        let number = |name: &str| {
+        let given = |name: &str| {
             let mut values = words.iter().filter_map(|word| word.strip_prefix(name));
-            values
-                .next()
-                .and_then(|value| value.parse().ok())
-                .unwrap_or_default()
+            values.next().and_then(|value| value.parse().ok())
         };
+        let number = |name: &str| given(name).unwrap_or_default();
         Self {
             address: address.to_owned(),
             lost: words.contains(&"lost"),
             uncorrected: number("ecc="),
             recovery: number("recovery="),
+            pending: given("pending="),
+            failed: given("failed="),
+            replays: given("replays="),
+            links: given("links="),
+            link_errors: given("link-errors="),
+            clocks: given("clocks="),
+            fabric: given("fabric="),
+            mask: number("mask="),
         }
     }
 

@@ -1,10 +1,11 @@
-//! A kubelet's /healthz, and its process, where it is only to be stopped.
+//! A kubelet's host, its /healthz, and its process, where it is only to be stopped.
 
 #![expect(clippy::disallowed_methods, reason = "the harness runs other programs")]
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,25 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::process;
+
+/// A /proc with this process alone, and a host's root with kubelet's folder.
+pub struct KubeletHost(TempDir);
+
+impl KubeletHost {
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("make a folder")?;
+        fs::create_dir_all(folder.path().join("1/root/var/lib/kubelet"))
+            .and_then(|()| symlink("/proc/self/ns", folder.path().join("1/ns")))
+            .and_then(|()| symlink(format!("/proc/{pid}"), folder.path().join(pid.to_string())))
+            .context("make a /proc")?;
+        Ok(Self(folder))
+    }
+
+    /// For `--host-proc`.
+    pub fn proc(&self) -> String {
+        self.0.path().display().to_string()
+    }
+}
 
 /// It answers, or accepts for ever, until the test's process ends.
 pub struct Healthz {

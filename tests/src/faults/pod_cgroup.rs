@@ -133,6 +133,18 @@ impl PodCgroup {
         Ok(victim.pid())
     }
 
+    /// While a process, `nodemend-fault`, waits in the cgroup.
+    pub fn with_process<T>(&self, run: impl FnOnce(u32) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut victim = Victim::start("abort", "ended", None)?;
+        self.take(&victim)?;
+        let result = run(victim.pid());
+        victim.go()?;
+        victim
+            .wait_for_signal(Signal::ABORT)
+            .context("wait for its end")?;
+        result
+    }
+
     /// Puts a process with this name into the cgroup and lets it start threads until it is refused one
     /// several times.
     pub fn fork_beyond(&self, comm: &str) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ mod own_node;
 mod restart;
 mod retries;
 mod setup;
+mod silent_kubelet;
 mod writers;
 
 use std::sync::Arc;
@@ -89,6 +90,10 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial(
             "detector::with_its_disks_frozen_it_reports_and_ends",
             frozen::disks,
+        ),
+        suite.trial(
+            "detector::why_kubelet_is_silent_is_told_with_what_its_node_says",
+            silent_kubelet::told,
         ),
         suite.trial(
             "detector::without_a_place_for_its_state_it_says_so_and_goes_on",

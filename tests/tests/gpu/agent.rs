@@ -20,7 +20,11 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn watch(node: &GpuNode) -> anyhow::Result<Self> {
-        Self::start(node, "nodemend-detector", &["watch", "-o", "json"])
+        Self::watch_with(node, &node.env())
+    }
+
+    pub(crate) fn watch_with(node: &GpuNode, env: &[(String, String)]) -> anyhow::Result<Self> {
+        Self::start(node, "nodemend-detector", &["watch", "-o", "json"], env)
     }
 
     /// The same, with this pipe in the place of /dev/kmsg: in a mount namespace of its own.
@@ -30,10 +34,15 @@ impl Agent {
         let detector = daemon::binary("nodemend-detector")?;
         let detector = detector.to_str().context("read the path of the detector")?;
         let args = ["-c", script, "sh", log, detector, "watch", "-o", "json"];
-        Self::start(node, "/bin/sh", &args)
+        Self::start(node, "/bin/sh", &args, &node.env())
     }
 
-    fn start(node: &GpuNode, program: &str, args: &[&str]) -> anyhow::Result<Self> {
+    fn start(
+        node: &GpuNode,
+        program: &str,
+        args: &[&str],
+        env: &[(String, String)],
+    ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -45,7 +54,7 @@ impl Agent {
             .chain(of_node.iter().map(String::as_str))
             .collect();
         let mut agent = Self {
-            daemon: Daemon::start(program, &args, &node.env())?,
+            daemon: Daemon::start(program, &args, env)?,
             runtime,
         };
         agent.line("ready", |line| line["ready"] == true)?;

@@ -2,11 +2,11 @@
 //! accepts and never answers.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 
 use anyhow::{Context, ensure};
-use nodemend_tests::faults::{Healthz, StoppedKubelet, StuckDisk};
+use nodemend_tests::faults::{Healthz, KubeletHost, StoppedKubelet, StuckDisk};
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use crate::Test;
 use crate::support::Needs;
@@ -25,47 +25,32 @@ fn told(line: &Value, transition: &str) -> bool {
     line["transition"] == transition && line["reason"] == "KubeletUnresponsive"
 }
 
-/// A /proc with this process alone, and a host's root with kubelet's folder.
-struct Host(tempfile::TempDir);
+/// Says soon what is over.
+const CONFIG: &str = "reasons: {KubeletUnresponsive: {clearAfter: 1s}}";
 
-impl Host {
-    fn new(pid: u32) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("make a folder")?;
-        let proc = folder.path().join("proc");
-        fs::create_dir_all(proc.join("1/root/var/lib/kubelet")).context("make a folder")?;
-        symlink("/proc/self/ns", proc.join("1/ns"))
-            .and_then(|()| symlink(format!("/proc/{pid}"), proc.join(pid.to_string())))
-            .context("make a link")?;
-        fs::write(
-            folder.path().join("config.yaml"),
-            "reasons: {KubeletUnresponsive: {clearAfter: 1s}}",
-        )
-        .context("write a configuration")?;
-        Ok(Self(folder))
-    }
-
-    fn watch(&self, healthz: &Healthz) -> anyhow::Result<Watch> {
-        let path = |name| self.0.path().join(name).display().to_string();
-        Watch::start(&[
-            "--counter-interval",
-            "1s",
-            "--task-interval",
-            "1s",
-            "--kubelet-healthz",
-            &healthz.address(),
-            "--config",
-            &path("config.yaml"),
-            "--host-proc",
-            &path("proc"),
-        ])
-    }
+fn watch(host: &KubeletHost, healthz: &Healthz, config: &NamedTempFile) -> anyhow::Result<Watch> {
+    fs::write(config.path(), CONFIG).context("write a configuration")?;
+    let config = config.path().display().to_string();
+    Watch::start(&[
+        "--counter-interval",
+        "1s",
+        "--task-interval",
+        "1s",
+        "--kubelet-healthz",
+        &healthz.address(),
+        "--config",
+        &config,
+        "--host-proc",
+        &host.proc(),
+    ])
 }
 
 fn hung() -> anyhow::Result<()> {
     let healthz = Healthz::start()?;
     let disk = StuckDisk::start("kubelet")?;
-    let host = Host::new(disk.pid())?;
-    let mut watch = host.watch(&healthz)?;
+    let host = KubeletHost::of(disk.pid())?;
+    let config = NamedTempFile::new().context("make a file")?;
+    let mut watch = watch(&host, &healthz, &config)?;
     healthz.set_well(false);
     let finding = watch.line("a kubelet that hangs", |line| told(line, "opened"))?;
     let message = finding["message"].as_str().unwrap_or_default();
@@ -88,9 +73,10 @@ fn hung() -> anyhow::Result<()> {
 fn stopped() -> anyhow::Result<()> {
     let healthz = Healthz::start()?;
     let kubelet = StoppedKubelet::start()?;
-    let host = Host::new(kubelet.pid())?;
+    let host = KubeletHost::of(kubelet.pid())?;
     healthz.set_well(false);
-    let mut watch = host.watch(&healthz)?;
+    let config = NamedTempFile::new().context("make a file")?;
+    let mut watch = watch(&host, &healthz, &config)?;
     let finding = watch.line("a kubelet that is stopped", |line| told(line, "opened"))?;
     let message = finding["message"].as_str().unwrap_or_default();
     ensure!(message.contains("its process is stopped"), "{finding}");

@@ -1,7 +1,8 @@
 //! GPUs: one fault is one finding whoever reports it, and only evidence or a reboot ends it.
 
 use super::*;
-use crate::signal::{GpuState, Nvml, Recovery};
+use crate::judgement::{self, Class};
+use crate::signal::{Fabric, GpuState, Links, Nvml, Recovery};
 
 const GPU: &str = "0000:05:00";
 const KIND: ConditionType = ConditionType::AcceleratedHardwareReady;
@@ -11,6 +12,7 @@ pub(super) fn line(xid: u32) -> What {
         gpu: GPU.to_owned(),
         xid,
         detail: Some("pid=1, name=x, GPU has fallen off the bus.".to_owned()),
+        process: None,
         seen_by: SourceName::Kmsg,
         driver: Some("nvidia".to_owned()),
     }
@@ -21,6 +23,7 @@ fn event(xid: u32) -> What {
         gpu: GPU.to_owned(),
         xid,
         detail: None,
+        process: None,
         seen_by: SourceName::Nvml,
         driver: Some("nvidia".to_owned()),
     }
@@ -30,9 +33,9 @@ pub(super) fn state(recovery: Recovery) -> What {
     What::Gpu {
         gpu: GPU.to_owned(),
         state: GpuState {
-            lost: None,
             recovery,
             uncorrected: Some(0),
+            ..GpuState::default()
         },
     }
 }
@@ -42,8 +45,7 @@ pub(super) fn lost() -> What {
         gpu: GPU.to_owned(),
         state: GpuState {
             lost: Some("device fell off the bus".to_owned()),
-            recovery: Recovery::Unknown,
-            uncorrected: None,
+            ..GpuState::default()
         },
     }
 }
@@ -52,10 +54,57 @@ pub(super) fn errors(count: u64) -> What {
     What::Gpu {
         gpu: GPU.to_owned(),
         state: GpuState {
-            lost: None,
             recovery: Recovery::NotNeeded,
             uncorrected: Some(count),
+            ..GpuState::default()
         },
+    }
+}
+
+/// With everything that a state can say, wrong or well.
+pub(super) fn gpu(wrong: bool) -> What {
+    What::Gpu {
+        gpu: GPU.to_owned(),
+        state: GpuState {
+            uncorrected: Some(0),
+            remap_pending: Some(wrong),
+            remap_failed: Some(wrong),
+            links: Some(Links {
+                active: if wrong { 0b101 } else { 0b111 },
+                known: 0,
+            }),
+            hot: Some(wrong),
+            power_brake: Some(wrong),
+            fabric: Some(Fabric {
+                failed: wrong,
+                health_mask: if wrong { 0b01 } else { 0b1_1010_1010 },
+            }),
+            ..GpuState::default()
+        },
+    }
+}
+
+pub(super) fn line_of(xid: u32, pid: u32, name: &str) -> What {
+    xid_line(xid, &format!("pid={pid}, name={name}, Ch 00000001"))
+}
+
+fn xid_line(xid: u32, text: &str) -> What {
+    What::Xid {
+        gpu: GPU.to_owned(),
+        xid,
+        detail: Some(text.to_owned()),
+        process: judgement::xid_line::process(text),
+        seen_by: SourceName::Kmsg,
+        driver: Some("nvidia".to_owned()),
+    }
+}
+
+pub(super) fn sxid_line(sxid: u32, text: &str) -> What {
+    What::Sxid {
+        switch: GPU.to_owned(),
+        sxid,
+        detail: text.to_owned(),
+        driver: Some("nvidia-nvswitch".to_owned()),
     }
 }
 
@@ -285,7 +334,14 @@ fn the_condition_comes_and_goes_with_nvml_where_there_was_no_driver() {
     let mut core = Core::new(vec![ConditionType::KernelReady]);
     core.step(Input::Existing(Vec::new()), at(1));
     core.step(Input::HistoryRead, at(1));
-    let outputs = step(&mut core, What::Nvml(Nvml::Watching { gpus: 8 }), 2);
+    let outputs = step(
+        &mut core,
+        What::Nvml(Nvml::Watching {
+            gpus: 8,
+            untold: Vec::new(),
+        }),
+        2,
+    );
     assert!(condition(&outputs).unwrap().healthy);
     let gone = Nvml::Unavailable {
         why: "the driver has been unloaded".to_owned(),
@@ -318,6 +374,7 @@ fn nvml_that_hangs_is_a_warning_until_it_answers() {
     let mut core = started();
     let hung = Nvml::Hung {
         call: "nvmlEventSetWait_v2",
+        gpu: None,
         limit: Duration::from_secs(15),
     };
     let opened = changes(&step(&mut core, What::Nvml(hung), 2));
@@ -330,4 +387,427 @@ fn nvml_that_hangs_is_a_warning_until_it_answers() {
         cleared,
         [(Change::Cleared, Reason::NvmlHung, Severity::Warning)]
     );
+}
+
+fn open(core: &Core) -> Vec<Reason> {
+    let open = core.findings.iter();
+    open.map(|((reason, _), _)| *reason).collect()
+}
+
+fn message(core: &Core, reason: Reason) -> String {
+    let open = core.findings.get(&(reason, GPU.to_owned())).unwrap();
+    open.finding.message.clone()
+}
+
+#[test]
+fn every_xid_of_the_table_opens_what_its_row_says_and_tells_its_meaning_and_advice() {
+    for row in judgement::xids() {
+        let mut core = started();
+        step(&mut core, line(row.code), 2);
+        let reason = Settings::default().of_xid(row.code);
+        assert_eq!(open(&core), [reason], "{row:?}");
+        assert_eq!(reason.row().severity, row.severity, "{row:?}");
+        assert_eq!(reason.action(), Some(row.action), "{row:?}");
+        let message = message(&core, reason);
+        for part in [
+            row.meaning,
+            row.action.advice(),
+            "GPU has fallen off the bus.",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}
+
+#[test]
+fn an_xid_that_is_not_in_the_table_is_a_warning() {
+    let mut core = started();
+    step(&mut core, line(998), 2);
+    assert_eq!(open(&core), [Reason::NvidiaXidWarning(998)]);
+}
+
+#[test]
+fn the_sub_code_of_an_nvlink_error_says_how_bad_it_is_unless_the_configuration_does() {
+    let fatal = "SAW_MVB Fatal XC0 i0 Link 00 (0x00000001 0x00000002 0x00000000 0x00000000)";
+    let mild = "SAW_MVB Nonfatal XC0 i0 Link 00 (0x00000001 0x00000001 0x00000000 0x00000000)";
+    for (text, reason) in [
+        (fatal, Reason::NvidiaXidError(144)),
+        (mild, Reason::NvidiaXidWarning(144)),
+    ] {
+        let mut core = started();
+        step(&mut core, xid_line(144, text), 2);
+        assert_eq!(open(&core), [reason]);
+    }
+    let decided = Settings {
+        decided_xids: [144].into(),
+        ..Settings::default()
+    };
+    let as_eks = Settings {
+        own_fatal_reasons: false,
+        ..Settings::default()
+    };
+    for settings in [decided, as_eks] {
+        let mut core = started();
+        core.step(Input::Settings(settings), at(1));
+        step(&mut core, xid_line(144, fatal), 2);
+        assert_eq!(open(&core), [Reason::NvidiaXidWarning(144)]);
+    }
+}
+
+#[test]
+fn channels_that_are_cleaned_up_after_an_error_are_told_with_it() {
+    let mut core = started();
+    step(&mut core, line(95), 2);
+    for second in 3..20 {
+        assert_eq!(changes(&step(&mut core, line(45), second)), []);
+    }
+    assert_eq!(open(&core), [Reason::NvidiaXidError(95)]);
+    let message = message(&core, Reason::NvidiaXidError(95));
+    assert_eq!(message.matches("then XID 45").count(), 1, "{message}");
+}
+
+#[test]
+fn channels_that_are_cleaned_up_without_an_error_or_long_after_it_are_told() {
+    let mut core = started();
+    step(&mut core, line(45), 2);
+    assert_eq!(open(&core), [Reason::NvidiaXidWarning(45)]);
+    let mut core = started();
+    step(&mut core, line(95), 2);
+    step(&mut core, line(45), 63);
+    assert!(open(&core).contains(&Reason::NvidiaXidWarning(45)));
+}
+
+#[test]
+fn the_details_of_a_double_bit_error_are_told_with_it() {
+    let mut core = started();
+    step(&mut core, line(48), 2);
+    for xid in [63, 64, 171, 172] {
+        assert_eq!(changes(&step(&mut core, line(xid), 3)), [], "{xid}");
+    }
+    assert_eq!(open(&core), [Reason::NvidiaXidError(48)]);
+    let message = message(&core, Reason::NvidiaXidError(48));
+    for xid in [63, 64, 171, 172] {
+        assert!(message.contains(&format!("then XID {xid}")), "{message}");
+    }
+}
+
+#[test]
+fn a_consequence_that_is_worse_than_what_caused_it_is_told() {
+    let mut core = started();
+    let settings = Settings {
+        fatal_xids: [64].into(),
+        ..Settings::default()
+    };
+    core.step(Input::Settings(settings), at(1));
+    step(&mut core, line(48), 2);
+    step(&mut core, line(64), 3);
+    assert!(open(&core).contains(&Reason::NvidiaXidError(64)));
+}
+
+#[test]
+fn consequences_on_another_gpu_are_told() {
+    let mut core = started();
+    step(&mut core, line(95), 2);
+    let mut other = line(45);
+    if let What::Xid { gpu, .. } = &mut other {
+        *gpu = "0000:06:00".to_owned();
+    }
+    step(&mut core, other, 3);
+    assert!(open(&core).contains(&Reason::NvidiaXidWarning(45)));
+}
+
+#[test]
+fn a_storm_of_one_error_is_one_finding_and_few_events() {
+    let mut core = started();
+    let mut told = 0;
+    for n in 0..20_000 {
+        let now = at(2 + n / 100);
+        told += changes(&core.step(signal(line(95), now), now)).len();
+    }
+    assert_eq!(count(&core, 95), 20_000);
+    assert!(told <= 5, "{told}");
+}
+
+#[test]
+fn different_programs_that_fail_on_one_gpu_make_it_a_suspect_and_never_more_than_a_warning() {
+    for row in judgement::xids() {
+        let mut core = started();
+        for (pid, name) in [(1, "train"), (2, "train"), (3, "infer")] {
+            step(&mut core, line_of(row.code, pid, name), 2);
+        }
+        let suspected = open(&core).contains(&Reason::NvidiaGpuSuspected);
+        let by_programs = row.class == Class::Application && row.code != 45;
+        assert_eq!(suspected, by_programs, "{row:?}");
+        if by_programs {
+            let published = core.published.as_ref().unwrap();
+            assert!(
+                published.iter().all(|condition| condition.healthy),
+                "{row:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_driver_says_in_the_log_that_a_gpu_needs_recovery_and_that_it_has_recovered() {
+    let changed = |from: &str, to: &str| {
+        xid_line(
+            154,
+            &format!("GPU recovery action changed from {from} to {to}"),
+        )
+    };
+    let mut core = started();
+    let outputs = step(
+        &mut core,
+        changed("0x0 (None)", "0x2 (Node Reboot Required)"),
+        2,
+    );
+    assert_eq!(
+        &*condition(&outputs).unwrap().reason,
+        "NvidiaGPURecoveryNeeded"
+    );
+    assert!(message(&core, Reason::NvidiaGpuRecoveryNeeded).contains("reboot the node"));
+    let outputs = step(
+        &mut core,
+        changed("0x2 (Node Reboot Required)", "0x0 (None)"),
+        12,
+    );
+    assert!(condition(&outputs).unwrap().healthy);
+    step(&mut core, changed("0x0 (None)", "0x3 (Drain P2P)"), 20);
+    let published = core.published.as_ref().unwrap();
+    assert!(published.iter().all(|now| now.healthy), "a Warning");
+}
+
+#[test]
+fn an_xid_ends_when_the_log_says_that_its_gpu_has_recovered() {
+    let mut core = started();
+    step(&mut core, line(95), 2);
+    let recovered = "GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)";
+    let outputs = step(&mut core, xid_line(154, recovered), 12);
+    assert_eq!(
+        changes(&outputs),
+        [(Change::Cleared, Reason::NvidiaXidError(95), Severity::Fatal)]
+    );
+}
+
+#[test]
+fn a_gpu_that_fell_off_is_one_fault_with_its_xid_and_one_without_it() {
+    let fallen = |nvidia| What::FallenOff {
+        gpu: GPU.to_owned(),
+        detail: "GPU has fallen off the bus.".to_owned(),
+        nvidia,
+    };
+    let mut core = started();
+    step(&mut core, line(79), 2);
+    assert_eq!(changes(&step(&mut core, fallen(true), 2)), []);
+    assert_eq!(count(&core, 79), 1);
+    let mut core = started();
+    step(&mut core, fallen(true), 2);
+    assert_eq!(open(&core), [Reason::NvidiaXidError(79)]);
+    let mut core = started();
+    assert_eq!(step(&mut core, fallen(false), 2), []);
+}
+
+#[test]
+fn the_three_lines_of_an_sxid_are_one_error_and_any_of_them_alone_is_one() {
+    let lines = [
+        "Fatal, Link 30 LTSSM Fault Up",
+        "Severity 1 Engine instance 30 Sub-engine instance 00",
+        "Data {0x10000000, 0x00000000}",
+    ];
+    let mut core = started();
+    for text in lines {
+        step(&mut core, sxid_line(20034, text), 2);
+    }
+    let key = (Reason::NvidiaSxidError(20034), GPU.to_owned());
+    assert_eq!(core.findings.get(&key).unwrap().finding.count, 1);
+    assert_eq!(open(&core).len(), 1);
+    for text in lines {
+        let mut core = started();
+        step(&mut core, sxid_line(20034, text), 2);
+        assert_eq!(open(&core), [Reason::NvidiaSxidError(20034)], "{text}");
+    }
+}
+
+#[test]
+fn every_sxid_is_as_bad_as_its_line_says_and_else_as_its_row_does() {
+    for row in judgement::sxids() {
+        for (text, severity) in [
+            ("Fatal, Link 1 x", Severity::Fatal),
+            ("Non-fatal, Link 1 x", Severity::Warning),
+            ("x", row.severity),
+        ] {
+            let mut core = started();
+            let outputs = step(&mut core, sxid_line(row.code, text), 2);
+            let opened = changes(&outputs);
+            assert_eq!(opened.len(), 1);
+            assert_eq!(opened[0].2, severity, "{row:?}");
+        }
+    }
+    let mut core = started();
+    let outputs = step(&mut core, sxid_line(26008, "SOE Watchdog error"), 2);
+    assert_eq!(
+        changes(&outputs)[0].2,
+        Severity::Warning,
+        "not in the table"
+    );
+}
+
+#[test]
+fn an_sxid_of_a_device_that_no_switch_driver_has_is_nothing() {
+    for driver in [None, Some("nvidia".to_owned())] {
+        let mut core = started();
+        let mut forged = sxid_line(20034, "Fatal, x");
+        if let What::Sxid { driver: has, .. } = &mut forged {
+            *has = driver;
+        }
+        assert_eq!(step(&mut core, forged, 2), []);
+    }
+}
+
+#[test]
+fn a_gpu_that_is_well_tells_nothing() {
+    let mut core = started();
+    step(&mut core, gpu(false), 2);
+    assert_eq!(open(&core), []);
+}
+
+#[test]
+fn a_remap_that_is_pending_stays_until_the_gpu_was_reset() {
+    let mut core = started();
+    step(&mut core, gpu(true), 2);
+    let key = (Reason::NvidiaPageRetirement, GPU.to_owned());
+    step(&mut core, gpu(true), 1000);
+    core.step(Input::Wake, at(100_000));
+    // Lost: nothing is known.
+    step(&mut core, lost(), 100_001);
+    assert!(core.findings.get(&key).is_some());
+    step(&mut core, gpu(false), 100_002);
+    assert!(core.findings.get(&key).is_none());
+}
+
+#[test]
+fn a_link_that_was_never_active_is_not_missed_and_one_that_was_is_until_it_is_back() {
+    let links = |active| What::Gpu {
+        gpu: GPU.to_owned(),
+        state: GpuState {
+            links: Some(Links { active, known: 0 }),
+            ..GpuState::default()
+        },
+    };
+    let mut core = started();
+    step(&mut core, links(0b0011), 2);
+    assert_eq!(open(&core), []);
+    step(&mut core, links(0b0001), 3);
+    assert!(message(&core, Reason::NvidiaNvlinkError).contains("NVLinks: 1 "));
+    step(&mut core, links(0b0000), 4);
+    step(&mut core, links(0b0011), 5);
+    core.step(Input::Wake, at(15));
+    assert_eq!(open(&core), []);
+}
+
+#[test]
+fn counters_that_stand_still_or_begin_anew_are_no_error() {
+    let counters = |replays, link_errors| What::Gpu {
+        gpu: GPU.to_owned(),
+        state: GpuState {
+            pcie_replays: Some(replays),
+            link_errors: Some(link_errors),
+            ..GpuState::default()
+        },
+    };
+    let mut core = started();
+    for (second, (replays, link_errors)) in [(500, 500), (500, 500), (0, 0), (7, 7)]
+        .into_iter()
+        .enumerate()
+    {
+        step(
+            &mut core,
+            counters(replays, link_errors),
+            2 + 10 * second as u64,
+        );
+    }
+    assert_eq!(open(&core), []);
+    step(&mut core, counters(15, 15), 42);
+    assert_eq!(
+        open(&core),
+        [Reason::NvidiaNvlinkWarning, Reason::NvidiaPcieError]
+    );
+}
+
+#[test]
+fn each_fault_of_the_fabric_is_told_and_what_is_not_supported_is_none() {
+    for (mask, wrong) in [
+        (0, false),
+        (0b1_1010_1010, false),
+        (0b1_0000_0000, false),
+        (0b01, true),
+        (0b01 << 2, true),
+        (0b01 << 4, true),
+        (0b01 << 6, true),
+        (0b10 << 8, true),
+        (0b101 << 8, true),
+    ] {
+        let mut core = started();
+        let fabric = Fabric {
+            failed: false,
+            health_mask: mask,
+        };
+        let state = GpuState {
+            fabric: Some(fabric),
+            ..GpuState::default()
+        };
+        let gpu = GPU.to_owned();
+        step(&mut core, What::Gpu { gpu, state }, 2);
+        assert_eq!(
+            open(&core).contains(&Reason::NvidiaFabricError),
+            wrong,
+            "{mask:b}"
+        );
+    }
+}
+
+#[test]
+fn what_the_agent_before_said_of_a_link_or_a_switch_is_not_forgotten() {
+    for (what, reason) in [
+        (sxid_line(20034, "Fatal, x"), Reason::NvidiaSxidError(20034)),
+        (state(Recovery::Needed), Reason::NvidiaGpuRecoveryNeeded),
+    ] {
+        let mut before = started();
+        let condition = condition(&step(&mut before, what, 50)).unwrap();
+        let existing = Existing {
+            kind: condition.kind,
+            healthy: condition.healthy,
+            transition: condition.transition,
+            message: condition.message,
+        };
+        let mut core = Core::new(ConditionType::ALL.to_vec());
+        core.step(Input::HistoryRead, at(100));
+        core.step(Input::Existing(vec![existing]), at(100));
+        assert_eq!(open(&core), [reason]);
+    }
+}
+
+#[test]
+fn fewer_gpus_than_the_instance_type_has_are_missed_until_they_are_back() {
+    let present = |gpus| {
+        What::Nvml(Nvml::Present {
+            gpus,
+            expected: 8,
+            instance_type: "p5.48xlarge".to_owned(),
+        })
+    };
+    let mut core = started();
+    assert_eq!(changes(&step(&mut core, present(8), 2)), []);
+    let outputs = step(&mut core, present(7), 12);
+    let condition = condition(&outputs).unwrap();
+    assert_eq!(&*condition.reason, "NvidiaDeviceCountMismatch");
+    assert!(
+        condition.message.contains("7 GPUs, of 8"),
+        "{}",
+        condition.message
+    );
+    step(&mut core, present(8), 22);
+    core.step(Input::Wake, at(32));
+    assert_eq!(open(&core), []);
 }

@@ -1,7 +1,7 @@
 //! Each row of the reason table opens by what its source says, and clears by its rule: a new row
 //! does not compile here before it has both.
 
-use super::accelerated::{errors, line, lost, state};
+use super::accelerated::{errors, gpu, line, line_of, lost, state, sxid_line};
 use super::*;
 use crate::reason::{Clears, Row};
 use crate::signal::{Counted, LogFault, Nvml, Recovery};
@@ -175,6 +175,36 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
             return outputs;
         }
         Reason::NvidiaXidWarning(xid) => line(xid),
+        Reason::NvidiaSxidError(sxid) => sxid_line(sxid, "Fatal, Link 30"),
+        Reason::NvidiaSxidWarning(sxid) => sxid_line(sxid, "Non-fatal, Link 30"),
+        Reason::NvidiaGpuRecoveryNeeded => state(Recovery::Needed),
+        Reason::NvidiaRowRemapFailure
+        | Reason::NvidiaPageRetirement
+        | Reason::NvidiaThermalError
+        | Reason::NvidiaPowerError
+        | Reason::NvidiaNvlinkError
+        | Reason::NvidiaFabricError
+        | Reason::FabricManagerNotRunning => {
+            core.step(signal(gpu(false), now), now);
+            gpu(true)
+        }
+        Reason::NvidiaPcieError => return enough(core, reason, now),
+        Reason::NvidiaGpuSuspected => {
+            for (pid, name) in [(1, "train"), (2, "train")] {
+                core.step(signal(line_of(31, pid, name), now), now);
+            }
+            line_of(13, 3, "infer")
+        }
+        Reason::NvidiaNvlinkWarning
+        | Reason::NvidiaNcclError
+        | Reason::NvidiaPeermemError
+        | Reason::GpuHang
+        | Reason::GpuResetFailed
+        | Reason::GpuMemoryError
+        | Reason::NeuronSramUncorrectableError
+        | Reason::NeuronNcUncorrectableError
+        | Reason::NeuronHbmUncorrectableError
+        | Reason::NeuronDmaError => logged(reason),
         Reason::NvidiaDeviceCountMismatch => lost(),
         Reason::NvidiaDoubleBitError => {
             core.step(signal(errors(0), now), now);
@@ -182,6 +212,7 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         }
         Reason::NvmlHung => What::Nvml(Nvml::Hung {
             call: "nvmlInit_v2",
+            gpu: None,
             limit: Duration::from_secs(5),
         }),
         Reason::NvmlError => What::Nvml(Nvml::Unavailable {
@@ -227,11 +258,21 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::DeprecatedContainerdConfiguration
         | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Over),
-        Reason::NvidiaXidError(_) => state(Recovery::NotNeeded),
+        Reason::NvidiaXidError(_) | Reason::NvidiaGpuRecoveryNeeded => state(Recovery::NotNeeded),
+        Reason::NvidiaRowRemapFailure
+        | Reason::NvidiaPageRetirement
+        | Reason::NvidiaThermalError
+        | Reason::NvidiaPowerError
+        | Reason::NvidiaNvlinkError
+        | Reason::NvidiaFabricError
+        | Reason::FabricManagerNotRunning => gpu(false),
         Reason::NvidiaDeviceCountMismatch => state(Recovery::Unknown),
         Reason::NvidiaDoubleBitError => errors(0),
         Reason::NvmlHung => What::Nvml(Nvml::Answered),
-        Reason::NvmlError => What::Nvml(Nvml::Watching { gpus: 2 }),
+        Reason::NvmlError => What::Nvml(Nvml::Watching {
+            gpus: 2,
+            untold: Vec::new(),
+        }),
         Reason::OomKilling
         | Reason::SoftLockup
         | Reason::SignalsLost
@@ -332,6 +373,20 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::KubeletDiskUsageSlow
         | Reason::EtcHostsMountFailed
         | Reason::NvidiaXidWarning(_)
+        | Reason::NvidiaSxidError(_)
+        | Reason::NvidiaSxidWarning(_)
+        | Reason::NvidiaPcieError
+        | Reason::NvidiaNvlinkWarning
+        | Reason::NvidiaGpuSuspected
+        | Reason::NvidiaNcclError
+        | Reason::NvidiaPeermemError
+        | Reason::GpuHang
+        | Reason::GpuResetFailed
+        | Reason::GpuMemoryError
+        | Reason::NeuronSramUncorrectableError
+        | Reason::NeuronNcUncorrectableError
+        | Reason::NeuronHbmUncorrectableError
+        | Reason::NeuronDmaError
         | Reason::Custom { .. } => panic!("{reason} clears by itself"),
     };
     core.step(signal(what, now), now)
@@ -471,7 +526,17 @@ fn only_what_breaks_one_node_is_fatal() {
             "NPANotRunning",
             "NvidiaDeviceCountMismatch",
             "NvidiaDoubleBitError",
+            "NvidiaGPURecoveryNeeded",
+            "NvidiaRowRemapFailure",
+            "NvidiaNVLinkError",
+            "NvidiaFabricError",
+            "FabricManagerNotRunning",
+            "NeuronSRAMUncorrectableError",
+            "NeuronNCUncorrectableError",
+            "NeuronHBMUncorrectableError",
+            "NeuronDMAError",
             "NvidiaXID<n>Error",
+            "NvidiaSXID<n>Error",
         ],
         "a new Fatal row needs a reason why it is not shared by many nodes"
     );

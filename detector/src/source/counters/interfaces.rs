@@ -12,14 +12,14 @@ use super::{Counter, told};
 use crate::reason::Reason;
 use crate::signal::{LogFault, What};
 
-const FLAGS: &str = "net/*/flags";
-const STATE: &str = "net/*/operstate";
-const TYPE: &str = "net/*/type";
-const HARDWARE: &str = "net/*/device/";
+const LOOPBACK: [&str; 2] = ["net/lo/flags", "net/lo/operstate"];
+/// By way of the device: the ends of pods, of which there may be hundreds, have none.
+const FLAGS: &str = "net/*/device/net/*/flags";
+const STATE: &str = "net/*/device/net/*/operstate";
+const TYPE: &str = "net/*/device/net/*/type";
 const ROUTES: &str = "proc/1/net/route";
 
 const IFF_UP: u32 = 1;
-const IFF_LOOPBACK: u32 = 8;
 /// `ARPHRD_ETHER`.
 const ETHERNET: &str = "1";
 
@@ -45,37 +45,34 @@ impl Counter for Interfaces {
     }
 
     fn wants(&self) -> &'static [&'static str] {
-        &[FLAGS, STATE, TYPE, HARDWARE, ROUTES]
+        &[LOOPBACK[0], LOOPBACK[1], FLAGS, STATE, TYPE, ROUTES]
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
-        let flags = files.all(FLAGS);
+        let (flags, loopback) = (files.all(FLAGS), files.all(LOOPBACK[0]));
         // A list that is not whole says nothing of what is missing.
-        if flags.cut || flags.files.is_empty() {
+        if flags.cut || loopback.cut || (flags.files.is_empty() && loopback.files.is_empty()) {
             return Vec::new();
         }
-        let of = |pattern, name: &str| {
-            let names = [name.to_owned()];
-            let text = files.all(pattern).files.get(names.as_slice());
-            text.map(|text| text.trim())
-        };
         let mut links: BTreeMap<&str, (Link, bool)> = BTreeMap::new();
+        if let Some(link) = files.one(LOOPBACK[0]).and_then(|flags| {
+            let state = files.one(LOOPBACK[1]);
+            link(flags, state)
+        }) {
+            links.insert("lo", (link, true));
+        }
         for (names, text) in &flags.files {
-            let (Some(name), Some(flags)) = (names.first(), hex(text)) else {
+            // A device may have several.
+            let [owner, name] = names.as_slice() else {
                 continue;
             };
-            let loopback = flags & IFF_LOOPBACK != 0;
-            let card = of(HARDWARE, name).is_some() && of(TYPE, name) == Some(ETHERNET);
-            if !(loopback || card) {
+            let of = |pattern| files.all(pattern).files.get(names).map(String::as_str);
+            if owner != name || of(TYPE).map(str::trim) != Some(ETHERNET) {
                 continue;
             }
-            let running = matches!(of(STATE, name), Some("up" | "unknown"));
-            let link = match (flags & IFF_UP != 0, running) {
-                (true, true) => Link::Fine,
-                (true, false) => Link::NotRunning,
-                (false, _) => Link::Down,
-            };
-            links.insert(name, (link, loopback));
+            if let Some(link) = link(text, of(STATE)) {
+                links.insert(name, (link, false));
+            }
         }
         let mut wrong: BTreeMap<(Reason, String), LogFault> = BTreeMap::new();
         let mut add = |fault: LogFault| wrong.insert((fault.reason, fault.entity.clone()), fault);
@@ -131,6 +128,15 @@ impl Interfaces {
         });
         still.chain(over).collect()
     }
+}
+
+fn link(flags: &str, state: Option<&str>) -> Option<Link> {
+    let running = matches!(state.map(str::trim), Some("up" | "unknown"));
+    Some(match (hex(flags)? & IFF_UP != 0, running) {
+        (true, true) => Link::Fine,
+        (true, false) => Link::NotRunning,
+        (false, _) => Link::Down,
+    })
 }
 
 fn hex(text: &str) -> Option<u32> {
@@ -191,14 +197,17 @@ mod tests {
         }
 
         fn look(&mut self) -> Vec<(Reason, String, Counted, bool)> {
-            let names: Vec<[&str; 1]> = self.links.iter().map(|link| [link.0]).collect();
+            let names: Vec<[&str; 2]> = self.links.iter().map(|link| [link.0; 2]).collect();
             let mut files: Vec<(&'static str, &[&str], &str)> = vec![(ROUTES, &[], self.routes)];
             for ((_, flags, state, kind, hardware), name) in self.links.iter().zip(&names) {
-                files.push((FLAGS, name, flags));
-                files.push((STATE, name, state));
-                files.push((TYPE, name, kind));
+                if name[0] == "lo" {
+                    files.push((LOOPBACK[0], &[], flags));
+                    files.push((LOOPBACK[1], &[], state));
+                }
                 if *hardware {
-                    files.push((HARDWARE, name, ""));
+                    files.push((FLAGS, name, flags));
+                    files.push((STATE, name, state));
+                    files.push((TYPE, name, kind));
                 }
             }
             let found = self.counter.look(&Files::of(&files), Duration::ZERO);
@@ -291,7 +300,7 @@ mod tests {
     #[test]
     fn a_list_that_is_not_whole_says_nothing() {
         let mut counter = Interfaces::default();
-        let files = || Files::of(&[(FLAGS, &["eth0"], "0x1003")]).cut();
+        let files = || Files::of(&[(FLAGS, &["eth0", "eth0"], "0x1003")]).cut();
         assert_eq!(counter.look(&files(), Duration::ZERO), []);
         assert_eq!(counter.look(&files(), Duration::ZERO), []);
     }

@@ -4,6 +4,7 @@
 //! print a chosen beginning. A line counts only if facility, level and the whole grammar fit.
 
 use super::record::Record;
+use crate::judgement::xid_line;
 use crate::rules::{LogRules, Origin};
 use crate::signal::{LogFault, SourceName, Task, What, device_name, gpu_name, interface_name};
 use crate::text;
@@ -22,13 +23,16 @@ mod ext4;
 mod fault;
 #[cfg(test)]
 mod forged;
+mod gpu;
 mod hardware;
 mod interface;
 mod limits;
 mod lockup;
 mod memory;
 mod network;
+mod neuron;
 mod nfs;
+mod nvidia;
 mod nvme;
 mod oops;
 mod pci;
@@ -51,6 +55,9 @@ pub(crate) fn read(record: &Record<'_>) -> Option<What> {
         .or_else(|| ext4_error(record))
         .or_else(|| soft_lockup(record))
         .or_else(|| xid(record))
+        .or_else(|| nvidia::read(record))
+        .or_else(|| neuron::read(record))
+        .or_else(|| gpu::read(record))
         .or_else(|| block::read(record))
         .or_else(|| ext4::read(record))
         .or_else(|| xfs::read(record))
@@ -164,6 +171,7 @@ fn xid(record: &Record<'_>) -> Option<What> {
     (!detail.is_empty()).then_some(What::Xid {
         gpu,
         xid,
+        process: xid_line::process(&detail),
         detail: Some(detail),
         seen_by: SourceName::Kmsg,
         driver: None,
@@ -190,7 +198,7 @@ mod tests {
     use crate::reason::{ConditionType, Reason};
     use crate::rules::LogRule;
 
-    fn line(raw: &str) -> Option<What> {
+    pub(super) fn line(raw: &str) -> Option<What> {
         read(&record::parse(raw.as_bytes()).unwrap())
     }
 

@@ -1,5 +1,6 @@
 //! What a line of the kernel log says, however it was read.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use super::record::Record;
 use crate::clock;
 use crate::reason::Reason;
 use crate::rules::LogRules;
-use crate::signal::{Signal, What};
+use crate::signal::{Signal, Task, What, Workload};
 use crate::source::bpf::Hook;
 use crate::source::pci;
 
 pub(super) struct Teller {
+    proc: PathBuf,
     sys: PathBuf,
     opened: Duration,
     told_else: Vec<Hook>,
@@ -21,8 +23,9 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    pub(super) fn new(sys: PathBuf, told_else: Vec<Hook>) -> Self {
+    pub(super) fn new(proc: PathBuf, sys: PathBuf, told_else: Vec<Hook>) -> Self {
         Self {
+            proc,
             sys,
             opened: clock::boot(),
             told_else,
@@ -38,10 +41,25 @@ impl Teller {
         historic: bool,
         emit: &mut dyn FnMut(Signal),
     ) {
-        let known = grammar::read(record).filter(|what| !self.is_told_else(what, at));
+        let known = grammar::read(record)
+            .filter(|what| !self.is_told_else(what, at))
+            .filter(|what| self.is_of_its_driver(what));
         let known = known.map(|mut what| {
-            if let What::Xid { gpu, driver, .. } = &mut what {
-                *driver = pci::driver(&self.sys, gpu);
+            match &mut what {
+                What::Xid {
+                    gpu,
+                    driver,
+                    process,
+                    ..
+                } => {
+                    *driver = pci::driver(&self.sys, gpu);
+                    if let Some(task) = process.as_mut().filter(|_| !historic) {
+                        task.workload = self.workload(task);
+                    }
+                }
+                What::Sxid { switch, driver, .. } => *driver = pci::driver(&self.sys, switch),
+                What::FallenOff { gpu, nvidia, .. } => *nvidia = pci::is_nvidia(&self.sys, gpu),
+                _other => {}
             }
             what
         });
@@ -49,6 +67,30 @@ impl Teller {
         for what in known.into_iter().chain(ruled) {
             emit(Signal { at, historic, what });
         }
+    }
+
+    /// Whose the process is that a line names, while that still exists.
+    fn workload(&self, task: &Task) -> Option<Workload> {
+        let process = self.proc.join(task.pid.to_string());
+        let read = |name| fs::read_to_string(process.join(name)).ok();
+        let same = read("comm")?.trim_end() == task.comm;
+        let cgroups = read("cgroup").filter(|_| same)?;
+        // One line for each hierarchy, of which some know no pods.
+        let paths = cgroups
+            .lines()
+            .filter_map(|line| line.splitn(3, ':').nth(2));
+        paths
+            .filter_map(Workload::from_cgroup_path)
+            .find(|workload| workload.pod_uid.is_some())
+    }
+
+    /// A line that only one driver prints means nothing where that driver is not.
+    fn is_of_its_driver(&self, what: &What) -> bool {
+        let What::Logged(fault) = what else {
+            return true;
+        };
+        let driver = fault.reason.driver();
+        driver.is_none_or(|driver| pci::has_driver(&self.sys, driver))
     }
 
     /// What a tracepoint has told, with more words. It could not before it was attached.

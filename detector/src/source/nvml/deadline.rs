@@ -12,6 +12,8 @@ use rustix::time::{
 };
 use tracing::warn;
 
+use crate::signal::Nvml;
+
 pub(super) struct Deadline {
     timer: OwnedFd,
     /// Never held across a call.
@@ -20,6 +22,8 @@ pub(super) struct Deadline {
 
 struct Call {
     name: &'static str,
+    /// That it is about.
+    gpu: Option<String>,
     limit: Duration,
     /// It has been told that it hangs.
     hung: bool,
@@ -42,6 +46,7 @@ impl Deadline {
     pub(super) fn watch<T>(
         &self,
         name: &'static str,
+        gpu: Option<&str>,
         limit: Duration,
         call: impl FnOnce() -> T,
     ) -> (T, bool) {
@@ -49,6 +54,7 @@ impl Deadline {
             let mut current = self.lock();
             *current = Some(Call {
                 name,
+                gpu: gpu.map(str::to_owned),
                 limit,
                 hung: false,
             });
@@ -65,7 +71,7 @@ impl Deadline {
     }
 
     /// The call whose time has passed, once.
-    pub(super) fn passed(&self) -> anyhow::Result<Option<(&'static str, Duration)>> {
+    pub(super) fn passed(&self) -> anyhow::Result<Option<Nvml>> {
         // Locked first: the timer is then that of the call.
         let mut current = self.lock();
         match rustix::io::read(&self.timer, &mut [0; 8]) {
@@ -75,7 +81,11 @@ impl Deadline {
         }
         Ok(current.as_mut().map(|call| {
             call.hung = true;
-            (call.name, call.limit)
+            Nvml::Hung {
+                call: call.name,
+                gpu: call.gpu.clone(),
+                limit: call.limit,
+            }
         }))
     }
 
@@ -106,7 +116,7 @@ mod tests {
     #[test]
     fn a_call_that_returns_in_time_is_not_told() {
         let deadline = Deadline::new().unwrap();
-        let (answer, hung) = deadline.watch("nvmlInit_v2", Duration::from_secs(60), || 7);
+        let (answer, hung) = deadline.watch("nvmlInit_v2", None, Duration::from_secs(60), || 7);
         assert_eq!((answer, hung), (7, false));
         assert_eq!(deadline.passed().unwrap(), None);
     }
@@ -114,19 +124,25 @@ mod tests {
     #[test]
     fn a_call_that_hangs_is_told_once_and_its_return_as_well() {
         let deadline = Deadline::new().unwrap();
-        let ((first, second), hung) = deadline.watch("nvmlInit_v2", LIMIT, || {
-            thread::sleep(LIMIT * 10);
-            (deadline.passed().unwrap(), deadline.passed().unwrap())
-        });
-        assert_eq!((first, second), (Some(("nvmlInit_v2", LIMIT)), None));
+        let ((first, second), hung) =
+            deadline.watch("nvmlInit_v2", Some("0000:05:00"), LIMIT, || {
+                thread::sleep(LIMIT * 10);
+                (deadline.passed().unwrap(), deadline.passed().unwrap())
+            });
+        let hangs = Nvml::Hung {
+            call: "nvmlInit_v2",
+            gpu: Some("0000:05:00".to_owned()),
+            limit: LIMIT,
+        };
+        assert_eq!((first, second), (Some(hangs), None));
         assert!(hung);
     }
 
     #[test]
     fn the_deadline_of_an_earlier_call_says_nothing_about_a_later_one() {
         let deadline = Deadline::new().unwrap();
-        deadline.watch("nvmlInit_v2", LIMIT, || thread::sleep(LIMIT * 10));
-        let (passed, _) = deadline.watch("nvmlShutdown", Duration::from_secs(60), || {
+        deadline.watch("nvmlInit_v2", None, LIMIT, || thread::sleep(LIMIT * 10));
+        let (passed, _) = deadline.watch("nvmlShutdown", None, Duration::from_secs(60), || {
             deadline.passed().unwrap()
         });
         assert_eq!(passed, None);

@@ -8,19 +8,26 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
+use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError};
-use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::structs::device::FieldId;
+use nvml_wrapper::sys_exports::field_id::{
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, NVML_FI_DEV_NVLINK_GET_STATE,
+    NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL, NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL,
+    NVML_FI_DEV_PCIE_REPLAY_COUNTER, NVML_FI_DEV_REMAPPED_FAILURE, NVML_FI_DEV_REMAPPED_PENDING,
+    NVML_FI_DEV_RETIRED_PENDING,
+};
 use nvml_wrapper::{Device, EventSet, Nvml as Library};
 use tracing::{debug, info, warn};
 
 use super::deadline::Deadline;
-use super::{driver_loaded, pci, rehearsal};
+use super::raw::{self, Field};
+use super::{driver_loaded, instance_types, pci, rehearsal};
 use crate::clock;
-use crate::signal::{GpuState, Nvml, Recovery, Signal, SourceName, What};
+use crate::judgement::{self, Action};
+use crate::signal::{GpuState, Links, Nvml, Recovery, Signal, SourceName, What};
 
 /// Beyond the time that a call takes by itself. After XID 119 each call takes about 6 s.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -28,8 +35,19 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Between two tries of what fails at once: events of a GPU that is lost, a look after each event.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`: 0 none, 1 reset, 2 reboot, 3 drain, 4 drain and reset.
-const RECOVERY_ACTION: u32 = 230;
+/// NVLinks of a GPU, at most.
+const LINKS: u32 = 18;
+
+/// What is asked in one call, besides the state of each link.
+const FIELDS: [u32; 7] = [
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION,
+    NVML_FI_DEV_REMAPPED_PENDING,
+    NVML_FI_DEV_RETIRED_PENDING,
+    NVML_FI_DEV_REMAPPED_FAILURE,
+    NVML_FI_DEV_PCIE_REPLAY_COUNTER,
+    NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL,
+    NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL,
+];
 
 pub(super) struct Session {
     pub library: PathBuf,
@@ -106,7 +124,9 @@ impl Session {
         let mut states = BTreeMap::new();
         let mut listening: Option<Listening<'_>> = None;
         let mut first = true;
+        let mut present = None;
         while driver_loaded(&self.sys) {
+            self.count(&mut present);
             let answering = self.look(nvml, &mut states)?;
             let wanted = || answering.iter().collect::<Vec<_>>();
             if listening.as_ref().map(|now| now.gpus.values().collect()) != Some(wanted()) {
@@ -118,11 +138,34 @@ impl Session {
             if std::mem::take(&mut first) {
                 info!(gpus = states.len(), "NVML answers");
                 *told = None;
-                self.tell(What::Nvml(Nvml::Watching { gpus: states.len() }));
+                self.tell(What::Nvml(Nvml::Watching {
+                    gpus: states.len(),
+                    untold: untold(&states),
+                }));
             }
             listening = self.events(listening)?;
         }
         Ok(())
+    }
+
+    /// Against what an instance of this type has, where that is known.
+    fn count(&self, told: &mut Option<usize>) {
+        let expected = pci::product_name(&self.sys)
+            .and_then(|name| Some((instance_types::gpus(&name)?, name)));
+        let Some((expected, instance_type)) = expected else {
+            return;
+        };
+        match pci::count_of_nvidia(&self.sys) {
+            Ok(gpus) if told.replace(gpus) != Some(gpus) => {
+                self.tell(What::Nvml(Nvml::Present {
+                    gpus,
+                    expected,
+                    instance_type,
+                }));
+            }
+            Ok(_) => {}
+            Err(error) => warn!(%error, "the PCI bus cannot be read"),
+        }
     }
 
     /// Hands over events until the next look is due.
@@ -151,6 +194,7 @@ impl Session {
                             gpu: gpu.clone(),
                             xid,
                             detail: None,
+                            process: None,
                             seen_by: SourceName::Nvml,
                             driver: Some("nvidia".to_owned()),
                         });
@@ -212,36 +256,70 @@ impl Session {
 
     /// Nothing where NVML does not say.
     fn state(&self, nvml: &Library, gpu: &str) -> Result<Option<GpuState>, NvmlError> {
-        let device = match self.device(nvml, gpu) {
-            Ok(device) => device,
-            Err(error) => return is_lost(error, gpu),
-        };
-        let errors = self.call("nvmlDeviceGetTotalEccErrors", DEADLINE, || {
+        self.ask(nvml, gpu)
+            .map_or_else(|error| is_lost(error, gpu), |state| Ok(Some(state)))
+    }
+
+    fn ask(&self, nvml: &Library, gpu: &str) -> Result<GpuState, NvmlError> {
+        let device = self.device(nvml, gpu)?;
+        let uncorrected = supported(self.call_about(gpu, "nvmlDeviceGetTotalEccErrors", || {
             device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile)
-        });
-        let uncorrected = match errors {
-            Ok(errors) => Some(errors),
-            Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => None,
-            Err(error) => return is_lost(error, gpu),
-        };
-        let fields = self.call("nvmlDeviceGetFieldValues", DEADLINE, || {
-            device.field_values_for(&[FieldId(RECOVERY_ACTION)])
-        });
-        let field = match fields {
-            Ok(fields) => fields.into_iter().next(),
-            Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => None,
-            Err(error) => return is_lost(error, gpu),
-        };
-        let recovery = match field.and_then(|field| field.ok()?.value.ok()) {
-            Some(SampleValue::U32(0) | SampleValue::U64(0)) => Recovery::NotNeeded,
-            Some(SampleValue::U32(_) | SampleValue::U64(_)) => Recovery::Needed,
-            Some(SampleValue::F64(_) | SampleValue::I64(_)) | None => Recovery::Unknown,
-        };
-        Ok(Some(GpuState {
+        }))?;
+        let links = (0..LINKS).map(|link| (NVML_FI_DEV_NVLINK_GET_STATE, link));
+        let wanted: Vec<Field> = FIELDS
+            .into_iter()
+            .map(|field| (field, 0))
+            .chain(links)
+            .collect();
+        let fields = supported(self.call_about(gpu, "nvmlDeviceGetFieldValues", || {
+            raw::fields(nvml, &device, &wanted)
+        }))?;
+        let mut fields = fields.unwrap_or_default().into_iter();
+        let mut next = || fields.next().flatten();
+        let action = next().and_then(judgement::recovery_action);
+        let pending = [next(), next()];
+        let failed = next();
+        let pcie_replays = next();
+        let link_errors = [next(), next()];
+        let links = of_links(fields);
+        let clocks = supported(self.call_about(
+            gpu,
+            "nvmlDeviceGetCurrentClocksThrottleReasons",
+            || device.current_throttle_reasons(),
+        ))?;
+        let fabric = supported(self.call_about(gpu, "nvmlDeviceGetGpuFabricInfoV", || {
+            raw::fabric(nvml, &device)
+        }))?;
+        let hot = ThrottleReasons::HW_THERMAL_SLOWDOWN | ThrottleReasons::SW_THERMAL_SLOWDOWN;
+        let brake = ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN;
+        let slowed = ThrottleReasons::HW_SLOWDOWN;
+        Ok(GpuState {
             lost: None,
-            recovery,
+            recovery: match action {
+                None => Recovery::Unknown,
+                Some(Action::None) => Recovery::NotNeeded,
+                Some(_) => Recovery::Needed,
+            },
+            action: action.filter(|action| *action != Action::None),
             uncorrected,
-        }))
+            remap_pending: pending
+                .into_iter()
+                .flatten()
+                .map(|pending| pending != 0)
+                .reduce(|one, other| one || other),
+            remap_failed: failed.map(|failed| failed != 0),
+            links,
+            link_errors: link_errors
+                .into_iter()
+                .flatten()
+                .reduce(u64::saturating_add),
+            pcie_replays,
+            hot: clocks.map(|reasons| reasons.intersects(hot)),
+            power_brake: clocks.map(|reasons| {
+                reasons.intersects(brake) || reasons.intersects(slowed) && !reasons.intersects(hot)
+            }),
+            fabric: fabric.flatten(),
+        })
     }
 
     /// One set for all; a GPU without events is left to the looks.
@@ -259,7 +337,7 @@ impl Session {
                 let registered = device.and_then(|device| {
                     let types = EventTypes::CRITICAL_XID_ERROR;
                     let register = || device.register_events(types, set);
-                    let set = self.call("nvmlDeviceRegisterEvents", DEADLINE, register);
+                    let set = self.call_about(gpu, "nvmlDeviceRegisterEvents", register);
                     Ok((set.map_err(|error| error.error)?, key(&device)))
                 });
                 match registered {
@@ -286,13 +364,27 @@ impl Session {
 
     fn device<'nvml>(&self, nvml: &'nvml Library, gpu: &str) -> Result<Device<'nvml>, NvmlError> {
         let address = format!("{gpu}.0");
-        self.call("nvmlDeviceGetHandleByPciBusId_v2", DEADLINE, || {
+        self.call_about(gpu, "nvmlDeviceGetHandleByPciBusId_v2", || {
             nvml.device_by_pci_bus_id(address)
         })
     }
 
     fn call<T>(&self, name: &'static str, limit: Duration, call: impl FnOnce() -> T) -> T {
-        let (result, hung) = self.deadline.watch(name, limit, call);
+        self.watched(name, None, limit, call)
+    }
+
+    fn call_about<T>(&self, gpu: &str, name: &'static str, call: impl FnOnce() -> T) -> T {
+        self.watched(name, Some(gpu), DEADLINE, call)
+    }
+
+    fn watched<T>(
+        &self,
+        name: &'static str,
+        gpu: Option<&str>,
+        limit: Duration,
+        call: impl FnOnce() -> T,
+    ) -> T {
+        let (result, hung) = self.deadline.watch(name, gpu, limit, call);
         if hung {
             self.tell(What::Nvml(Nvml::Answered));
         }
@@ -312,6 +404,50 @@ impl Session {
             warn!(%error, "the reader thread could not be woken");
         }
     }
+}
+
+/// Nothing where this GPU or driver does not have it.
+fn supported<T>(result: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(
+            NvmlError::NotSupported
+            | NvmlError::FailedToLoadSymbol(_)
+            | NvmlError::InvalidArg
+            | NvmlError::NoPermission,
+        ) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A bit for each that is active; nothing where there are none.
+fn of_links(states: impl Iterator<Item = Option<u64>>) -> Option<Links> {
+    let states: Vec<_> = states.collect();
+    let active = states
+        .iter()
+        .enumerate()
+        .filter(|(_, state)| **state == Some(1))
+        .fold(0, |mask, (link, _)| mask | 1 << link);
+    let any = states.iter().any(Option::is_some);
+    any.then_some(Links { active, known: 0 })
+}
+
+/// What none of the GPUs tells that answer.
+fn untold(states: &BTreeMap<String, GpuState>) -> Vec<&'static str> {
+    let answering: Vec<_> = states
+        .values()
+        .filter(|state| state.lost.is_none())
+        .map(GpuState::tells)
+        .collect();
+    let Some(first) = answering.first() else {
+        return Vec::new();
+    };
+    let untold = first.iter().enumerate().filter(|(index, _)| {
+        answering
+            .iter()
+            .all(|tells| tells.get(*index).is_none_or(|(_, told)| !told))
+    });
+    untold.map(|(_, (what, _))| *what).collect()
 }
 
 /// NVML is of no more use.
@@ -344,8 +480,7 @@ fn is_lost(error: NvmlError, gpu: &str) -> Result<Option<GpuState>, NvmlError> {
 fn lost(why: String) -> GpuState {
     GpuState {
         lost: Some(why),
-        recovery: Recovery::Unknown,
-        uncorrected: None,
+        ..GpuState::default()
     }
 }
 

@@ -18,6 +18,7 @@ const WORDS: &[&str] = &[
     "Kernel panic",
     "Killed process",
     "MCE: Killing",
+    "NEURON_HW_ERR=",
     "Memory cgroup out of memory",
     "Memory failure: ",
     "NETDEV WATCHDOG",
@@ -35,6 +36,7 @@ const WORDS: &[&str] = &[
     "XFS (",
     "XFS: ",
     "[Hardware Error]",
+    "amdgpu ",
     "arp_cache",
     "block ",
     "blk_update_request",
@@ -44,6 +46,8 @@ const WORDS: &[&str] = &[
     "device-mapper: ",
     "divide error",
     "ena ",
+    "i915 ",
+    "nvidia-nvswitch",
     "general protection",
     "igb ",
     "igc ",
@@ -74,10 +78,11 @@ const WORDS: &[&str] = &[
     "watchdog: ",
     "protection error",
     "operation not supported",
+    "xe 0",
 ];
 
 /// Behind these a number begins.
-const NUMBERED: &[&str] = &["ata", "sd ", "CPU", "{"];
+const NUMBERED: &[&str] = &["ata", "sd ", "CPU", "202", "203", "{"];
 
 /// Each by its four bytes, as a little-endian number.
 pub(crate) fn all() -> Vec<u32> {

@@ -96,13 +96,18 @@ fn crash(process: &str, how: &str) -> Option<LogFault> {
     let (name, pid) = process.rsplit_once('[')?;
     let (name, pid) = (comm(name)?, number(pid)?);
     let message = format!("process {name} (pid {pid}) crashed: {how}");
+    let reason = if how.contains(" in libnccl.so") {
+        Reason::NvidiaNcclError
+    } else {
+        Reason::AppCrash
+    };
     Some(LogFault {
         task: Some(Task {
             pid,
             comm: name.clone(),
             workload: None,
         }),
-        ..LogFault::new(Reason::AppCrash, name, message)
+        ..LogFault::new(reason, name, message)
     })
 }
 
@@ -123,11 +128,6 @@ mod tests {
                 "Web Content[17593]: segfault at 0 ip 00007f0000000000 sp 00007f0000000000 error 4 in libc.so.6[7f0000000000+1000] likely on CPU 0 (core 0, socket 0)",
                 "Web Content",
                 17593,
-            ),
-            (
-                "pt_main_thread[2536443]: segfault at 7f797fe00000 ip 00007f7c7ac69996 sp 00007f7c12fd7c30 error 4 in libnccl.so.2[7f7c7ac00000+d3d3000]",
-                "pt_main_thread",
-                2_536_443,
             ),
             ("a[1]: b[9]: segfault at 0 ip 0 sp 0 error 4", "a[1]: b", 9),
             (
@@ -154,6 +154,25 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_crash_inside_nccl_is_told_as_that() {
+        for text in [
+            "pt_main_thread[2536443]: segfault at 7f797fe00000 ip 00007f7c7ac69996 sp 00007f7c12fd7c30 error 4 in libnccl.so.2[7f7c7ac00000+d3d3000]",
+            "traps: pt_main_thread[7] general protection fault ip:7f sp:7f error:0 in libnccl.so.2.26.2[7f+1]",
+        ] {
+            let fault = logged(6, text);
+            assert_eq!(
+                (fault.reason, fault.entity.as_str()),
+                (Reason::NvidiaNcclError, "pt_main_thread")
+            );
+        }
+        let named = logged(
+            6,
+            "in libnccl.so[7]: segfault at 0 ip 0 sp 0 error 4 in x[1+1]",
+        );
+        assert_eq!(named.reason, Reason::AppCrash);
     }
 
     #[test]

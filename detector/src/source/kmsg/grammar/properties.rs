@@ -10,7 +10,7 @@ use crate::reason::Reason;
 use crate::signal::What;
 
 /// One whole line of each rule besides those of `forged`, and its level.
-pub(crate) const WHOLE: [(u32, &str); 44] = [
+pub(crate) const WHOLE: [(u32, &str); 51] = [
     (2, "EXT4-fs (sda1): Remounting filesystem read-only"),
     (0, "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [x:1]"),
     (
@@ -99,6 +99,31 @@ pub(crate) const WHOLE: [(u32, &str); 44] = [
         "TCP: request_sock_TCP: Possible SYN flooding on port 80. Sending cookies.",
     ),
     (6, "TCP: out of memory -- consider tuning tcp_mem"),
+    (4, "NVRM: GPU 0000:29:00.0: GPU has fallen off the bus."),
+    (
+        3,
+        "NVRM: GPU0 knvlinkUpdatePostRxDetectLinkMask_IMPL: Failed to update Rx Detect Link mask!",
+    ),
+    (
+        3,
+        "nvidia-peermem nv_get_p2p_free_callback:127 ERROR detected invalid context, skipping further processing",
+    ),
+    (
+        3,
+        "2025-01-01T00:00:00Z NEURON_HW_ERR=DMA_ERROR instance-id=i-0123456789abcdef0",
+    ),
+    (
+        3,
+        "amdgpu 0000:03:00.0: amdgpu: ring gfx_0.0.0 timeout, signaled seq=1, emitted seq=3",
+    ),
+    (
+        6,
+        "i915 0000:03:00.0: [drm] GPU HANG: ecode 12:1:85dffffb, in x [1234]",
+    ),
+    (
+        3,
+        "xe 0000:03:00.0: [drm] *ERROR* CRITICAL: Xe has declared device 0000:03:00.0 as wedged.",
+    ),
     (6, "TCP: too many orphaned sockets"),
     (6, "VFS: file-max limit 1000000 reached"),
     (6, "cgroup: fork rejected by pids controller in /a"),
