@@ -77,9 +77,13 @@ impl Host {
     }
 
     fn start(&mut self) {
+        self.start_with(self.log.clone());
+    }
+
+    fn start_with(&mut self, log: Vec<&'static str>) {
         self.core = Core::new(ConditionType::ALL.to_vec());
         self.asked.clear();
-        for device in self.log.clone() {
+        for device in log {
             self.step(historic(read_only_line(device), at(0)));
         }
         self.step(Input::HistoryRead);
@@ -164,16 +168,17 @@ impl Host {
             Deed::Wait(seconds) => self.wait(seconds),
             Deed::Answer => self.answer(false),
             Deed::Late => self.answer(true),
-            Deed::Restart { forgotten } => {
-                if forgotten {
-                    let remembered: String = self
-                        .node
-                        .values()
-                        .map(|condition| condition.message.as_str())
-                        .collect();
-                    self.log.retain(|device| !remembered.contains(device));
-                }
-                self.start();
+            Deed::Restart { forgotten: false } => self.start(),
+            Deed::Restart { forgotten: true } => {
+                let remembered: String = self
+                    .node
+                    .values()
+                    .map(|condition| condition.message.as_str())
+                    .collect();
+                let known = |device: &&str| !remembered.contains(*device);
+                // The next start finds it again: what neither the log nor the Node has any more is
+                // known to the saved state alone, which this host does not have.
+                self.start_with(self.log.iter().copied().filter(known).collect());
             }
         }
     }
