@@ -142,10 +142,13 @@ mod tests {
     use super::*;
     use crate::signal::Counted;
 
-    fn look(judge: &mut Judge, disks: &[(&str, (u64, u64), (u64, u64))]) -> Vec<(String, Counted)> {
-        let disks = disks.iter().map(|(path, bytes, inodes)| {
-            let (bytes, inodes) = (*bytes, *inodes);
-            ((*path).to_owned(), Left { bytes, inodes })
+    /// Path, space that is left of all, inodes that are.
+    type Disk<'a> = (&'a str, (u64, u64), (u64, u64));
+
+    fn look(judge: &mut Judge, disks: &[Disk<'_>]) -> Vec<(String, Counted)> {
+        let disks = disks.iter().map(|&(path, bytes, inodes)| {
+            let left = Left { bytes, inodes };
+            (path.to_owned(), left)
         });
         let told = judge.look(&disks.collect()).into_iter();
         let told = told.map(|what| match what {
