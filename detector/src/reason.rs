@@ -191,6 +191,7 @@ reasons! {
     KubeletDiskUsageSlow => node_storage::KUBELET_DISK_USAGE_SLOW,
     EtcHostsMountFailed => node_storage::ETC_HOSTS_MOUNT_FAILED,
     IoDelays => node_storage::IO_DELAYS,
+    DiskNearlyFull => node_storage::DISK_NEARLY_FULL,
     XfsSmallAverageClusterSize => node_storage::XFS_SMALL_AVERAGE_CLUSTER_SIZE,
     BandwidthInExceeded => allowances::BANDWIDTH_IN_EXCEEDED,
     BandwidthOutExceeded => allowances::BANDWIDTH_OUT_EXCEEDED,

@@ -92,6 +92,7 @@ const KNOWN: &[&str] = &[
     "KubeletFailed",
     "KubeletUnresponsive",
     "KubeletCertificateExpired",
+    "DiskNearlyFull",
     "DeprecatedContainerdConfiguration",
     "IPAMDInconsistentState",
     "ContainerRuntimeFailed",

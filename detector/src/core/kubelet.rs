@@ -64,6 +64,7 @@ pub(super) fn explain(sighting: &mut Sighting, findings: &Findings, says: &NodeS
             known.extend(says.memory_pressure.clone());
         }
         Reason::MemoryStall => known.extend(says.memory_pressure.clone()),
+        Reason::DiskNearlyFull => known.extend(says.disk_pressure.clone()),
         _ => return,
     }
     known.insert(0, std::mem::take(&mut sighting.message));

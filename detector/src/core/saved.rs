@@ -151,6 +151,7 @@ fn said_again_within(reason: Reason) -> Option<Duration> {
         | Reason::NpaNotRunning
         | Reason::KubeletUnresponsive
         | Reason::KubeletCertificateExpired
+        | Reason::DiskNearlyFull
         | Reason::DeprecatedContainerdConfiguration
         | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => Some(Duration::from_secs(20 * 60)),

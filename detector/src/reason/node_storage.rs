@@ -57,3 +57,16 @@ pub(super) const XFS_SMALL_AVERAGE_CLUSTER_SIZE: Row = Row {
     source: "the map of the mounted file system (FS_IOC_GETFSMAP), its first 65,536 pieces, read every 10 minutes",
     ..warning("XFSSmallAverageClusterSize")
 };
+
+pub(super) const DISK_NEARLY_FULL: Row = Row {
+    clears: Clears::Recovered {
+        settle: Duration::from_secs(60),
+    },
+    eks: false,
+    threshold: "less than 10 % of its space, or 5 % of its inodes, as kubelet's own defaults for evictions",
+    meaning: "A file system that the node cannot do without (`--critical-mount`) is nearly full: kubelet evicts pods (DiskPressure), and then nothing can be written.",
+    cause: "Logs, images or emptyDirs that grow, files that were deleted and are still open, or a volume that is too small.",
+    advice: "`du -x` on the path, `crictl rmi --prune`, `lsof +L1`. kubelet's own word, where it has one, is in the message.",
+    source: "statvfs(2) of each `--critical-mount`, read every minute on a thread of its own",
+    ..warning("DiskNearlyFull")
+};

@@ -30,6 +30,7 @@ mod conntrack;
 mod cpu_pressure;
 mod deprecations;
 mod device_ioctl;
+mod disk_space;
 mod ebs;
 mod edac;
 mod efa;
@@ -237,6 +238,10 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(conntrack::Conntrack::new(roots.conntrack_entity())),
         Box::new(cpu_pressure::CpuPressure),
         Box::new(deprecations::Deprecations::new(roots.proc())),
+        Box::new(disk_space::DiskSpace::new(
+            roots.proc(),
+            args.critical_mounts.clone(),
+        )),
         Box::new(edac::Edac::default()),
         Box::new(ebs::Ebs::new(roots.nvme(), roots.dev())),
         Box::new(efa::Efa::default()),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::daemon;
-use nodemend_tests::faults::{FullConntrack, PodCgroup, SilentDisk, SilentFolder, Thrashing};
+use nodemend_tests::faults::{Ext4, FullConntrack, PodCgroup, SilentDisk, SilentFolder, Thrashing};
 use serde_json::Value;
 
 use crate::Test;
@@ -49,6 +49,11 @@ pub(crate) const TESTS: &[Test] = &[
         quiet_fixtures,
     ),
     (
+        "a_critical_disk_that_is_full_is_told_until_it_has_room",
+        Root,
+        full_disk,
+    ),
+    (
         "a_check_that_hangs_is_told_and_the_others_go_on",
         FuseAlone,
         hanging_check,
@@ -62,7 +67,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const POD: &str = "0f7a1c9e-3b7d-4c5e-9f00-1234567890ab";
 const EVERY_SECOND: &[&str] = &["--counter-interval", "1s"];
-const ALL: usize = 35;
+const ALL: usize = 36;
 const TWO_READINGS: Duration = Duration::from_secs(3);
 
 fn memory_stall() -> anyhow::Result<()> {
@@ -389,6 +394,45 @@ fn quiet_fixtures() -> anyhow::Result<()> {
         .collect();
     ensure!(others.is_empty(), "{others:#?}");
     Ok(())
+}
+
+fn full_disk() -> anyhow::Result<()> {
+    let host = Fixture::new()?;
+    host.write(
+        "config.yaml",
+        b"reasons: {DiskNearlyFull: {clearAfter: 1s}}",
+    )?;
+    let proc = host.folder.path().join("proc/1");
+    fs::create_dir_all(&proc)
+        .and_then(|()| std::os::unix::fs::symlink("/", proc.join("root")))
+        .and_then(|()| std::os::unix::fs::symlink("/proc/self/mounts", proc.join("mounts")))
+        .context("make a /proc")?;
+    let disk = Ext4::mounted()?;
+    let path = disk.path().display().to_string();
+    let (config, proc) = (host.path("config.yaml"), host.path("proc"));
+    let args = [
+        "--critical-mount",
+        &path,
+        "--config",
+        &config,
+        "--host-proc",
+        &proc,
+    ];
+    let mut watch = Watch::start(&[EVERY_SECOND, &args].concat())?;
+    let file = disk.path().join("file");
+    let full = fs::write(&file, vec![1; 128 << 20]);
+    ensure!(full.is_err(), "a small disk has room for 128 MiB");
+    let of_disk = |line: &Value| line["reason"] == "DiskNearlyFull" && line["entity"] == path;
+    let told = watch.line("a disk that is full", |line| {
+        line["transition"] == "opened" && of_disk(line)
+    })?;
+    ensure!(told["severity"] == "Warning", "{told}");
+    fs::remove_file(&file).context("delete a file")?;
+    watch
+        .line("the end of it", |line| {
+            line["transition"] == "cleared" && of_disk(line)
+        })
+        .map(drop)
 }
 
 /// /proc/sys/fs of this host never answers.

@@ -139,18 +139,24 @@ fn a_process_of_a_pod_that_calls_itself_kubelet_is_not_it() {
 }
 
 #[test]
-fn memory_that_is_short_is_joined_with_kubelets_own_word() {
-    let mut core = started();
-    let says = NodeSays {
-        memory_pressure: Some("MemoryPressure=True (x)".to_owned()),
-        ..NodeSays::default()
-    };
-    core.step(Input::Node(says), at(92));
-    let fault = LogFault::new(Reason::MemoryStall, "host".to_owned(), "m".to_owned());
-    let counted = Counted::Still;
-    core.step(signal(What::Counted { fault, counted }, at(100)), at(100));
-    let open = core.open_findings();
-    assert_eq!(open[0].message, "m | MemoryPressure=True (x)");
+fn memory_or_disk_that_is_short_is_joined_with_kubelets_own_word() {
+    for (reason, word) in [
+        (Reason::MemoryStall, "MemoryPressure=True (x)"),
+        (Reason::DiskNearlyFull, "DiskPressure=True (y)"),
+    ] {
+        let mut core = started();
+        let says = NodeSays {
+            memory_pressure: Some("MemoryPressure=True (x)".to_owned()),
+            disk_pressure: Some("DiskPressure=True (y)".to_owned()),
+            ..NodeSays::default()
+        };
+        core.step(Input::Node(says), at(92));
+        let fault = LogFault::new(reason, "x".to_owned(), "m".to_owned());
+        let counted = Counted::Still;
+        core.step(signal(What::Counted { fault, counted }, at(100)), at(100));
+        let open = core.open_findings();
+        assert_eq!(open[0].message, format!("m | {word}"));
+    }
 }
 
 #[test]

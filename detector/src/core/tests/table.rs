@@ -95,6 +95,7 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::NpaNotRunning
         | Reason::KubeletUnresponsive
         | Reason::KubeletCertificateExpired
+        | Reason::DiskNearlyFull
         | Reason::DeprecatedContainerdConfiguration
         | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Still),
@@ -255,6 +256,7 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::NpaNotRunning
         | Reason::KubeletUnresponsive
         | Reason::KubeletCertificateExpired
+        | Reason::DiskNearlyFull
         | Reason::DeprecatedContainerdConfiguration
         | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Over),

@@ -20,6 +20,8 @@ pub(crate) struct Report {
     /// By name, for one sweep.
     pub(super) threads: BTreeMap<String, Duration>,
     pub(super) steady: Duration,
+    /// Programs, in that time.
+    pub(super) started: Vec<String>,
 }
 
 /// The detector's other work: the kernel's tasks, rings and log, and what it writes.
@@ -54,6 +56,12 @@ impl Report {
             milliseconds(sweep),
             LIMIT.as_millis()
         );
+        // Evidence of a fault is read by a process of its own.
+        ensure!(
+            self.started.is_empty(),
+            "programs were started, as they are when the host has a fault: {:#?}",
+            self.started
+        );
         Ok(())
     }
 
@@ -73,9 +81,10 @@ impl Report {
             text += &format!("{name:<32}{:>10.3}\n", milliseconds(cpu));
         }
         text + &format!(
-            "\n{:<32}{:>10.1}\nno program was started in {} s\n",
+            "\n{:<32}{:>10.1}\n{} programs were started in {} s\n",
             "a whole sweep",
             milliseconds(self.sweep()),
+            self.started.len(),
             self.steady.as_secs()
         )
     }
@@ -98,6 +107,7 @@ impl Report {
             "threadsNs": threads.collect::<serde_json::Map<_, _>>(),
             "sweepNs": nanoseconds(self.sweep()),
             "steadySeconds": self.steady.as_secs(),
+            "programsStarted": self.started,
         })
     }
 }
