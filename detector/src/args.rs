@@ -169,6 +169,13 @@ pub(crate) struct SourceArgs {
     /// Time between readings of what the kernel only counts (/proc, /sys, cgroups)
     #[arg(long, env = "NODEMEND_COUNTER_INTERVAL", default_value = "30s")]
     pub counter_interval: Interval,
+    /// Address of kubelet's own /healthz (its `healthzBindAddress` and `healthzPort`); empty for none
+    #[arg(
+        long,
+        env = "NODEMEND_KUBELET_HEALTHZ",
+        default_value = "127.0.0.1:10248"
+    )]
+    pub kubelet_healthz: HttpAddress,
     /// A chain of the host's packet filters that may refuse packets, as `table/chain`; may be repeated
     #[arg(
         long = "allow-filter-chain",

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use crate::args::{Format, SourceArgs};
+use crate::capabilities;
 use crate::config::Config;
 use crate::host::Host;
 use crate::reason::ConditionType;
@@ -83,6 +84,10 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         urgency::oom_score(),
     ];
     rows.extend(own.map(|means| Row::new(format!("own {}", means.name), means.using)));
+    rows.extend(capabilities::KEPT.iter().map(|kept| {
+        let what = format!("capability {}", kept.name);
+        Row::new(what, capabilities::held(kept))
+    }));
     match format {
         Format::Json => {
             let rows: Vec<Value> = rows.iter().map(Row::json).collect();
@@ -180,6 +185,7 @@ impl fmt::Display for Row {
             Some(using) => using,
             None if self.absent => "absent",
             None if self.what.starts_with("own ") => "as it was",
+            None if self.what.starts_with("capability ") => "MISSING",
             None => "NOT WATCHED",
         };
         write!(f, "{:<27} {using}", self.what)?;

@@ -19,6 +19,11 @@ pub(crate) fn boot() -> Duration {
     read(ClockId::Boottime)
 }
 
+/// What the calling thread has had of a CPU.
+pub(crate) fn own_cpu() -> Duration {
+    read(ClockId::ThreadCPUTime)
+}
+
 /// Another one after each boot of the kernel.
 pub(crate) fn boot_id() -> anyhow::Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
@@ -55,7 +60,7 @@ pub(crate) fn is_synchronised() -> Option<bool> {
 
 fn read(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
-    // Both count up from zero at boot.
+    // All count up from zero.
     Duration::new(
         time.tv_sec.unsigned_abs(),
         u32::try_from(time.tv_nsec).unwrap_or(0),

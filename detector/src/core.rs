@@ -18,6 +18,7 @@ mod configuration;
 mod corroborate;
 mod findings;
 mod gpu_state;
+mod kubelet;
 mod lockups;
 mod nvswitch;
 mod programs;
@@ -37,6 +38,7 @@ pub(crate) use self::blocked::{Sleep, TaskState};
 use self::condition::Before;
 pub(crate) use self::condition::{Condition, Existing};
 use self::findings::Findings;
+pub(crate) use self::kubelet::NodeSays;
 use self::lockups::Lockups;
 pub(crate) use self::saved::untold;
 pub(crate) use self::settings::{Override, Settings, Threshold};
@@ -51,6 +53,8 @@ pub(crate) enum Input {
     Signal(Signal),
     /// Our own conditions as they stand on the Node: nothing is published before they are known.
     Existing(Vec<Existing>),
+    /// What kubelet and the node controller say of this Node, whenever it has been read.
+    Node(NodeSays),
     /// Every source has handed over what was there before the agent started.
     HistoryRead,
     /// The answer to [`Output::Probe`].
@@ -130,6 +134,7 @@ pub(crate) struct Core {
     twice: ToldTwice,
     stolen: Stolen,
     lockups: Lockups,
+    node_says: NodeSays,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
     before: BTreeMap<ConditionType, Before>,
     /// The Node has been read.
@@ -153,6 +158,7 @@ impl Core {
             twice: ToldTwice::default(),
             stolen: Stolen::default(),
             lockups: Lockups::default(),
+            node_says: NodeSays::default(),
             before: BTreeMap::new(),
             node_read: false,
             earlier_boot: BTreeMap::new(),
@@ -191,6 +197,10 @@ impl Core {
                 self.signal(signal, now, &mut out);
             }
             Input::Existing(existing) => self.existing(existing, now, &mut out),
+            Input::Node(says) => {
+                let (findings, node_says) = (&mut self.findings, &mut self.node_says);
+                node_says.renew(says, findings, now, &mut out);
+            }
             Input::HistoryRead => {
                 self.history_read = true;
             }
@@ -294,6 +304,10 @@ impl Core {
         if let Assessed::Sighting(sighting) = &mut assessed {
             self.stolen.explain(sighting);
             corroborate::weigh(sighting, &self.findings);
+        }
+        if let Assessed::Sighting(sighting) | Assessed::State { sighting, so: true } = &mut assessed
+        {
+            kubelet::explain(sighting, &self.findings, &self.node_says);
         }
         match assessed {
             Assessed::Sighting(sighting) if news == Some(0) => {

@@ -15,7 +15,7 @@ use self::events::Events;
 use self::pods::Pods;
 use self::schedule::Intervals;
 use crate::clock;
-use crate::core::{Existing, Output};
+use crate::core::{Existing, NodeSays, Output};
 use crate::finding::Transition;
 use crate::metrics::Metrics;
 use crate::state::State;
@@ -29,6 +29,7 @@ mod foreign;
 mod pods;
 mod queue;
 mod retry;
+mod says;
 pub(crate) mod schedule;
 mod told;
 pub(crate) mod wire;
@@ -56,6 +57,8 @@ pub(crate) struct Exporter {
     uid: String,
     conditions: Conditions,
     events: Events,
+    /// What the Node says of kubelet, where that is new.
+    node_says: Option<NodeSays>,
     /// Not saved yet.
     state: Option<Box<State>>,
     /// None: nobody goes on after this one.
@@ -77,6 +80,7 @@ impl Exporter {
             events: Events::new(Pods::new(options.pod_logs.clone())),
             options,
             metrics,
+            node_says: None,
             state: None,
             state_file,
         };
@@ -87,11 +91,12 @@ impl Exporter {
     }
 
     /// Reads our own conditions, tells them to `known`, then writes until the sender is gone, and
-    /// at last once more what is left.
+    /// at last once more what is left. What each answer says of kubelet is told to `said`.
     pub(crate) async fn run(
         mut self,
         mut outputs: UnboundedReceiver<Output>,
         known: impl FnOnce(Vec<Existing>),
+        said: impl Fn(NodeSays),
     ) {
         let Some(existing) = self.existing(&mut outputs).await else {
             return;
@@ -100,6 +105,7 @@ impl Exporter {
         loop {
             let open = self.wait(&mut outputs, self.next_write()).await;
             self.write_conditions().await;
+            self.node_says.take().into_iter().for_each(&said);
             self.write_events(|| !outputs.is_empty()).await;
             self.save_state();
             if !open {

@@ -75,11 +75,13 @@ impl Agent {
         }
         // It must not keep the way to the exporter open for ever.
         let (core, outputs) = (Arc::clone(&reader.core), reader.outputs.downgrade());
-        let exporting = tokio::spawn(exporter.run(receiver, move |existing| {
+        let known = move |existing| {
             if let Some(outputs) = outputs.upgrade() {
                 Reader { core, outputs }.step(Input::Existing(existing));
             }
-        }));
+        };
+        // It has no kubelet.
+        let exporting = tokio::spawn(exporter.run(receiver, known, drop));
         Ok(Self {
             reader: Some(reader),
             exporting,

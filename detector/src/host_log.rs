@@ -12,13 +12,17 @@ mod systemd;
 mod vpc_cni;
 
 /// Units of the journal. All that systemd writes itself is of `init.scope`.
-pub(crate) const UNITS: [&str; 5] = [
+pub(crate) const UNITS: [&str; 6] = [
     "containerd.service",
     "cron.service",
     "crond.service",
     "init.scope",
-    "kubelet.service",
+    KUBELETS[0],
+    KUBELETS[1],
 ];
+
+/// The second of Ubuntu's image for EKS, where kubelet is a snap.
+const KUBELETS: [&str; 2] = ["kubelet.service", "snap.kubelet-eks.daemon.service"];
 
 /// Where an agent or a daemon of the host writes a file of its own.
 pub(crate) const FILES: [&str; 3] = [cron::LOG, vpc_cni::IPAMD_LOG, vpc_cni::POLICY_LOG];
@@ -28,7 +32,8 @@ pub(crate) fn read(origin: &Origin, line: &[u8]) -> Option<What> {
     let line = String::from_utf8_lossy(line);
     let fault = match origin {
         Origin::Journal { unit } => match unit.as_str() {
-            "kubelet.service" | "containerd.service" => kubelet::read(unit, &line),
+            unit if KUBELETS.contains(&unit) => kubelet::read(unit, &line),
+            "containerd.service" => kubelet::read(unit, &line),
             "init.scope" => systemd::read(&line),
             "cron.service" | "crond.service" => cron::read(&line),
             _ => None,

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::header::{HeaderValue, USER_AGENT};
 use anyhow::{Context, bail};
 use clap::Parser;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -29,6 +30,7 @@ use crate::state::file::StateFile;
 mod args;
 mod aside;
 mod boots;
+mod capabilities;
 mod check;
 mod cleanup;
 mod clock;
@@ -38,6 +40,7 @@ mod export;
 mod finding;
 #[doc(hidden)]
 pub mod fleet;
+mod grpc;
 mod host;
 mod host_log;
 mod http;
@@ -111,6 +114,7 @@ pub fn main() -> anyhow::Result<u8> {
 /// Sources ─► reader thread (core) ─► exporter, until a signal or the first of them to end.
 fn run(args: RunArgs) -> anyhow::Result<u8> {
     let (file, mut config) = ConfigFile::open(&args.sources).context("use the configuration")?;
+    capabilities::give_up();
     let host = Host::open(&args.sources, &config);
     host.log();
     // After the load, whose memory is not needed any more.
@@ -173,9 +177,11 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
         if let Some(address) = args.http_address.0 {
             tokio::spawn(http::serve(address, metrics, mailbox.clone()));
         }
-        let exporting = exporter.run(outputs, |existing| {
-            mailbox.send(Message::Existing(existing))
-        });
+        let exporting = exporter.run(
+            outputs,
+            |existing| mailbox.send(Message::Existing(existing)),
+            |says| mailbox.send(Message::Node(says)),
+        );
         let mut exporting = pin!(exporting);
         tokio::select! {
             // The outputs end when the reader does.
@@ -252,6 +258,11 @@ async fn cluster(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     // kube's own would sleep inside a request's deadline, where nobody sees it; the exporter backs
     // off by itself.
     config.default_retry = false;
+    // For whoever reads the API server's audit log.
+    let agent = concat!("nodemend-detector/", env!("CARGO_PKG_VERSION"));
+    config
+        .headers
+        .push((USER_AGENT, HeaderValue::from_static(agent)));
     Ok(config)
 }
 

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::clock;
 use crate::config::{Config, Scope};
-use crate::core::{Core, Evidence, Existing, Input, Output, TaskState};
+use crate::core::{Core, Evidence, Existing, Input, NodeSays, Output, TaskState};
 use crate::probe::{CpuState, Prober};
 use crate::signal::{Signal, What};
 use crate::source::Source;
@@ -27,6 +27,7 @@ use crate::urgency;
 /// What other threads tell the reader.
 pub(crate) enum Message {
     Existing(Vec<Existing>),
+    Node(NodeSays),
     Evidence {
         device: String,
         evidence: Evidence,
@@ -149,6 +150,7 @@ impl<F: FnMut(Output)> Reader<F> {
             while let Ok(message) = self.messages.try_recv() {
                 match message {
                     Message::Existing(existing) => self.step(Input::Existing(existing)),
+                    Message::Node(says) => self.step(Input::Node(says)),
                     Message::Signal(signal) => self.step(Input::Signal(signal)),
                     Message::Evidence { device, evidence } => {
                         self.step(Input::Evidence { device, evidence })

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use ::http::header::{HeaderValue, USER_AGENT};
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -354,6 +355,11 @@ async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     // An eviction that a budget refuses is answered with 429: that is a decision, not a failure to
     // be slept on and sent again. What does fail is decided again.
     config.default_retry = false;
+    // For whoever reads the API server's audit log.
+    let agent = concat!("nodemend-repairer/", env!("CARGO_PKG_VERSION"));
+    config
+        .headers
+        .push((USER_AGENT, HeaderValue::from_static(agent)));
     Client::try_from(config).context("make a Kubernetes client")
 }
 

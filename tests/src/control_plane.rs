@@ -4,14 +4,16 @@
 mod apply;
 mod kubeconfig;
 mod programs;
+pub mod traffic;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -22,6 +24,7 @@ use crate::pki::Pki;
 use crate::process::Server;
 use crate::wait::until;
 
+pub use kubeconfig::client;
 pub use programs::all_there;
 pub(crate) use programs::program;
 
@@ -77,7 +80,7 @@ impl ControlPlane {
             "{} points to {server}, which is not on loopback: use kind or minikube, or no --kubeconfig",
             kubeconfig.display()
         );
-        let admin = kubeconfig::client(kubeconfig).await?;
+        let admin = client(kubeconfig).await?;
         admin
             .apiserver_version()
             .await
@@ -110,12 +113,16 @@ impl ControlPlane {
             etcd: start("etcd", &etcd_args(dir.path(), etcd_port, peer_port))?,
             apiserver: start(
                 "kube-apiserver",
-                &apiserver_args(&pki, &tokens.file, etcd_port, port),
+                &[
+                    apiserver_args(&pki, &tokens.file, etcd_port, port),
+                    traffic::apiserver_args(dir.path())?,
+                ]
+                .concat(),
             )?,
             controller_manager: None,
             scheduler: None,
         };
-        let admin = kubeconfig::client(&admin_kubeconfig).await?;
+        let admin = client(&admin_kubeconfig).await?;
         servers
             .wait("the API server to be ready", async || {
                 let request = http_get("/readyz")?;
@@ -197,9 +204,49 @@ impl ControlPlane {
         namespace: &str,
         name: &str,
     ) -> anyhow::Result<PathBuf> {
+        self.kubeconfig_bound_to(namespace, name, None).await
+    }
+
+    /// With the token that a kubelet fetches for a Pod: it says on which Node that is.
+    pub async fn kubeconfig_of_pod(&self, pod: &Pod) -> anyhow::Result<PathBuf> {
+        let namespace = pod.metadata.namespace.as_deref();
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.as_deref());
+        let bound = bound("Pod", &pod.metadata);
+        self.kubeconfig_bound_to(
+            namespace.context("a pod has no namespace")?,
+            account.context("a pod has no account")?,
+            Some(bound),
+        )
+        .await
+    }
+
+    /// With a token that says the same without a Pod.
+    pub async fn kubeconfig_on_node(
+        &self,
+        namespace: &str,
+        name: &str,
+        node: &str,
+    ) -> anyhow::Result<PathBuf> {
+        let nodes: Api<Node> = Api::all(self.admin());
+        let node = nodes.get(node).await.context("read a Node")?;
+        let bound = bound("Node", &node.metadata);
+        self.kubeconfig_bound_to(namespace, name, Some(bound)).await
+    }
+
+    async fn kubeconfig_bound_to(
+        &self,
+        namespace: &str,
+        name: &str,
+        bound: Option<BoundObjectReference>,
+    ) -> anyhow::Result<PathBuf> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.admin(), namespace);
+        let to = bound.as_ref().and_then(|bound| bound.name.clone());
         let spec = TokenRequestSpec {
             expiration_seconds: Some(4 * 3600),
+            bound_object_ref: bound,
             ..TokenRequestSpec::default()
         };
         let request = TokenRequest {
@@ -214,10 +261,10 @@ impl ControlPlane {
             .context("read the token")?
             .token;
         kubeconfig::write(
-            &self
-                .dir
-                .path()
-                .join(format!("{namespace}-{name}.kubeconfig")),
+            &self.dir.path().join(format!(
+                "{namespace}-{name}-{}.kubeconfig",
+                to.unwrap_or_default()
+            )),
             &self.cluster,
             &token,
         )
@@ -228,7 +275,7 @@ impl ControlPlane {
         namespace: &str,
         name: &str,
     ) -> anyhow::Result<Client> {
-        kubeconfig::client(&self.kubeconfig_for_service_account(namespace, name).await?).await
+        client(&self.kubeconfig_for_service_account(namespace, name).await?).await
     }
 
     /// The same user and certificate authority through a `Link`.
@@ -256,11 +303,17 @@ impl ControlPlane {
             &self.cluster,
             "",
         )?;
-        kubeconfig::client(&path).await
+        client(&path).await
     }
 
     pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        traffic::keep(self.dir.path());
     }
 }
 
@@ -298,6 +351,15 @@ impl Servers {
             waited = until(START_TIMEOUT, what, ready) => waited,
         };
         waited.with_context(|| self.apiserver.last_lines())
+    }
+}
+
+fn bound(kind: &str, object: &ObjectMeta) -> BoundObjectReference {
+    BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        name: object.name.clone(),
+        uid: object.uid.clone(),
     }
 }
 

@@ -28,6 +28,7 @@
 //! | kernel log that is overrun | [`overrun_kernel_log`]`()?` | `SignalsLost`, if nobody read meanwhile |
 //! | packets that are refused in a network namespace | [`PacketFilter::of`]`(pid).`[`drop_by_nft`](PacketFilter::drop_by_nft)`("filter", "ATTACK", None)?` | `UnexpectedRejectRule` |
 //! | device that is refused | [`where_refused`]`("/dev/kmsg", || ...)?` | in `check`: `syslog(2)` |
+//! | kubelet that is silent | [`Healthz::start`]`()?`, [`set_well`](Healthz::set_well)`(false)`, beside [`StuckDisk::start`]`("kubelet")?` or [`StoppedKubelet::start`]`()?`; the detector with `--kubelet-healthz` | `KubeletUnresponsive` |
 //! | CPU that answers nobody | [`BusyCpu::start`]`(true)?` | to `aside look-at-cpu`: `InKernel` |
 //! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
 //!
@@ -48,12 +49,15 @@ mod ext4;
 mod fuse;
 mod hung_task;
 mod kernel_log;
+mod kubelet;
 mod loop_disk;
 mod neighbours;
 mod netlink;
+mod network_lines;
 mod open_files;
 mod packet_filter;
 mod pod_cgroup;
+mod pods;
 mod refused_device;
 mod silent_disk;
 mod socket_buffer;
@@ -71,11 +75,14 @@ pub use self::ext4::Ext4;
 pub use self::fuse::{FuseSleeper, SilentFolder};
 pub use self::hung_task::HungTask;
 pub use self::kernel_log::{fill_kernel_log, overrun_kernel_log};
+pub use self::kubelet::{Healthz, StoppedKubelet};
 pub use self::loop_disk::LoopDisk;
 pub use self::neighbours::overflow_neighbours;
+pub use self::network_lines::AllNetworkLines;
 pub use self::open_files::NearlyAllFiles;
 pub use self::packet_filter::PacketFilter;
 pub use self::pod_cgroup::{Killed, PodCgroup};
+pub use self::pods::Pods;
 pub use self::refused_device::where_refused;
 pub use self::silent_disk::SilentDisk;
 pub use self::socket_buffer::{Drops, fill_socket_buffer, fill_socket_buffers};

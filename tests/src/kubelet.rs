@@ -27,11 +27,7 @@ pub async fn start(
     container: &Container,
 ) -> anyhow::Result<Daemon> {
     let spec = pod.spec.as_ref().context("a pod has no spec")?;
-    let namespace = namespace(pod)?;
-    let account = spec.service_account_name.as_deref();
-    let kubeconfig = control_plane
-        .kubeconfig_for_service_account(namespace, account.context("a pod has no account")?)
-        .await?;
+    let kubeconfig = control_plane.kubeconfig_of_pod(pod).await?;
     let image = container.image.as_deref().unwrap_or_default();
     let binary = image
         .rsplit('/')
@@ -143,9 +139,4 @@ fn phase(pod: &Pod) -> &str {
 
 fn name(pod: &Pod) -> anyhow::Result<&str> {
     pod.metadata.name.as_deref().context("a pod has no name")
-}
-
-fn namespace(pod: &Pod) -> anyhow::Result<&str> {
-    let namespace = pod.metadata.namespace.as_deref();
-    namespace.context("a pod has no namespace")
 }

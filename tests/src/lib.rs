@@ -27,7 +27,9 @@ mod pki;
 mod process;
 pub mod story;
 pub mod terminal;
+pub mod vm;
 pub mod wait;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,8 @@
 //! The whole story, as the demo tells it, and that nothing of it is left behind.
 
+#[path = "e2e/rights.rs"]
+mod rights;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,6 +32,13 @@ fn main() -> ExitCode {
             "an_interrupted_story_leaves_its_cluster_and_its_host_as_they_were",
             interrupted_story,
         ),
+        // The last of all suites.
+        Trial::ignorable_test("the_rules_grant_what_the_daemons_use_and_no_more", || {
+            if let Some(reason) = rights::unavailable() {
+                return Ok(Completion::ignored_with(reason));
+            }
+            run(rights::are_used_and_enough)
+        }),
     ];
     libtest_mimic::run(&args, trials).exit_code()
 }
@@ -44,14 +54,21 @@ where
         if let Err(error) = control_plane::all_there() {
             return Ok(Completion::ignored_with(format!("{error:#}")));
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        runtime
-            .block_on(test())
-            .map_err(|error| format!("{error:#}"))?;
-        Ok(Completion::Completed)
+        run(test)
     })
+}
+
+fn run<F>(test: F) -> Result<Completion, libtest_mimic::Failed>
+where
+    F: AsyncFnOnce() -> anyhow::Result<()>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime
+        .block_on(test())
+        .map_err(|error| format!("{error:#}"))?;
+    Ok(Completion::Completed)
 }
 
 fn options() -> Options {

@@ -26,6 +26,8 @@ mod interfaces;
 mod journal;
 #[path = "kernel/kernel_log.rs"]
 mod kernel_log;
+#[path = "kernel/kubelet.rs"]
+mod kubelet;
 #[path = "kernel/limits.rs"]
 mod limits;
 #[path = "kernel/live.rs"]
@@ -42,10 +44,9 @@ mod read_only;
 mod support;
 #[path = "kernel/undone.rs"]
 mod undone;
-#[path = "kernel/watch.rs"]
-mod watch;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nodemend_tests::watch;
 
 use crate::support::{Needs, Support};
 
@@ -80,6 +81,7 @@ fn main() {
             undone::TESTS,
             lockup::TESTS,
             limits::TESTS,
+            kubelet::TESTS,
             flood::TESTS,
             executions::TESTS,
         ])

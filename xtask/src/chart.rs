@@ -30,6 +30,11 @@ pub(crate) fn files(
             generated_from(&source) + &template,
         ));
     }
+    let source = "deploy/admission/detector.yaml";
+    files.push((
+        chart.join("templates/admission-detector.yaml"),
+        generated_from(source) + &admission(&read(repo, source)?)?,
+    ));
     let source = "deploy/policy.yaml";
     let template = policy(&read(repo, source)?).with_context(|| format!("read {source}"))?;
     files.push((
@@ -63,6 +68,17 @@ fn rules(manifest: &str) -> anyhow::Result<String> {
         "a manifest cannot hold a template of its own"
     );
     Ok(rules.replace(NAMESPACE, "namespace: {{ .Release.Namespace }}"))
+}
+
+/// The account whose writes are looked at is in the namespace of the release.
+fn admission(manifest: &str) -> anyhow::Result<String> {
+    const ACCOUNT: &str = "system:serviceaccount:nodemend-system:";
+    ensure!(
+        manifest.matches(ACCOUNT).count() == 1 && !manifest.contains("{{"),
+        "the admission policy names no service account of nodemend-system, or is a template"
+    );
+    let account = "system:serviceaccount:{{ .Release.Namespace }}:";
+    Ok(manifest.replace(ACCOUNT, account))
 }
 
 fn policy(manifest: &str) -> anyhow::Result<String> {

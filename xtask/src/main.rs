@@ -11,6 +11,7 @@ mod cache;
 mod cargo;
 mod chart;
 mod control_plane;
+mod debian;
 mod r#gen;
 mod image;
 mod lint;
@@ -21,6 +22,7 @@ mod rustc;
 mod test;
 #[cfg(test)]
 mod tidy;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +78,13 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Run the fault suite in virtual machines with Debian's kernels, and write what they showed
+    /// into docs/kernels.md
+    Vm {
+        /// Only this kernel; may be repeated
+        #[arg(long, value_enum, value_name = "VERSION")]
+        kernel: Vec<vm::Kernel>,
+    },
     /// Build both images as OCI layouts, and put them into buildah's or podman's storage where there is one
     Image,
     /// Check formatting, lints (host and BPF), licences and sources
@@ -86,6 +95,8 @@ enum Task {
 enum Benchmark {
     /// What a fleet of exporters asks of the API server: in peace, after an outage, in a rolling restart
     Export,
+    /// What one sweep of all host checks costs beside 250 pods, and that no program is started in ten minutes
+    Host,
     /// What the programs in the kernel cost, how soon a fault is a finding, and what a burst of log lines does
     Kernel,
     /// What many failures at once ask of the repairer, among many nodes
@@ -131,6 +142,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
             if let Some(what) = what {
                 let name = match what {
                     Benchmark::Export => "export",
+                    Benchmark::Host => "host",
                     Benchmark::Kernel => "kernel",
                     Benchmark::Repairer => "repairer",
                 };
@@ -142,6 +154,14 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Peers { check } => {
             let args = check.then(|| "--check".to_owned());
             run::alone(&repo, "nodemend-peers", args.as_slice())?;
+        }
+        Task::Vm { kernel } => {
+            let kernels = if kernel.is_empty() {
+                vm::Kernel::ALL.to_vec()
+            } else {
+                kernel
+            };
+            run::machines(&repo, &kernels)?;
         }
         Task::Image => image::run(&repo)?,
         Task::Lint => lint::run(&repo)?,

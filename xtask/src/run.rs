@@ -1,4 +1,4 @@
-//! `cargo xtask demo`, `bench` and `peers`: builds what they need, then becomes that program,
+//! `cargo xtask demo`, `bench`, `peers` and `vm`: builds what they need, then becomes that program,
 //! so that Ctrl-C reaches it directly.
 
 use std::os::unix::process::CommandExt;
@@ -7,12 +7,13 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::{bpf, build, control_plane};
+use crate::{bpf, build, control_plane, vm};
 
 pub(crate) fn harness(repo: &Path, program: &str, args: &[String]) -> anyhow::Result<()> {
     bpf::build(repo)?;
     let control_plane = control_plane::ensure(repo)?;
-    start(repo, program, args, Some(&control_plane))
+    let found = ("NODEMEND_CONTROL_PLANE_BIN", control_plane.as_path());
+    start(repo, program, args, Some(found))
 }
 
 /// A program of the harness that needs no control plane.
@@ -21,11 +22,22 @@ pub(crate) fn alone(repo: &Path, program: &str, args: &[String]) -> anyhow::Resu
     start(repo, program, args, None)
 }
 
+/// In virtual machines, with what Debian has today.
+pub(crate) fn machines(repo: &Path, kernels: &[vm::Kernel]) -> anyhow::Result<()> {
+    bpf::build(repo)?;
+    let parts = vm::ensure(repo, kernels, true)?;
+    let versions: Vec<_> = kernels
+        .iter()
+        .map(|kernel| kernel.version().to_owned())
+        .collect();
+    start(repo, "nodemend-vm", &versions, Some((vm::FOLDER, &parts)))
+}
+
 fn start(
     repo: &Path,
     program: &str,
     args: &[String],
-    control_plane: Option<&Path>,
+    parts: Option<(&str, &Path)>,
 ) -> anyhow::Result<()> {
     let executables = build::workspace(repo)?;
     let mut command = Command::new(build::binary(&executables, program)?);
@@ -33,8 +45,8 @@ fn start(
         .args(args)
         .env("NODEMEND_REPO", repo)
         .env("NODEMEND_BIN_DIR", build::bin_dir(&executables)?);
-    if let Some(dir) = control_plane {
-        command.env("NODEMEND_CONTROL_PLANE_BIN", dir);
+    if let Some((name, dir)) = parts {
+        command.env(name, dir);
     }
     Err(command.exec()).with_context(|| format!("start {program}"))
 }

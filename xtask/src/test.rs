@@ -1,7 +1,8 @@
 //! `cargo xtask test`: sets up, runs every suite, and ends with one line of counts.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -9,7 +10,10 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane, moto};
+use crate::{bpf, build, control_plane, debian, moto, vm};
+
+/// The kernel of the virtual machine where all suites run.
+const IN_EACH_RUN: vm::Kernel = vm::Kernel::V6_12;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -29,6 +33,8 @@ pub(crate) enum Suite {
     Deploy,
     /// The whole story, short
     E2e,
+    /// Faults in virtual machines, of every kernel; one kernel where all suites run
+    Vm,
 }
 
 impl Suite {
@@ -41,6 +47,7 @@ impl Suite {
             ("tests", "cluster") => Self::Cluster,
             ("tests", "deploy") => Self::Deploy,
             ("tests", "e2e") => Self::E2e,
+            ("tests", "vm") => Self::Vm,
             ("repairer", "scenarios") => Self::Scenarios,
             _ => Self::Unit,
         }
@@ -48,7 +55,9 @@ impl Suite {
 
     fn needs_cluster(self) -> bool {
         match self {
-            Self::Unit | Self::Cloud | Self::Scenarios | Self::Kernel | Self::Gpu => false,
+            Self::Unit | Self::Cloud | Self::Scenarios | Self::Kernel | Self::Gpu | Self::Vm => {
+                false
+            }
             Self::Cluster | Self::Deploy | Self::E2e => true,
         }
     }
@@ -61,7 +70,8 @@ impl Suite {
             | Self::Kernel
             | Self::Gpu
             | Self::Cluster
-            | Self::E2e => false,
+            | Self::E2e
+            | Self::Vm => false,
             Self::Deploy => true,
         }
     }
@@ -86,13 +96,23 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(suite) if !suite.needs_helm() => None,
         Some(_) | None => Some(control_plane::helm(repo)?),
     };
+    let runc = match suite {
+        Some(suite) if !suite.needs_helm() => None,
+        Some(_) | None => debian::program("runc", "usr/sbin/runc"),
+    };
     let moto = match suite {
         Some(Suite::Cloud) | None => moto::ensure()?,
+        Some(_) => None,
+    };
+    let machines = match suite {
+        None => Some(vm::ensure(repo, &[IN_EACH_RUN], false)),
+        Some(Suite::Vm) => Some(vm::ensure(repo, &vm::Kernel::ALL, false)),
         Some(_) => None,
     };
     let executables = build::workspace(repo)?;
     let bin_dir = build::bin_dir(&executables)?;
 
+    let traffic = fresh_folder(&repo.join("target/api-traffic"))?;
     let mut total = Counts::default();
     let mut skipped = Vec::new();
     let mut tests: Vec<_> = executables
@@ -108,12 +128,32 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             .env("NODEMEND_REPO", repo)
             .env("NODEMEND_BIN_DIR", &bin_dir)
             .env("INSTA_UPDATE", "no")
+            .env("NODEMEND_API_TRAFFIC", &traffic)
             .stdout(Stdio::piped());
+        if suite.is_none() && filter.is_none() {
+            command.env("NODEMEND_WHOLE_RUN", "1");
+        }
         if let Some(dir) = &control_plane {
             command.env("NODEMEND_CONTROL_PLANE_BIN", dir);
         }
         if let Some(python) = &moto {
             command.env("NODEMEND_MOTO_PYTHON", python);
+        }
+        match &machines {
+            Some(Ok(dir)) => {
+                command.env(vm::FOLDER, dir);
+            }
+            // Not everybody has Debian's tools.
+            Some(Err(error)) => {
+                command.env("NODEMEND_VM_MISSING", format!("{error:#}"));
+            }
+            None => {}
+        }
+        if suite.is_none() {
+            command.env("NODEMEND_VM_ONLY", IN_EACH_RUN.version());
+        }
+        if let Some(runc) = &runc {
+            command.env("NODEMEND_RUNC", runc);
         }
         if let Some(dir) = &helm {
             command.env("NODEMEND_HELM_BIN", dir);
@@ -135,6 +175,15 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         total.passed, total.failed, total.skipped
     );
     Ok(total.failed == 0)
+}
+
+/// What the API servers of this run have been asked, for the last test of all.
+fn fresh_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    Ok(folder.to_owned())
 }
 
 /// Runs one test program. Unit tests stay silent while they pass; the other suites are slow, so

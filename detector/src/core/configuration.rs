@@ -24,9 +24,9 @@ pub(super) fn published<'a>(
         monitored.push(runtime);
     }
     for finding in findings.filter(|finding| finding.severity == Severity::Fatal) {
-        if let Reason::Custom { condition, .. } = finding.reason
-            && !monitored.contains(&condition)
-        {
+        let condition = finding.reason.row().condition;
+        let custom = matches!(finding.reason, Reason::Custom { .. });
+        if (custom || condition == runtime) && !monitored.contains(&condition) {
             monitored.push(condition);
         }
     }

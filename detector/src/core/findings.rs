@@ -284,10 +284,11 @@ impl Findings {
 
     /// It had been well, but not for long enough to be cleared: one flap more.
     fn broken_again(&mut self, key: &Key, now: Now, fault: Duration, out: &mut Vec<Output>) {
-        let was_well = self
-            .open
-            .get_mut(key)
-            .is_some_and(|open| open.well_since.take().is_some());
+        let was_well = self.open.get_mut(key).is_some_and(|open| {
+            open.well_since
+                .take()
+                .is_some_and(|since| since <= now.boot)
+        });
         if !was_well {
             return;
         }
@@ -395,8 +396,16 @@ impl Findings {
     /// What its rule asks for is so: it clears, or waits until it has been so for long enough.
     pub(super) fn well(&mut self, key: &Key, now: Now, out: &mut Vec<Output>) {
         if let Some(open) = self.open.get_mut(key) {
-            open.well_since.get_or_insert(now.boot);
+            let since = open.well_since.get_or_insert(now.boot);
+            *since = now.boot.min(*since);
             self.clear_if_due(key, now, out);
+        }
+    }
+
+    /// Unless somebody says by then that it is not.
+    pub(super) fn well_from(&mut self, key: &Key, since: Duration) {
+        if let Some(open) = self.open.get_mut(key) {
+            open.well_since = Some(since);
         }
     }
 

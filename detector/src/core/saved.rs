@@ -1,6 +1,7 @@
 //! PURE. The core's memory, handed to the next agent and taken over from the one before.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::blocked;
 use super::condition::Before;
@@ -108,13 +109,12 @@ impl Core {
             self.blocked.add(pid, &self.findings, now, &mut out);
         }
         // Unless its counter, which begins anew, says again that it is so.
-        let stuck = self.findings.iter().map(|(key, _)| key);
-        let stuck: Vec<_> = stuck
-            .filter(|(reason, _)| *reason == Reason::BlockIoStuck)
-            .cloned()
+        let told = self.findings.iter().map(|(key, _)| key);
+        let told: Vec<_> = told
+            .filter_map(|key| Some((key.clone(), said_again_within(key.0)?)))
             .collect();
-        for key in stuck {
-            self.findings.well(&key, now, &mut out);
+        for (key, within) in told {
+            self.findings.well_from(&key, now.boot + within);
         }
         let gap = now.boot.saturating_sub(state.saved.boot);
         let reason = Reason::MonitoringGap;
@@ -129,6 +129,32 @@ impl Core {
         };
         self.findings.see(gap, now, &mut out);
         out
+    }
+}
+
+/// Of states that a counter tells with each reading: how long one that begins anew needs to see them.
+fn said_again_within(reason: Reason) -> Option<Duration> {
+    match reason {
+        Reason::BlockIoStuck => Some(Duration::ZERO),
+        Reason::CheckHung
+        | Reason::MissingLoopbackInterface
+        | Reason::InterfaceNotUp
+        | Reason::InterfaceNotRunning
+        | Reason::IpamdNotRunning
+        | Reason::NetworkSysctl
+        | Reason::MissingIpRules
+        | Reason::MissingIpRoutes
+        | Reason::MissingDefaultRoutes
+        | Reason::PortConflict
+        | Reason::UnexpectedRejectRule
+        | Reason::MacAddressPolicyMisconfigured
+        | Reason::NpaNotRunning
+        | Reason::KubeletUnresponsive
+        | Reason::KubeletCertificateExpired
+        | Reason::DeprecatedContainerdConfiguration
+        | Reason::IpamdInconsistentState
+        | Reason::XfsSmallAverageClusterSize => Some(Duration::from_secs(20 * 60)),
+        _ => None,
     }
 }
 

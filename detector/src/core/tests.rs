@@ -15,6 +15,7 @@ mod accelerated;
 mod blocked;
 mod counted;
 mod flood;
+mod kubelet;
 mod life;
 mod lockups;
 mod logged;

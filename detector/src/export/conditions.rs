@@ -11,7 +11,7 @@ use super::foreign::{self, Coexistence, Foreign, Suspicion};
 use super::retry::Retry;
 use super::schedule::{self, Bucket, Due};
 use super::wire::{self, Types};
-use super::{Exporter, nanoseconds, random};
+use super::{Exporter, nanoseconds, random, says};
 use crate::clock;
 use crate::core::{Condition, Existing};
 use crate::finding::Now;
@@ -110,6 +110,7 @@ impl Conditions {
 impl Exporter {
     /// What stands on the Node, which nobody has answered for yet.
     pub(super) fn meet(&mut self, node: &Node) -> Vec<Existing> {
+        self.node_says = Some(says::of(node));
         let now = clock::now();
         let alive = self.options.intervals.heartbeat * BEATS_OF_OTHERS;
         let alive = alive.max(Duration::from_secs(15 * 60));
@@ -220,6 +221,7 @@ impl Exporter {
 
     /// Who else was there since our last write.
     fn read_answer(&mut self, node: &Node, due: Due, now: Now) {
+        self.node_says = Some(says::of(node));
         let uid = node.metadata.uid.clone().unwrap_or_default();
         if uid != self.uid {
             info!(node = self.options.node, uid, "the Node was created again");

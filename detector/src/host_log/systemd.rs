@@ -1,12 +1,11 @@
 //! PURE. Lines that systemd itself writes of units.
 
-use super::shown;
+use super::{KUBELETS, shown};
 use crate::reason::{Reason, intern_unit};
 use crate::signal::LogFault;
 
 /// A unit that is called so tells of its restarts under a reason of its own.
 const POLICY_AGENT: &str = "aws-network-policy-agent.service";
-const KUBELET: &str = "kubelet.service";
 
 pub(super) fn read(line: &str) -> Option<LogFault> {
     if let Some(name) = line.strip_prefix("Failed to start ") {
@@ -20,7 +19,7 @@ pub(super) fn read(line: &str) -> Option<LogFault> {
         return Some(kubelet_failed(line));
     }
     let (unit, text) = line.split_once(": ")?;
-    if unit == KUBELET && text.starts_with("Failed with result '") {
+    if KUBELETS.contains(&unit) && text.starts_with("Failed with result '") {
         return Some(kubelet_failed(line));
     }
     if !text.starts_with("Scheduled restart job, restart counter is at ") {
@@ -29,6 +28,11 @@ pub(super) fn read(line: &str) -> Option<LogFault> {
     let reason = if unit == POLICY_AGENT {
         Reason::NpaRepeatedlyRestart
     } else {
+        let unit = if KUBELETS.contains(&unit) {
+            KUBELETS[0]
+        } else {
+            unit
+        };
         Reason::UnitRepeatedRestart(intern_unit(&titled(unit.strip_suffix(".service")?))?)
     };
     let entity = shown(unit);
@@ -36,7 +40,7 @@ pub(super) fn read(line: &str) -> Option<LogFault> {
 }
 
 fn kubelet_failed(line: &str) -> LogFault {
-    LogFault::new(Reason::KubeletFailed, KUBELET.to_owned(), shown(line))
+    LogFault::new(Reason::KubeletFailed, KUBELETS[0].to_owned(), shown(line))
 }
 
 /// As EKS's agent writes it: `Nvidia-Persistenced`. Instances of a template count as the template.

@@ -176,6 +176,24 @@ fn systemd_tells_of_failures_and_restarts() {
 }
 
 #[test]
+fn kubelet_is_kubelet_where_it_is_a_snap() {
+    const SNAP: &str = "snap.kubelet-eks.daemon.service";
+    assert_eq!(
+        journal(SYSTEMD, &format!("{SNAP}: Failed with result 'exit-code'.")),
+        is("KubeletFailed", KUBELET)
+    );
+    let restart = format!("{SNAP}: Scheduled restart job, restart counter is at 4.");
+    assert_eq!(
+        journal(SYSTEMD, &restart),
+        is("KubeletRepeatedRestart", SNAP)
+    );
+    let slow = "fs: disk usage and inodes count on following dirs took 9.5s: [/var/lib]";
+    assert_eq!(journal(SNAP, slow), is("KubeletDiskUsageSlow", SNAP));
+    let other = "snap.other.daemon.service";
+    assert_eq!(journal(other, slow), None);
+}
+
+#[test]
 fn a_job_is_its_user_and_its_command() {
     let line = "Sep 17 21:44:01 dev CROND[13867]: (root) CMD (/usr/bin/aja.pl (x))";
     let job = is("RapidCron", "root: /usr/bin/aja.pl (x)");

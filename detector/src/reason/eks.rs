@@ -1,5 +1,9 @@
 //! Every reason of EKS's node monitoring agent 1.7.0: a drop-in has them all, under the same names and
-//! conditions. What is missing is listed, and the list may only shrink.
+//! conditions.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 use super::{ConditionType, Reason};
 
@@ -105,23 +109,90 @@ const REASONS: [(ConditionType, &[&str]); 5] = [
     ),
 ];
 
-const MISSING: [&str; 2] = [
-    "DeprecatedContainerdConfiguration",
-    "IPAMDInconsistentState",
-];
-
 #[test]
-fn each_reason_of_ekss_agent_is_one_of_ours_or_is_known_to_be_missing() {
+fn each_reason_of_ekss_agent_is_one_of_ours() {
     for (condition, names) in REASONS {
         for name in names {
-            match Reason::from_name(name).map(Reason::row) {
-                Some(row) => {
-                    assert_eq!(row.condition, condition, "{name}");
-                    assert!(row.eks, "{name}: {} is not marked as EKS's", row.name);
-                    assert!(!MISSING.contains(name), "{name} is not missing any more");
-                }
-                None => assert!(MISSING.contains(name), "{name} is missing"),
-            }
+            let Some(row) = Reason::from_name(name).map(Reason::row) else {
+                panic!("{name} is missing");
+            };
+            assert_eq!(row.condition, condition, "{name}");
+            assert!(row.eks, "{name}: {} is not marked as EKS's", row.name);
         }
     }
+}
+
+const TESTS: &str = include_str!("eks_tests.tsv");
+const FALSE_ALARMS: &str = include_str!("eks_false_alarms.tsv");
+
+/// The rows below the heading.
+fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
+    let lines = table.lines().filter(|line| !line.starts_with('#'));
+    lines.skip(1).map(|line| line.split('\t').collect())
+}
+
+/// Why nothing is tested by it, if so. `file:name`, the file below `src`, or from the repository's root.
+fn no_test(place: &str) -> Option<String> {
+    let (file, name) = place.split_once(':')?;
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let kernel = file.starts_with("tests/");
+    let path = if kernel {
+        package.join("..").join(file)
+    } else {
+        package.join("src").join(file)
+    };
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Some(format!("{place}: there is no {}", path.display()));
+    };
+    let found = if kernel {
+        text.contains(&format!("\"{name}\""))
+    } else {
+        text.contains(&format!("#[test]\n    fn {name}()"))
+            || text.contains(&format!("#[test]\nfn {name}()"))
+    };
+    (!found).then(|| format!("{place}: {} has no such test", path.display()))
+}
+
+#[test]
+fn each_reason_of_ekss_agent_that_is_ours_is_tested_to_be_told_not_to_be_and_to_clear() {
+    let mut tested = BTreeSet::new();
+    for row in rows(TESTS) {
+        let [reason, told, not_told, clears] = row.as_slice() else {
+            panic!("four columns: {row:?}");
+        };
+        assert!(tested.insert(*reason), "{reason} twice");
+        for place in [told, not_told, clears] {
+            assert!(place.contains(':'), "{reason}: no test in {place:?}");
+            assert_eq!(no_test(place), None, "{reason}");
+        }
+    }
+    let ours = REASONS.iter().flat_map(|(_, names)| *names).copied();
+    let ours: BTreeSet<&str> = ours.collect();
+    assert_eq!(
+        tested, ours,
+        "reasons of eks_tests.tsv, and those that are ours"
+    );
+}
+
+#[test]
+fn no_false_alarm_of_ekss_agent_is_ours() {
+    let mut cases = 0;
+    for row in rows(FALSE_ALARMS) {
+        let [_, _, place] = row.as_slice() else {
+            panic!("three columns: {row:?}");
+        };
+        assert_eq!(no_test(place), None, "{row:?}");
+        cases += 1;
+    }
+    assert!(cases >= 19, "{cases}");
+}
+
+#[test]
+fn a_test_that_is_not_there_is_missed() {
+    assert_eq!(
+        no_test("reason/eks.rs:a_test_that_is_not_there_is_missed"),
+        None
+    );
+    assert!(no_test("reason/eks.rs:no_test").is_some(), "no test");
+    assert!(no_test("reason/none.rs:x").is_some());
 }

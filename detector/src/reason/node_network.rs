@@ -93,6 +93,16 @@ pub(super) const IPAMD_NOT_RUNNING: Row = Row {
     ..warning("IPAMDNotRunning")
 };
 
+pub(super) const IPAMD_INCONSISTENT_STATE: Row = Row {
+    clears: RECOVERED,
+    threshold: "two readings",
+    meaning: "The VPC CNI's address manager has recorded another address for a pod than it has: it can give the pod's address to another one.",
+    cause: "ipamd's record was lost or restored while pods ran, or two programs give addresses.",
+    advice: "Delete the pod that the message names; if it comes back, restart the aws-node pod of this node.",
+    source: "/run/aws-node/ipam.json, against the addresses of all ready sandboxes by CRI on /run/containerd/containerd.sock, read every 2 minutes",
+    ..warning("IPAMDInconsistentState")
+};
+
 pub(super) const NETWORK_SYSCTL: Row = Row {
     clears: RECOVERED,
     threshold: "two readings, 30 s apart",

@@ -79,3 +79,42 @@ pub(super) const UNIT_REPEATED_RESTART: Row = Row {
     source: "journal of systemd: `NAME.service: Scheduled restart job, restart counter is at N.`. `<Unit>` is the unit's name as EKS's agent writes it: `KubeletRepeatedRestart`, `Nvidia-PersistencedRepeatedRestart`",
     ..warning("<Unit>RepeatedRestart")
 };
+
+pub(super) const KUBELET_UNRESPONSIVE: Row = Row {
+    severity: Severity::Fatal,
+    clears: Clears::Recovered {
+        settle: Duration::from_secs(30),
+    },
+    eks: false,
+    threshold: "3 looks without a good answer, 60 s apart from first to last. Fatal only while the thread that hangs is an AppBlocked that is Fatal itself: of this node's own disk, for 120 s. All else, as a kubelet that is stopped, has ended or cannot reach the API server, is a Warning",
+    meaning: "kubelet does not answer on its own node, or the API server hears nothing of it while it hears the agent. The message says why, as far as the node knows: a thread in uninterruptible sleep, a process that is stopped or gone, the OOM killer, systemd's word, an expired certificate, and what the Node's own conditions say.",
+    cause: "A disk that hangs under kubelet, too little memory, an expired certificate, or a kubelet that somebody has stopped.",
+    advice: "A thread that hangs on a disk does not come back: reboot or replace the node. Else `journalctl -u kubelet`.",
+    source: "kubelet's own /healthz (`--kubelet-healthz`), and /proc/<pid>/task while it does not answer, read every 30 s; the Node's condition `Ready`, seen with each heartbeat",
+    ..warning("KubeletUnresponsive")
+};
+
+pub(super) const KUBELET_CERTIFICATE_EXPIRED: Row = Row {
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    eks: false,
+    threshold: "less than 5 % of its lifetime left: kubelet renews it when 10 to 30 % are",
+    meaning: "A certificate of kubelet has expired or will soon. Without that of a client kubelet cannot reach the API server; without that of a server logs, exec and metrics fail.",
+    cause: "Nobody has approved kubelet's request for a new one, or the API server could not be reached for long. Mostly of many nodes at once, so never Fatal.",
+    advice: "`kubectl get csr`; `kubectl certificate approve` of kubelet's own.",
+    source: "/var/lib/kubelet/pki/kubelet-client-current.pem and kubelet-server-current.pem, read every 10 minutes",
+    ..warning("KubeletCertificateExpired")
+};
+
+pub(super) const DEPRECATED_CONTAINERD_CONFIGURATION: Row = Row {
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    threshold: "used within the last hour; one finding for each thing that is deprecated",
+    meaning: "containerd is configured or asked in a way that its next release will not have.",
+    cause: "An old configuration file, or images in an old format.",
+    advice: "The message names it; `ctr deprecations list` has the rest. Mend it before containerd is upgraded.",
+    source: "containerd's introspection service (`containerd.services.introspection.v1.Introspection/Server`) on /run/containerd/containerd.sock, asked every 10 minutes",
+    ..warning("DeprecatedContainerdConfiguration")
+};

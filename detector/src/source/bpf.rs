@@ -45,7 +45,7 @@ mod netns;
 mod rcu;
 pub(super) mod tasks;
 mod traced;
-mod tracefs;
+pub(crate) mod tracefs;
 
 /// aya reads the object in place, so it must be aligned like an ELF header.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/detector.bpf.o"));

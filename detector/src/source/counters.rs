@@ -28,6 +28,7 @@ mod asked;
 mod clock_sync;
 mod conntrack;
 mod cpu_pressure;
+mod deprecations;
 mod device_ioctl;
 mod ebs;
 mod edac;
@@ -38,9 +39,14 @@ mod firewall;
 mod forwarding;
 mod fsmap;
 mod host_limits;
+#[cfg(test)]
+mod hosts;
 mod interfaces;
 mod io_pressure;
+mod ipam_state;
 mod kube_proxy;
+mod kubelet;
+mod kubelet_certificate;
 mod left;
 mod mac_policy;
 mod neighbours;
@@ -84,6 +90,11 @@ trait Counter: Send {
     /// Looks once in so many rounds.
     fn every(&self) -> u32 {
         1
+    }
+
+    /// Since when a thread of its own has been asked and has not answered.
+    fn waits_since(&self) -> Option<Duration> {
+        None
     }
 
     /// The hook that tells the same at once: then nobody reads the files.
@@ -225,6 +236,7 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(clock_sync::ClockSync::default()),
         Box::new(conntrack::Conntrack::new(roots.conntrack_entity())),
         Box::new(cpu_pressure::CpuPressure),
+        Box::new(deprecations::Deprecations::new(roots.proc())),
         Box::new(edac::Edac::default()),
         Box::new(ebs::Ebs::new(roots.nvme(), roots.dev())),
         Box::new(efa::Efa::default()),
@@ -239,7 +251,14 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(host_limits::Processes),
         Box::new(interfaces::Interfaces::default()),
         Box::new(io_pressure::IoPressure),
+        Box::new(ipam_state::IpamState::new(&roots.proc())),
         Box::new(kube_proxy::KubeProxy::new(roots.pods())),
+        Box::new(kubelet::Kubelet::new(
+            roots.proc(),
+            args.kubelet_healthz.0,
+            2 * interval,
+        )),
+        Box::new(kubelet_certificate::KubeletCertificate::new(roots.proc())),
         Box::new(mac_policy::MacPolicy::default()),
         Box::new(neighbours::Neighbours::default()),
         Box::new(pcie::Pcie::default()),

@@ -88,7 +88,8 @@ fn write_json(path: &Path, config: &Value) -> anyhow::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-pub(super) async fn client(path: &Path) -> anyhow::Result<Client> {
+/// As the user of a kubeconfig.
+pub async fn client(path: &Path) -> anyhow::Result<Client> {
     let file = Kubeconfig::read_from(path)
         .with_context(|| format!("read kubeconfig {}", path.display()))?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())

@@ -58,6 +58,14 @@ impl LoopDisk {
         Self::of(backing, SIZE)
     }
 
+    /// A larger one.
+    pub fn of_size(bytes: u64) -> anyhow::Result<Self> {
+        let backing = memfd_create("nodemend-loop-disk", MemfdFlags::CLOEXEC)
+            .map(File::from)
+            .context("make a file for a loop device")?;
+        Self::of(backing, bytes)
+    }
+
     /// A smaller one, whose file lies in this folder.
     pub(super) fn inside(folder: &Path) -> anyhow::Result<Self> {
         let backing = tempfile::tempfile_in(folder).context("make a file for a loop device")?;

@@ -47,7 +47,6 @@ fn overflow() -> anyhow::Result<()> {
         ensure!(status.success(), "ip {arguments}: {status}");
     }
     let socket = UdpSocket::bind("192.0.2.1:0").context("bind a UDP socket")?;
-    // Few, so that the network stack's own limit of lines is left for what comes next.
     for host in 2..2 + MORE + 4 {
         // Refused where there is no room: that is the fault.
         let _sent = socket.send_to(b"?", format!("192.0.2.{host}:9"));

@@ -155,9 +155,12 @@ impl PodCgroup {
     }
 
     pub(super) fn take(&self, victim: &Victim) -> anyhow::Result<()> {
+        self.put(victim.pid())
+    }
+
+    pub(super) fn put(&self, pid: u32) -> anyhow::Result<()> {
         let procs = self.leaf.join("cgroup.procs");
-        fs::write(&procs, victim.pid().to_string())
-            .with_context(|| format!("write {}", procs.display()))
+        fs::write(&procs, pid.to_string()).with_context(|| format!("write {}", procs.display()))
     }
 
     fn make(container_id: String, names: &[&str], below: &[&str]) -> anyhow::Result<Self> {

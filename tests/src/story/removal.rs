@@ -9,12 +9,10 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 
 use super::silence::LABEL;
-use super::stage::{SOON, WORKLOAD};
+use super::stage::{MANIFESTS, SOON, WORKLOAD};
 use crate::control_plane::ControlPlane;
 use crate::fleet::MANAGED;
 use crate::wait::until;
-
-const MANIFESTS: [&str; 2] = ["deploy/crds", "deploy/rbac"];
 
 /// What would be changed and then removed must not be there already.
 pub(super) async fn ensure_free(control_plane: &ControlPlane) -> anyhow::Result<()> {

@@ -25,6 +25,7 @@ pub(super) const WORKLOAD: &str = "nodemend-demo";
 pub(super) const REPLICAS: u16 = 4;
 const ZONES: [&str; 4] = ["us-west-2a", "us-west-2a", "us-west-2b", "us-west-2b"];
 const NAMESPACE: &str = "nodemend-system";
+pub(super) const MANIFESTS: [&str; 3] = ["deploy/crds", "deploy/rbac", "deploy/admission"];
 const CONDITIONS: [&str; 3] = ["KernelReady", "StorageReady", "NetworkingReady"];
 
 /// How long anything may take that normally takes a few seconds.
@@ -66,7 +67,7 @@ pub(super) async fn set(control_plane: &ControlPlane, screen: &Screen) -> anyhow
         .await?;
 
     screen.chapter("nodemend, under the service accounts and RBAC of deploy/");
-    for manifests in ["deploy/crds", "deploy/rbac"] {
+    for manifests in MANIFESTS {
         control_plane.apply(&crate::repo().join(manifests)).await?;
     }
     let records = Records::new(&client);
@@ -139,7 +140,7 @@ pub(super) async fn detector_of(
     environment: &[(String, String)],
 ) -> anyhow::Result<Daemon> {
     let kubeconfig = control_plane
-        .kubeconfig_for_service_account(NAMESPACE, "nodemend-detector")
+        .kubeconfig_on_node(NAMESPACE, "nodemend-detector", node)
         .await?;
     let kubeconfig = kubeconfig.display().to_string();
     let mut args = vec!["run", "--node-name", node, "--kubeconfig", &kubeconfig];

@@ -10,6 +10,7 @@ mod frozen;
 pub(crate) mod http;
 mod killed;
 mod memory;
+mod own_node;
 mod restart;
 mod retries;
 mod setup;
@@ -34,6 +35,10 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial(
             "detector::an_event_of_an_unknown_pod_says_its_uid",
             events::unknown_pod,
+        ),
+        suite.trial_alone(
+            "detector::it_may_change_its_own_conditions_of_its_own_node_alone",
+            own_node::alone,
         ),
         suite.trial(
             "detector::its_service_account_may_do_nothing_else",

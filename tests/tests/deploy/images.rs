@@ -9,7 +9,7 @@ use nodemend_tests::repo;
 use nodemend_tests::terminal::Terminal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::name_lookup;
 
@@ -23,6 +23,9 @@ const IMAGES: [(&str, &str); 2] = [
 
 /// Each build replaces the layouts of the one before.
 static BUILDING: Mutex<()> = Mutex::const_new(());
+
+/// Every build is the same.
+static BUILT: OnceCell<()> = OnceCell::const_new();
 
 /// Builds them with the README's command, and looks at what that made.
 pub(crate) async fn are_whole(terminal: &Terminal, command: &str) -> anyhow::Result<()> {
@@ -84,6 +87,20 @@ pub(crate) async fn repairer_is_static() -> anyhow::Result<()> {
     let version = terminal.run(&run).await?;
     ensure!(version.starts_with("nodemend-repairer "), "{version}");
     name_lookup::works(&terminal, root).await
+}
+
+/// What is in an image, into a folder.
+pub(crate) async fn unpack(name: &str, root: &Path) -> anyhow::Result<()> {
+    let terminal = terminal()?;
+    let _building = BUILDING.lock().await;
+    BUILT
+        .get_or_try_init(async || terminal.run(COMMAND).await.map(drop))
+        .await?;
+    let layout = layout(name);
+    let manifest = manifest(&terminal, &layout).await?;
+    let layer = blob(&terminal, &layout, &manifest["layers"][0]).await?;
+    let unpack = format!("tar -C {} -xf {layer}", root.display());
+    terminal.run(&unpack).await.map(drop)
 }
 
 pub(crate) fn no_engine() -> Option<&'static str> {

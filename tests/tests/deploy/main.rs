@@ -2,12 +2,15 @@
 //! of the README's installation.
 
 mod chart;
+mod container;
 mod images;
 mod install;
 mod missing_crds;
 mod name_lookup;
 mod patched;
+mod profiles;
 mod readme;
+mod real_pod;
 mod scene;
 mod values;
 
@@ -36,6 +39,26 @@ fn main() -> ExitCode {
             images::no_engine(),
             "images::a_container_engine_gets_them_too",
             images::are_given_to_the_engine,
+        ),
+        trial_unless(
+            container::unavailable(),
+            "profiles::the_privileged_container_sees_what_the_host_shows",
+            profiles::privileged,
+        ),
+        trial_unless(
+            container::unavailable(),
+            "profiles::the_hardened_container_loses_what_it_says",
+            profiles::hardened,
+        ),
+        trial_unless(
+            container::unavailable(),
+            "profiles::each_refusal_is_named_and_survived",
+            profiles::each_refusal,
+        ),
+        trial_unless(
+            container::unavailable(),
+            "profiles::the_pod_of_the_chart_reports_a_fault_of_this_host_in_either",
+            real_pod::reports,
         ),
         trial("values::a_wrong_value_is_named_by_its_key", values::wrong),
         trial(

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::faults::{
-    NearlyAllFiles, Orphans, TcpMemory, flood_with_syns, overflow_neighbours,
+    AllNetworkLines, NearlyAllFiles, Orphans, TcpMemory, flood_with_syns, overflow_neighbours,
 };
 use serde_json::Value;
 
@@ -44,6 +44,7 @@ fn neighbours() -> anyhow::Result<()> {
 }
 
 fn syns() -> anyhow::Result<()> {
+    let _lines = AllNetworkLines::allow()?;
     let mut watch = Watch::start(&[])?;
     let port = flood_with_syns()?;
     let finding = watch.line("a flood of SYNs", |line| {
@@ -83,6 +84,7 @@ fn by_log<T>(
     message: &str,
     fault: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<()> {
+    let _lines = AllNetworkLines::allow()?;
     found(&[], reason, message, fault)
 }
 

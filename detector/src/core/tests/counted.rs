@@ -198,3 +198,36 @@ fn a_lockup_beside_stolen_time_is_said_to_be_the_hypervisors() {
     ];
     assert!(message(&stall).ends_with("40 % of the time of CPU 3"));
 }
+
+/// An agent that has just started cannot say that what it never saw is over.
+#[test]
+fn a_state_that_no_counter_tells_after_a_restart_is_over_in_time_and_one_that_is_told_is_not() {
+    let down = |so| counted(Reason::InterfaceNotUp, "eth1", so);
+    for again in [false, true] {
+        let mut core = started();
+        core.step(signal(down(Counted::Still), at(10)), at(10));
+        let mut state = State::new(String::new(), at(20), at(1).boot);
+        core.save(&mut state);
+        let mut core = started();
+        core.restore(&state, at(30));
+        if again {
+            let told = core.step(signal(down(Counted::Still), at(90)), at(90));
+            assert_eq!(changes(&told), [], "no flap: nobody said that it was over");
+        }
+        let minutes = |minutes: u64| at(30 + 60 * minutes);
+        core.step(Input::Wake, minutes(19));
+        let open = |core: &Core| {
+            let open = core.open_findings();
+            open.iter()
+                .any(|finding| finding.reason == Reason::InterfaceNotUp)
+        };
+        assert!(open(&core));
+        core.step(Input::Wake, minutes(25));
+        assert_eq!(open(&core), again);
+        if again {
+            core.step(signal(down(Counted::Over), minutes(26)), minutes(26));
+            core.step(Input::Wake, minutes(30));
+            assert!(!open(&core));
+        }
+    }
+}

@@ -93,6 +93,10 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::UnexpectedRejectRule
         | Reason::MacAddressPolicyMisconfigured
         | Reason::NpaNotRunning
+        | Reason::KubeletUnresponsive
+        | Reason::KubeletCertificateExpired
+        | Reason::DeprecatedContainerdConfiguration
+        | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Still),
         Reason::RapidCron
         | Reason::PodStuckTerminating
@@ -249,6 +253,10 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::UnexpectedRejectRule
         | Reason::MacAddressPolicyMisconfigured
         | Reason::NpaNotRunning
+        | Reason::KubeletUnresponsive
+        | Reason::KubeletCertificateExpired
+        | Reason::DeprecatedContainerdConfiguration
+        | Reason::IpamdInconsistentState
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Over),
         Reason::NvidiaXidError(_) | Reason::NvidiaGpuRecoveryNeeded => state(Recovery::NotNeeded),
         Reason::NvidiaRowRemapFailure
@@ -510,6 +518,7 @@ fn only_what_breaks_one_node_is_fatal() {
             "KernelMemoryPoisoned",
             "FilesystemReadOnly",
             "ForkFailedOutOfPIDs",
+            "KubeletUnresponsive",
             "MissingLoopbackInterface",
             "InterfaceNotUp",
             "InterfaceNotRunning",

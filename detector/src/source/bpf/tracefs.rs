@@ -20,10 +20,7 @@ impl Tracefs {
     /// Finds it mounted, or mounts it for the calling thread alone: then that thread gets a mount
     /// namespace of its own, which ends with it and leaves the host as it was.
     pub(super) fn open() -> anyhow::Result<Self> {
-        if let Some(place) = PLACES
-            .iter()
-            .find(|place| Path::new(place).join("events").is_dir())
-        {
+        if let Some(place) = mounted() {
             return Ok(Self(PathBuf::from(place)));
         }
         let place = PLACES[0];
@@ -54,6 +51,13 @@ impl Tracefs {
             Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
         }
     }
+}
+
+/// Where the host has mounted it.
+pub(crate) fn mounted() -> Option<&'static str> {
+    PLACES
+        .into_iter()
+        .find(|place| Path::new(place).join("events").is_dir())
 }
 
 fn mount_for_this_thread(place: &str) -> rustix::io::Result<()> {

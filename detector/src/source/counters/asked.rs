@@ -2,14 +2,20 @@
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use tracing::warn;
+
+use crate::clock;
 
 /// Asked again with each look, if the last answer has come.
 pub(super) struct Asked<T> {
     answers: Receiver<T>,
     ask: SyncSender<()>,
+    /// Since when the devices have been asked and have not answered.
+    since: Arc<Mutex<Option<Duration>>>,
     /// The last error, which has been said.
     trouble: Option<String>,
 }
@@ -21,9 +27,15 @@ impl<T: Send + 'static> Asked<T> {
     ) -> io::Result<Self> {
         let (sender, answers) = mpsc::sync_channel(1);
         let (ask, asks) = mpsc::sync_channel(0);
+        let since = Arc::new(Mutex::new(None));
+        let asking = Arc::clone(&since);
+        let set = move |since| *asking.lock().unwrap_or_else(PoisonError::into_inner) = since;
         let work = move || {
             while asks.recv().is_ok() {
-                if sender.send(ask_devices()).is_err() {
+                set(Some(clock::boot()));
+                let answer = ask_devices();
+                set(None);
+                if sender.send(answer).is_err() {
                     return;
                 }
             }
@@ -32,8 +44,14 @@ impl<T: Send + 'static> Asked<T> {
         Ok(Self {
             answers,
             ask,
+            since,
             trouble: None,
         })
+    }
+
+    pub(super) fn since(slot: Option<&Self>) -> Option<Duration> {
+        let since = &slot?.since;
+        *since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From when it is needed: most hosts do not have the devices.
@@ -105,6 +123,7 @@ mod tests {
             thread::sleep(Duration::from_millis(2));
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert!(Asked::since(Some(&device)).is_some());
         release.send(()).unwrap();
         let answered = (0..500).any(|_| {
             thread::sleep(Duration::from_millis(2));

@@ -69,6 +69,10 @@ impl Counter for Ebs {
         &["sys/class/nvme/nvme*/model"]
     }
 
+    fn waits_since(&self) -> Option<Duration> {
+        Asked::since(self.controllers.as_ref())
+    }
+
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
         if !files.any() {
             return Vec::new();

@@ -67,6 +67,10 @@ impl Counter for Ena {
         &["sys/bus/pci/drivers/ena/"]
     }
 
+    fn waits_since(&self) -> Option<Duration> {
+        Asked::since(self.driver.as_ref())
+    }
+
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
         if !files.any() {
             return Vec::new();

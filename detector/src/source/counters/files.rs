@@ -2,16 +2,17 @@
 //! `pods/` or `root/`, then names of which each may have one or more `*`, or be `#`, any number. What ends in `/`
 //! is a folder: it is there, and empty.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::conntrack;
 
 /// `/proc/stat` and `/proc/net/softnet_stat` of 1,000 CPUs; what is beyond is not read.
 const LARGEST: usize = 256 << 10;
+const USUAL: usize = 4 << 10;
 /// Files of one pattern, and entries of one folder.
 const MOST: usize = 4096;
 
@@ -120,9 +121,10 @@ static NONE: Found = Found {
 
 impl Files {
     pub(super) fn read(roots: &Roots, patterns: &[&'static str]) -> Self {
+        let mut folders = Folders::default();
         let found = patterns
             .iter()
-            .map(|&pattern| (pattern, find(roots, pattern)));
+            .map(|&pattern| (pattern, find(roots, pattern, &mut folders)));
         Self(found.collect())
     }
 
@@ -163,25 +165,35 @@ impl Files {
     }
 }
 
-fn find(roots: &Roots, pattern: &str) -> Found {
+fn find(roots: &Roots, pattern: &str, folders: &mut Folders) -> Found {
     let mut found = Found::default();
-    let mut parts = pattern.split('/');
+    let mut parts = pattern.split('/').peekable();
+    let counted = parts.peek() == Some(&"cgroup");
     let Some(root) = parts.next().and_then(|name| roots.of(name)) else {
         return found;
     };
     let mut places = vec![(Vec::new(), root.to_owned())];
-    for part in parts {
+    while let Some(part) = parts.next() {
         if !part.contains(['*', '#']) {
             places.iter_mut().for_each(|(_, path)| path.push(part));
             continue;
         }
+        let last = parts.peek().is_none();
         let mut below = Vec::new();
         for (names, path) in &places {
-            found.cut |= !list(path, part, |name| {
+            let mut take = |name: &str| {
                 let names = names.iter().cloned().chain([name.to_owned()]).collect();
                 below.push((names, path.join(name)));
                 below.len() < MOST
-            });
+            };
+            let whole = if last {
+                list(path, false, |name| !fits(part, name) || take(name))
+            } else {
+                let inside = folders.of(path, counted);
+                let mut fitting = inside.names.iter().filter(|name| fits(part, name));
+                fitting.all(|name| take(name)) && inside.whole
+            };
+            found.cut |= !whole;
         }
         places = below;
     }
@@ -200,8 +212,34 @@ fn find(roots: &Roots, pattern: &str) -> Found {
     found
 }
 
-/// Whether all of the folder's fitting names were taken.
-fn list(folder: &Path, pattern: &str, mut take: impl FnMut(&str) -> bool) -> bool {
+/// The folders inside of folders, each listed once though several patterns lead through it.
+#[derive(Default)]
+struct Folders(HashMap<PathBuf, Inside>);
+
+struct Inside {
+    names: Vec<String>,
+    whole: bool,
+}
+
+impl Folders {
+    /// `counted`: the links of a folder are its name, itself, and those inside, as of a cgroup.
+    fn of(&mut self, path: &Path, counted: bool) -> &Inside {
+        if !self.0.contains_key(path) {
+            let mut names = Vec::new();
+            let has_none = || fs::metadata(path).is_ok_and(|folder| folder.nlink() == 2);
+            let whole = (counted && has_none())
+                || list(path, true, |name| {
+                    names.push(name.to_owned());
+                    true
+                });
+            self.0.insert(path.to_owned(), Inside { names, whole });
+        }
+        &self.0[path]
+    }
+}
+
+/// Whether all of the folder's names were taken.
+fn list(folder: &Path, only_folders: bool, mut take: impl FnMut(&str) -> bool) -> bool {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => return is_gone(&error),
@@ -210,9 +248,13 @@ fn list(folder: &Path, pattern: &str, mut take: impl FnMut(&str) -> bool) -> boo
         let Ok(entry) = entry else {
             return false;
         };
+        // A link may lead to a folder.
+        let is_file = || entry.file_type().is_ok_and(|kind| kind.is_file());
+        if only_folders && is_file() {
+            continue;
+        }
         let name = entry.file_name();
-        let fitting = name.to_str().filter(|name| fits(pattern, name));
-        if index >= MOST || fitting.is_some_and(|name| !take(name)) {
+        if index >= MOST || name.to_str().is_some_and(|name| !take(name)) {
             return false;
         }
     }
@@ -256,7 +298,8 @@ fn read(path: &Path) -> io::Result<String> {
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
-    let mut bytes = Vec::new();
+    // Most are read at once; the text that is kept is as long as it is.
+    let mut bytes = Vec::with_capacity(USUAL);
     file.take(LARGEST as u64).read_to_end(&mut bytes)?;
     if bytes.len() == LARGEST {
         let end = bytes.iter().rposition(|byte| *byte == b'\n');

@@ -90,6 +90,10 @@ impl Counter for Firewall {
         ]
     }
 
+    fn waits_since(&self) -> Option<Duration> {
+        Asked::since(self.kernel.as_ref())
+    }
+
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
         if !files.any() && !self.nft_built_in {
             return Vec::new();

@@ -259,6 +259,28 @@ mod tests {
     }
 
     #[test]
+    fn bridges_of_no_pod_and_infiniband_are_nobodys_uplink() {
+        let mut host = Host::new();
+        // They were up, and are not any more: the last pod has gone, a port was unplugged.
+        let links = [
+            ("cni0", "1", false),
+            ("nodelocaldns", "1", false),
+            ("veth1", "1", false),
+            ("ibp115s0f0", "32", true),
+        ];
+        let up = links.map(|(name, kind, hardware)| (name, "0x1003", "up", kind, hardware));
+        host.links.extend(up);
+        assert_eq!(host.look(), []);
+        for (flags, state) in [("0x1003", "down"), ("0x1002", "down")] {
+            for (name, ..) in links {
+                host.set(name, flags, state);
+            }
+            assert_eq!(host.look(), []);
+            assert_eq!(host.look(), []);
+        }
+    }
+
+    #[test]
     fn a_card_that_was_detached_is_not_down() {
         let mut host = Host::new();
         host.links.retain(|link| link.0 != "eth1");

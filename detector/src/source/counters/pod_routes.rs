@@ -30,14 +30,17 @@ const FROM_POD: u32 = 1536;
 const MOST_NAMED: usize = 5;
 
 #[derive(Debug, Default, Deserialize)]
-struct Checkpoint {
+pub(super) struct Checkpoint {
     #[serde(default)]
-    allocations: Vec<Allocation>,
+    pub(super) allocations: Vec<Allocation>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Allocation {
+pub(super) struct Allocation {
+    /// Of its sandbox.
+    #[serde(default, rename = "containerID")]
+    pub(super) container_id: String,
     #[serde(default)]
     ipv4: String,
     #[serde(default)]
@@ -57,19 +60,19 @@ struct Metadata {
 
 impl Checkpoint {
     /// None where there is none, or it is being written.
-    fn of(files: &Files) -> Option<Self> {
+    pub(super) fn of(files: &Files) -> Option<Self> {
         let mut texts = CHECKPOINTS.iter().filter_map(|path| files.one(path));
         serde_json::from_str(texts.next()?).ok()
     }
 }
 
 impl Allocation {
-    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let texts = [&self.ipv4, &self.ipv6];
         texts.into_iter().filter_map(|text| text.parse().ok())
     }
 
-    fn pod(&self) -> String {
+    pub(super) fn pod(&self) -> String {
         let pod = format!("{}/{}", self.metadata.namespace, self.metadata.name);
         text::printable(pod.as_bytes(), 128).replace(';', ",")
     }
@@ -104,6 +107,10 @@ impl Counter for PodRoutes {
 
     fn wants(&self) -> &'static [&'static str] {
         &CHECKPOINTS
+    }
+
+    fn waits_since(&self) -> Option<Duration> {
+        Asked::since(self.kernel.as_ref())
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {

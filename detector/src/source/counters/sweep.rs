@@ -1,14 +1,14 @@
 //! One reading of all checks, on a thread that may be given up: a check that hangs delays no other one,
 //! and is told.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::files::{Files, Roots};
 use super::{Counter, told};
@@ -53,8 +53,13 @@ pub(super) struct Sweeper {
     /// None after a check that hung, until the next one is needed.
     worker: Option<Worker>,
     hung: Vec<Hung>,
+    /// Checks of which the own thread was told to hang.
+    waiting: BTreeSet<&'static str>,
     round: u32,
 }
+
+/// A check's own thread may take as many times the patience with the check.
+const OWN_THREAD: u32 = 3;
 
 impl Sweeper {
     pub(super) fn start(
@@ -73,6 +78,7 @@ impl Sweeper {
             patience,
             checks: counters.into_iter().map(check).collect(),
             hung: Vec::new(),
+            waiting: BTreeSet::new(),
             round: 0,
         })
     }
@@ -120,6 +126,24 @@ impl Sweeper {
                 break;
             }
             waiting = self.wait_for(&progress, &mut found);
+        }
+        found.extend(self.look_after_own_threads());
+        found
+    }
+
+    fn look_after_own_threads(&mut self) -> Vec<Signal> {
+        let (now, patience) = (clock::boot(), self.patience * OWN_THREAD);
+        let mut found = Vec::new();
+        for check in &self.checks {
+            let name = check.counter.name();
+            let since = check.counter.waits_since();
+            let late = since.filter(|since| now.saturating_sub(*since) >= patience);
+            if let Some(since) = late {
+                self.waiting.insert(name);
+                found.push(hangs(name, since, Counted::Still));
+            } else if self.waiting.remove(name) {
+                found.push(hangs(name, now, Counted::Over));
+            }
         }
         found
     }
@@ -184,21 +208,24 @@ impl Sweeper {
 
 impl Hung {
     fn signal(&self, counted: Counted) -> Signal {
-        let at = clock::boot();
-        let name = self.name;
-        let message = match counted {
-            Counted::Over => format!("check {name} works again"),
-            Counted::Still | Counted::Times(_) => {
-                let seconds = at.saturating_sub(self.since).as_secs();
-                format!("check {name} has not come back for {seconds} s")
-            }
-        };
-        let fault = told::fault(Reason::CheckHung, name, message);
-        Signal {
-            at,
-            historic: false,
-            what: What::Counted { fault, counted },
+        hangs(self.name, self.since, counted)
+    }
+}
+
+fn hangs(name: &str, since: Duration, counted: Counted) -> Signal {
+    let at = clock::boot();
+    let message = match counted {
+        Counted::Over => format!("check {name} works again"),
+        Counted::Still | Counted::Times(_) => {
+            let seconds = at.saturating_sub(since).as_secs();
+            format!("check {name} has not come back for {seconds} s")
         }
+    };
+    let fault = told::fault(Reason::CheckHung, name, message);
+    Signal {
+        at,
+        historic: false,
+        what: What::Counted { fault, counted },
     }
 }
 
@@ -230,10 +257,16 @@ fn next(roots: &Roots, progress: &Shared) -> bool {
     };
     now.current = Some((check.counter.name(), clock::boot()));
     drop(now);
+    let before = clock::own_cpu();
     let files = Files::read(roots, check.counter.wants());
     check.there = files.any();
     let at = clock::boot();
-    let found = check.counter.look(&files, at).into_iter();
+    let found = check.counter.look(&files, at);
+    drop(files);
+    let cpu = clock::own_cpu().saturating_sub(before);
+    let cpu_us = u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX);
+    debug!(check = check.counter.name(), cpu_us, "looked");
+    let found = found.into_iter();
     let found = found.map(|what| Signal {
         at,
         historic: false,
@@ -345,6 +378,48 @@ mod tests {
         assert!(found.contains(&hung(Counted::Over)), "{found:?}");
         assert_eq!(looks[1].load(Ordering::Relaxed), 2, "it is asked again");
         assert_eq!(sweeper.hung().count(), 0);
+    }
+
+    /// Its thread has been asked and does not answer until it is told to.
+    struct Waits(Arc<Mutex<Option<Duration>>>);
+
+    impl Counter for Waits {
+        fn name(&self) -> &'static str {
+            "waits"
+        }
+
+        fn wants(&self) -> &'static [&'static str] {
+            &["proc/x"]
+        }
+
+        fn look(&mut self, _files: &Files, _at: Duration) -> Vec<What> {
+            Vec::new()
+        }
+
+        fn waits_since(&self) -> Option<Duration> {
+            *self.0.lock().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_check_whose_own_thread_never_answers_is_told_until_it_does() {
+        let since = Arc::new(Mutex::new(None));
+        let roots = Roots::find(Path::new("/nonexistent"), Path::new("/nonexistent"));
+        let waits: Box<dyn Counter> = Box::new(Waits(Arc::clone(&since)));
+        let patience = Duration::from_secs(1);
+        let mut sweeper = Sweeper::start(roots, patience, vec![waits]).unwrap();
+        let hung = |counted| vec![(Reason::CheckHung, "waits".to_owned(), counted)];
+        assert_eq!(told(sweeper.sweep()), []);
+        let now = clock::boot();
+        *since.lock().unwrap() = Some(now);
+        assert_eq!(told(sweeper.sweep()), [], "not for long enough");
+        *since.lock().unwrap() = Some(now.saturating_sub(patience * OWN_THREAD));
+        for _ in 0..2 {
+            assert_eq!(told(sweeper.sweep()), hung(Counted::Still));
+        }
+        *since.lock().unwrap() = None;
+        assert_eq!(told(sweeper.sweep()), hung(Counted::Over));
+        assert_eq!(told(sweeper.sweep()), []);
     }
 
     #[test]

@@ -18,8 +18,8 @@ const MOUNTS: &str = "proc/1/mounts";
 const SMALL: u64 = 16;
 const MOST_MOUNTS: usize = 16;
 
-/// By device: the mean size of a free piece, in blocks.
-type Means = BTreeMap<String, u64>;
+/// By device that is mounted: the mean size of a free piece, in blocks, where it is known.
+type Means = BTreeMap<String, Option<u64>>;
 
 pub(super) struct XfsSpace {
     proc: PathBuf,
@@ -54,12 +54,16 @@ impl Counter for XfsSpace {
         20
     }
 
+    fn waits_since(&self) -> Option<Duration> {
+        Asked::since(self.disks.as_ref())
+    }
+
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
-        if mounts(files.one(MOUNTS).unwrap_or_default())
-            .next()
-            .is_none()
-        {
+        let Some(text) = files.one(MOUNTS) else {
             return Vec::new();
+        };
+        if mounts(text).next().is_none() {
+            return self.judge.look(Means::new());
         }
         let disks = Asked::started(&mut self.disks, "xfs-free-space", || {
             let proc = self.proc.clone();
@@ -76,7 +80,14 @@ impl Judge {
             LogFault::on_device(Reason::XfsSmallAverageClusterSize, device, message)
         };
         let mut found = Vec::new();
+        for device in self.0.extract_if(.., |device| !means.contains_key(device)) {
+            let message = format!("{device} is mounted no more");
+            found.push(told::over(fault(device, message)));
+        }
         for (device, blocks) in means {
+            let Some(blocks) = blocks else {
+                continue;
+            };
             if blocks < SMALL {
                 let message = format!(
                     "the free space of {device} is in pieces of {blocks} blocks on average"
@@ -108,16 +119,19 @@ fn read(proc: &Path) -> io::Result<Means> {
     let mut means = Means::new();
     let root = proc.join("1/root");
     let text = fs::read_to_string(proc.join("1/mounts"))?;
-    for (device, point) in mounts(&text).take(MOST_MOUNTS) {
-        let folder = File::open(root.join(point.trim_start_matches('/')));
-        // Unmounted by now, or covered by another one.
-        if let Ok(Some(blocks)) = folder.and_then(|folder| fsmap::mean_free_blocks(&folder)) {
-            let name = device.strip_prefix("/dev/").unwrap_or(device);
-            means.insert(
-                text::printable(name.as_bytes(), 64).replace(';', ","),
-                blocks,
-            );
-        }
+    for (index, (device, point)) in mounts(&text).enumerate() {
+        let blocks = if index < MOST_MOUNTS {
+            let folder = File::open(root.join(point.trim_start_matches('/')));
+            // Unmounted by now, or covered by another one.
+            folder
+                .and_then(|folder| fsmap::mean_free_blocks(&folder))
+                .unwrap_or_default()
+        } else {
+            None
+        };
+        let name = device.strip_prefix("/dev/").unwrap_or(device);
+        let name = text::printable(name.as_bytes(), 64).replace(';', ",");
+        means.insert(name, blocks);
     }
     Ok(means)
 }
@@ -127,23 +141,59 @@ mod tests {
     use super::*;
     use crate::signal::Counted;
 
+    const NAME: &str = "nvme0n1p1";
+
+    fn look(judge: &mut Judge, means: &[(&str, Option<u64>)]) -> Vec<(String, Counted)> {
+        let means = means
+            .iter()
+            .map(|(name, blocks)| ((*name).to_owned(), *blocks));
+        let found = judge.look(means.collect()).into_iter();
+        let found = found.map(|what| match what {
+            What::Counted { fault, counted } => (fault.entity, counted),
+            other => panic!("{other:?}"),
+        });
+        found.collect()
+    }
+
     #[test]
     fn small_pieces_are_told_until_they_are_larger() {
         let mut judge = Judge::default();
-        let mut look = |blocks| -> Vec<(String, Counted)> {
-            let found = judge.look(Means::from([("nvme0n1p1".to_owned(), blocks)]));
-            let found = found.into_iter().map(|what| match what {
-                What::Counted { fault, counted } => (fault.entity, counted),
-                other => panic!("{other:?}"),
-            });
-            found.collect()
-        };
-        let name = || "nvme0n1p1".to_owned();
+        let mut look = |blocks| look(&mut judge, &[(NAME, Some(blocks))]);
         assert_eq!(look(16), []);
-        assert_eq!(look(15), [(name(), Counted::Still)]);
-        assert_eq!(look(0), [(name(), Counted::Still)]);
-        assert_eq!(look(400), [(name(), Counted::Over)]);
+        assert_eq!(look(15), [(NAME.to_owned(), Counted::Still)]);
+        assert_eq!(look(0), [(NAME.to_owned(), Counted::Still)]);
+        assert_eq!(look(400), [(NAME.to_owned(), Counted::Over)]);
         assert_eq!(look(400), []);
+    }
+
+    #[test]
+    fn what_is_unmounted_has_no_small_pieces_and_what_cannot_be_read_is_as_it_was() {
+        let mut judge = Judge::default();
+        let other = ("sdb", Some(400));
+        let still = [(NAME.to_owned(), Counted::Still)];
+        assert_eq!(look(&mut judge, &[(NAME, Some(3)), other]), still);
+        assert_eq!(look(&mut judge, &[(NAME, None), other]), []);
+        let over = [(NAME.to_owned(), Counted::Over)];
+        assert_eq!(look(&mut judge, &[other]), over);
+        assert_eq!(look(&mut judge, &[other]), []);
+    }
+
+    #[test]
+    fn the_last_xfs_that_is_unmounted_is_over_too() {
+        let mut counter = XfsSpace::new(PathBuf::from("/nonexistent"));
+        counter.judge.0.insert(NAME.to_owned());
+        let files = Files::of(&[(MOUNTS, &[], "proc /proc proc rw 0 0\n")]);
+        let over = counter.look(&files, Duration::ZERO);
+        assert!(matches!(
+            over.as_slice(),
+            [What::Counted {
+                counted: Counted::Over,
+                ..
+            }]
+        ));
+        let unreadable = Files::of(&[]);
+        counter.judge.0.insert(NAME.to_owned());
+        assert_eq!(counter.look(&unreadable, Duration::ZERO), []);
     }
 
     #[test]

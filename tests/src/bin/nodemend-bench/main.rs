@@ -3,6 +3,7 @@
 
 mod drops;
 mod export;
+mod host;
 mod idle;
 mod kernel;
 mod latency;
@@ -53,6 +54,8 @@ struct Args {
 enum Benchmark {
     /// What a fleet of exporters asks of the API server
     Export(export::Args),
+    /// What one sweep of all host checks costs beside many pods
+    Host(host::Args),
     /// What the programs in the kernel cost, and how soon a fault is a finding
     Kernel(kernel::Args),
     /// Twenty failures at once among a thousand nodes: how soon they are seen, and how they are repaired
@@ -74,6 +77,21 @@ fn main() -> ExitCode {
                 Format::Table => report.table(),
                 Format::Json => format!("{}\n", report.json()),
             })
+        }),
+        Some(Benchmark::Host(args)) => run(async || {
+            if let Some(reason) = faults::unavailable() {
+                return Err(anyhow!(reason));
+            }
+            let report = host::measure(args).await?;
+            print!(
+                "{}",
+                match args.output {
+                    Format::Table => report.table(),
+                    Format::Json => format!("{}\n", report.json()),
+                }
+            );
+            report.ensure_within_limits()?;
+            Ok(String::new())
         }),
         Some(Benchmark::Kernel(args)) => run(async || {
             if let Some(reason) = faults::unavailable() {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::daemon::Daemon;
 use anyhow::Context;
-use nodemend_tests::daemon::Daemon;
 use serde_json::Value;
 
 /// A file system that is well again has to stay so for 15 s, by evidence that is read every 10 s.
@@ -11,14 +11,14 @@ const TIMEOUT: Duration = Duration::from_secs(40);
 /// In which a second report of one fault would come.
 const AFTERWARDS: Duration = Duration::from_millis(300);
 
-pub(crate) struct Watch {
+pub struct Watch {
     daemon: Daemon,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Watch {
     /// Starts it with these arguments and waits until it watches.
-    pub(crate) fn start(args: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(args: &[&str]) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -41,30 +41,35 @@ impl Watch {
     }
 
     /// The same again in a new process.
-    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
+    pub fn restart(&mut self) -> anyhow::Result<()> {
         self.daemon.restart()?;
         self.line("ready", |line| line["ready"] == true).map(drop)
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.daemon.pid()
     }
 
-    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+    pub fn pause(&self) -> anyhow::Result<()> {
         self.daemon.pause()
     }
 
-    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+    pub fn resume(&self) -> anyhow::Result<()> {
         self.daemon.resume()
     }
 
     /// The next line that `matches`.
-    pub(crate) fn line(
+    pub fn line(&mut self, what: &str, matches: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        self.line_within(TIMEOUT, what, matches)
+    }
+
+    pub fn line_within(
         &mut self,
+        timeout: Duration,
         what: &str,
         matches: impl Fn(&Value) -> bool,
     ) -> anyhow::Result<Value> {
-        let wait = self.daemon.wait_for_log(TIMEOUT, matches);
+        let wait = self.daemon.wait_for_log(timeout, matches);
         self.runtime
             .block_on(wait)
             .with_context(|| format!("wait for: {what}"))
@@ -72,7 +77,7 @@ impl Watch {
 
     /// The finding of this reason whose subject has `field` = `value`; an error unless it is
     /// reported exactly once.
-    pub(crate) fn only_finding(
+    pub fn only_finding(
         &mut self,
         reason: &str,
         field: &str,
@@ -96,12 +101,12 @@ impl Watch {
     }
 
     /// The first line that `matches` of all that were written so far.
-    pub(crate) fn line_so_far(&self, matches: impl Fn(&Value) -> bool) -> Option<Value> {
+    pub fn line_so_far(&self, matches: impl Fn(&Value) -> bool) -> Option<Value> {
         self.lines().into_iter().find(matches)
     }
 
     /// Everything that was opened or repeated so far, of what happened since it watches.
-    pub(crate) fn findings(&self) -> Vec<Value> {
+    pub fn findings(&self) -> Vec<Value> {
         let told = |line: &Value| {
             (line["transition"] == "opened" || line["transition"] == "repeated")
                 && line["historic"] == false

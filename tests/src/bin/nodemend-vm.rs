@@ -1,0 +1,45 @@
+//! `cargo xtask vm`: the fault suite in virtual machines, and the pages that say what it showed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use clap::Parser;
+use nodemend_tests::vm::{Holes, Page, Parts, Report, run};
+
+/// Run the fault suite on these kernels, and write tests/vm/seen.tsv and docs/kernels.md
+#[derive(Parser)]
+struct Args {
+    /// Kernels, as `cargo xtask vm` names them
+    #[arg(required = true)]
+    kernels: Vec<String>,
+}
+
+/// For all faults of one kernel.
+const LIMIT: Duration = Duration::from_secs(900);
+
+#[expect(clippy::disallowed_methods, reason = "the harness measures deadlines")]
+fn main() -> anyhow::Result<()> {
+    let mut page = Page::read()?;
+    let mut differences = Vec::new();
+    let holes = Holes::read()?;
+    for kernel in Args::parse().kernels {
+        let parts = Parts::of(&kernel)?;
+        let package = parts.package()?;
+        println!("Linux {kernel}: {package}");
+        let started = Instant::now();
+        let outcomes = run(&parts, started + LIMIT, |report| {
+            if let Report::Seen { .. } | Report::Missing { .. } = report {
+                println!("{:6.1} s {report}", started.elapsed().as_secs_f64());
+            }
+        })?;
+        differences.extend(holes.differences(&kernel, &outcomes));
+        page.put(&kernel, &package, &outcomes);
+    }
+    page.write()?;
+    ensure!(
+        differences.is_empty(),
+        "tests/vm/holes.tsv is out of date:\n{}",
+        differences.join("\n")
+    );
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! What one kernel showed: for each class of fault, by which ways it was seen.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use super::{Machine, Parts, Report, Seen, Way};
+
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What the detector uses for it, as `check` says.
+    pub using: String,
+    pub seen: BTreeMap<Way, Seen>,
+    /// Why the fault could not be provoked, if so.
+    pub missing: Option<String>,
+}
+
+/// Boots a kernel and provokes every fault. `tell` hears of each report.
+pub fn run(
+    parts: &Parts,
+    deadline: Instant,
+    mut tell: impl FnMut(&Report),
+) -> anyhow::Result<BTreeMap<String, Outcome>> {
+    let mut machine = Machine::boot(parts, "faults")?;
+    let mut using = BTreeMap::new();
+    let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
+    loop {
+        let report = machine.report(deadline)?;
+        tell(&report);
+        match report {
+            Report::Check { rows } => {
+                using.extend(rows.iter().filter_map(|row| {
+                    let class = row["what"].as_str()?.strip_prefix("class ")?;
+                    Some((class.to_owned(), row["using"].as_str()?.to_owned()))
+                }));
+            }
+            Report::Seen { class, way, seen } => {
+                outcomes
+                    .entry(class)
+                    .or_default()
+                    .seen
+                    .extend(seen.map(|seen| (way, seen)));
+            }
+            Report::Missing { class, why } => {
+                outcomes.entry(class).or_default().missing = Some(why);
+            }
+            report @ (Report::Ask { .. } | Report::Stressed { .. }) => {
+                bail!("the guest was to provoke faults: {report}")
+            }
+            Report::End => break,
+            Report::Failed { why } => bail!("the guest could not go on: {why}"),
+        }
+    }
+    for (class, outcome) in &mut outcomes {
+        outcome.using = using
+            .get(class)
+            .cloned()
+            .with_context(|| format!("`check` knows no class {class}"))?;
+    }
+    Ok(outcomes)
+}

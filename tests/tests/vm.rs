@@ -1,0 +1,86 @@
+//! The fault suite in virtual machines, a kernel each: whatever is not seen is on the list of
+//! `tests/vm/holes.tsv`, and whatever is on the list is not seen.
+
+use std::env;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nodemend_tests::vm::{Holes, KERNELS, Machine, Parts, Report, run};
+
+/// The kernel in which the detector has it hard.
+const STRESSED: &str = "6.12";
+
+/// For one kernel: a machine that boots in half a minute and takes one more for the faults, four
+/// times as long on a busy host.
+const LIMIT: Duration = Duration::from_secs(360);
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the harness reads its environment"
+)]
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Each has as many CPUs as there are.
+    arguments.test_threads = Some(1);
+    let trials = match env::var("NODEMEND_VM_ONLY") {
+        Ok(kernel) => KERNELS
+            .iter()
+            .filter(|known| **known == kernel)
+            .map(|known| trial(known, "", faults))
+            .collect(),
+        Err(_) => KERNELS
+            .iter()
+            .map(|kernel| trial(kernel, "", faults))
+            .chain([trial(STRESSED, "_under_stress", stress)])
+            .collect(),
+    };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn trial(kernel: &'static str, what: &str, test: fn(&'static str) -> anyhow::Result<()>) -> Trial {
+    Trial::ignorable_test(format!("linux_{kernel}{what}"), move || {
+        if let Ok(why) = env::var("NODEMEND_VM_MISSING") {
+            return Ok(Completion::ignored_with(why));
+        }
+        test(kernel)
+            .map(|()| Completion::Completed)
+            .map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the harness measures deadlines")]
+fn stress(kernel: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + 2 * LIMIT;
+    let mut machine = Machine::boot(&Parts::of(kernel)?, "stress")?;
+    let mut untold = Vec::new();
+    loop {
+        match machine.report(deadline)? {
+            Report::End => break,
+            report @ Report::Stressed { provoked, told, .. } => {
+                println!("Linux {kernel}: {report}");
+                if told < provoked {
+                    untold.push(report.to_string());
+                }
+            }
+            report => bail!("{report}"),
+        }
+    }
+    ensure!(untold.is_empty(), "{}", untold.join("; "));
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the harness measures deadlines")]
+fn faults(kernel: &str) -> anyhow::Result<()> {
+    let parts = Parts::of(kernel)?;
+    println!("Linux {kernel}: {}", parts.package()?);
+    let started = Instant::now();
+    let outcomes = run(&parts, started + LIMIT, |report| {
+        if let Report::Seen { .. } | Report::Missing { .. } = report {
+            println!("{:6.1} s {report}", started.elapsed().as_secs_f64());
+        }
+    })?;
+    let differences = Holes::read()?.differences(kernel, &outcomes);
+    ensure!(differences.is_empty(), "{}", differences.join("\n"));
+    Ok(())
+}
