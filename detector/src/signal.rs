@@ -297,6 +297,11 @@ pub(crate) struct GpuState {
     pub power_brake: Option<bool>,
     #[serde(default)]
     pub fabric: Option<Fabric>,
+    #[serde(default)]
+    pub uuid: Option<String>,
+    /// Containers that kubelet gave it to, as `namespace/pod container name`.
+    #[serde(default)]
+    pub holders: Vec<String>,
 }
 
 impl GpuState {

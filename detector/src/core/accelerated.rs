@@ -49,6 +49,17 @@ impl Gpus {
         &self.states
     }
 
+    /// Which GPU it is besides its address, and whose: for the end of a message.
+    fn identity(&self, gpu: &str) -> String {
+        let Some(state) = self.states.get(gpu) else {
+            return String::new();
+        };
+        let uuid = state.uuid.iter().map(|uuid| format!(", {uuid}"));
+        let holders = (!state.holders.is_empty())
+            .then(|| format!(", held by {}", state.holders.join(" and ")));
+        uuid.chain(holders).collect()
+    }
+
     /// The XIDs that this one may be a consequence of, the last one first.
     fn causes(&mut self, gpu: &str, xid: u32, at: Duration) -> Vec<u32> {
         let causes = self.causes.entry(gpu.to_owned()).or_default();
@@ -100,6 +111,7 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let key = (sighting.reason, sighting.entity.clone());
+        sighting.message += &self.gpus.identity(&seen.gpu);
         if historic {
             // Over, or told by the agent before this one, or a question for NVML.
             if sighting.severity == Severity::Fatal && self.findings.get(&key).is_none() {
@@ -242,7 +254,9 @@ impl Core {
             Severity::Fatal
         };
         let advice = action.advice();
-        let message = format!("GPU {gpu} needs recovery, says its driver (advice: {advice})");
+        let identity = self.gpus.identity(gpu);
+        let message =
+            format!("GPU {gpu} needs recovery, says its driver (advice: {advice}){identity}");
         let sighting = sighting(&key, severity, message, 1, now);
         self.findings.is_so(sighting, now, out);
     }
@@ -410,6 +424,7 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let severity = key.0.row().severity;
+        let message = message + &self.gpus.identity(&key.1);
         let sighting = sighting(key, severity, message, 1, now);
         self.findings.is_so(sighting, now, out);
     }

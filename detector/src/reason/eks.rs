@@ -1,5 +1,5 @@
 //! Every reason of EKS's node monitoring agent 1.7.0: a drop-in has them all, under the same names and
-//! conditions. What is missing is listed, and the list may only shrink.
+//! conditions.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -113,8 +113,9 @@ const REASONS: [(ConditionType, &[&str]); 5] = [
 fn each_reason_of_ekss_agent_is_one_of_ours() {
     for (condition, names) in REASONS {
         for name in names {
-            let reason = Reason::from_name(name);
-            let row = reason.unwrap_or_else(|| panic!("{name} is missing")).row();
+            let Some(row) = Reason::from_name(name).map(Reason::row) else {
+                panic!("{name} is missing");
+            };
             assert_eq!(row.condition, condition, "{name}");
             assert!(row.eks, "{name}: {} is not marked as EKS's", row.name);
         }
@@ -165,11 +166,8 @@ fn each_reason_of_ekss_agent_is_tested_to_be_told_not_to_be_and_to_clear() {
             assert_eq!(no_test(place), None, "{reason}");
         }
     }
-    let ours: BTreeSet<&str> = REASONS
-        .iter()
-        .flat_map(|(_, names)| *names)
-        .copied()
-        .collect();
+    let ours = REASONS.iter().flat_map(|(_, names)| *names).copied();
+    let ours: BTreeSet<&str> = ours.collect();
     assert_eq!(
         tested, ours,
         "reasons of eks_tests.tsv, and those of EKS's agent"

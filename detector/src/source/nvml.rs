@@ -17,6 +17,7 @@ use crate::clock;
 use crate::signal::{Signal, SourceName, What};
 
 mod deadline;
+mod holders;
 mod instance_types;
 mod raw;
 mod rehearsal;
@@ -50,6 +51,7 @@ impl NvmlSource {
         let deadline = Arc::new(Deadline::new()?);
         let session = Session {
             library: args.nvml_library.clone(),
+            proc: args.host_proc.clone(),
             sys: args.host_sys.clone(),
             interval: args.gpu_interval.0,
             queue,

@@ -6,7 +6,7 @@
     reason = "C functions under the names and with the pointers of nvml.h"
 )]
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -192,6 +192,27 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByPciBusId_v2(
         }
         // SAFETY: can be written, by the contract.
         unsafe { device.write(std::ptr::without_provenance_mut(gpu.handle())) };
+        Ok(())
+    }))
+}
+
+/// # Safety
+///
+/// `uuid` has room for `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetUUID(
+    device: Device,
+    uuid: *mut c_char,
+    length: c_uint,
+) -> c_int {
+    code(gpu(device).and_then(|gpu| {
+        let text = CString::new(format!("GPU-{}", gpu.address)).map_err(|_| INVALID_ARGUMENT)?;
+        let bytes = text.as_bytes_with_nul();
+        if usize::try_from(length).is_ok_and(|length| length < bytes.len()) {
+            return Err(INVALID_ARGUMENT);
+        }
+        // SAFETY: there is room, by the check above.
+        unsafe { text.as_ptr().copy_to_nonoverlapping(uuid, bytes.len()) };
         Ok(())
     }))
 }

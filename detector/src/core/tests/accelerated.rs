@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::judgement::{self, Class};
-use crate::signal::{Fabric, GpuState, Links, Nvml, Recovery};
+use crate::signal::{Fabric, GpuState, Links, LogFault, Nvml, Recovery};
 
 const GPU: &str = "0000:05:00";
 const KIND: ConditionType = ConditionType::AcceleratedHardwareReady;
@@ -666,13 +666,6 @@ fn an_sxid_of_a_device_that_no_switch_driver_has_is_nothing() {
 }
 
 #[test]
-fn a_gpu_that_is_well_tells_nothing() {
-    let mut core = started();
-    step(&mut core, gpu(false), 2);
-    assert_eq!(open(&core), []);
-}
-
-#[test]
 fn a_remap_that_is_pending_stays_until_the_gpu_was_reset() {
     let mut core = started();
     step(&mut core, gpu(true), 2);
@@ -810,4 +803,90 @@ fn fewer_gpus_than_the_instance_type_has_are_missed_until_they_are_back() {
     step(&mut core, present(8), 22);
     core.step(Input::Wake, at(32));
     assert_eq!(open(&core), []);
+}
+
+#[test]
+fn each_state_of_a_gpu_that_is_wrong_opens_its_reason() {
+    let mut core = started();
+    step(&mut core, gpu(false), 2);
+    step(&mut core, gpu(true), 12);
+    assert_eq!(
+        open(&core),
+        [
+            Reason::NvidiaRowRemapFailure,
+            Reason::NvidiaPageRetirement,
+            Reason::NvidiaNvlinkError,
+            Reason::NvidiaFabricError,
+            Reason::FabricManagerNotRunning,
+            Reason::NvidiaThermalError,
+            Reason::NvidiaPowerError,
+        ]
+    );
+}
+
+#[test]
+fn a_gpu_that_says_it_is_well_or_says_nothing_opens_none() {
+    let silent = What::Gpu {
+        gpu: GPU.to_owned(),
+        state: GpuState::default(),
+    };
+    for what in [gpu(false), silent, state(Recovery::NotNeeded)] {
+        let mut core = started();
+        assert_eq!(changes(&step(&mut core, what.clone(), 2)), []);
+        assert_eq!(changes(&step(&mut core, what, 12)), []);
+    }
+}
+
+#[test]
+fn what_a_neuron_device_said_ends_with_the_boot() {
+    let fault = LogFault::new(
+        Reason::NeuronDmaError,
+        "neuron0".to_owned(),
+        "Neuron device neuron0 reported DMA_ERROR: nd-id=0".to_owned(),
+    );
+    let mut before = started();
+    let told = condition(&step(&mut before, What::Logged(fault), 50)).unwrap();
+    let existing = || Existing {
+        kind: told.kind,
+        healthy: told.healthy,
+        transition: told.transition,
+        message: told.message.clone(),
+    };
+    let after = |boot| {
+        let mut core = Core::new(ConditionType::ALL.to_vec());
+        core.step(Input::HistoryRead, at(100));
+        let now = Now {
+            boot: Duration::from_secs(boot),
+            wall: at(100).wall,
+        };
+        core.step(Input::Existing(vec![existing()]), now);
+        open(&core)
+    };
+    assert_eq!(after(100), [Reason::NeuronDmaError]);
+    assert_eq!(after(20), []);
+}
+
+#[test]
+fn a_finding_names_its_gpu_for_good_and_who_holds_it() {
+    let mut core = started();
+    let held = |lost: Option<String>| What::Gpu {
+        gpu: GPU.to_owned(),
+        state: GpuState {
+            lost,
+            uuid: Some("GPU-8f".to_owned()),
+            holders: vec!["ml/train container main".to_owned()],
+            ..GpuState::default()
+        },
+    };
+    step(&mut core, held(None), 2);
+    step(&mut core, line(79), 3);
+    step(&mut core, held(Some("it fell off".to_owned())), 4);
+    for reason in [
+        Reason::NvidiaXidError(79),
+        Reason::NvidiaDeviceCountMismatch,
+    ] {
+        let message = message(&core, reason);
+        let identity = ", GPU-8f, held by ml/train container main";
+        assert!(message.ends_with(identity), "{message}");
+    }
 }

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::deadline::Deadline;
 use super::raw::{self, Field};
-use super::{driver_loaded, instance_types, pci, rehearsal};
+use super::{driver_loaded, holders, instance_types, pci, rehearsal};
 use crate::clock;
 use crate::judgement::{self, Action};
 use crate::signal::{GpuState, Links, Nvml, Recovery, Signal, SourceName, What};
@@ -51,6 +51,7 @@ const FIELDS: [u32; 7] = [
 
 pub(super) struct Session {
     pub library: PathBuf,
+    pub proc: PathBuf,
     pub sys: PathBuf,
     pub interval: Duration,
     pub queue: Sender<Signal>,
@@ -232,14 +233,23 @@ impl Session {
             .filter(|gpu| !bound.contains(gpu) && !pci::exists(&self.sys, gpu))
             .cloned()
             .collect::<Vec<_>>();
+        let held = holders::ask(&self.proc).unwrap_or_else(|error| {
+            debug!(%error, "kubelet does not say who holds the GPUs");
+            BTreeMap::new()
+        });
         let mut answering = Vec::new();
         for gpu in gone.into_iter().chain(bound) {
             let state = if pci::exists(&self.sys, &gpu) {
-                self.state(nvml, &gpu)?
+                let named = states.get(&gpu).is_some_and(|before| before.uuid.is_some());
+                self.state(nvml, &gpu, named)?
             } else {
                 Some(lost("it is not on the PCI bus any more".to_owned()))
             };
-            let Some(state) = state else { continue };
+            let Some(mut state) = state else { continue };
+            let known = states.get(&gpu).and_then(|before| before.uuid.clone());
+            state.uuid = state.uuid.or(known);
+            let holders = state.uuid.as_ref().and_then(|uuid| held.get(uuid));
+            state.holders = holders.cloned().unwrap_or_default();
             if state.lost.is_none() {
                 answering.push(gpu.clone());
             }
@@ -255,13 +265,19 @@ impl Session {
     }
 
     /// Nothing where NVML does not say.
-    fn state(&self, nvml: &Library, gpu: &str) -> Result<Option<GpuState>, NvmlError> {
-        self.ask(nvml, gpu)
+    fn state(&self, nvml: &Library, gpu: &str, named: bool) -> Result<Option<GpuState>, NvmlError> {
+        self.ask(nvml, gpu, named)
             .map_or_else(|error| is_lost(error, gpu), |state| Ok(Some(state)))
     }
 
-    fn ask(&self, nvml: &Library, gpu: &str) -> Result<GpuState, NvmlError> {
+    /// `named`: its UUID is known, which does not change.
+    fn ask(&self, nvml: &Library, gpu: &str, named: bool) -> Result<GpuState, NvmlError> {
         let device = self.device(nvml, gpu)?;
+        let uuid = if named {
+            None
+        } else {
+            supported(self.call_about(gpu, "nvmlDeviceGetUUID", || device.uuid()))?
+        };
         let uncorrected = supported(self.call_about(gpu, "nvmlDeviceGetTotalEccErrors", || {
             device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile)
         }))?;
@@ -295,6 +311,8 @@ impl Session {
         let slowed = ThrottleReasons::HW_SLOWDOWN;
         Ok(GpuState {
             lost: None,
+            uuid,
+            holders: Vec::new(),
             recovery: match action {
                 None => Recovery::Unknown,
                 Some(Action::None) => Recovery::NotNeeded,
