@@ -38,6 +38,9 @@ mod export;
 mod finding;
 #[doc(hidden)]
 pub mod fleet;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 mod host_log;
 mod http;

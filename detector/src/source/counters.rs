@@ -37,6 +37,8 @@ mod files;
 mod firewall;
 mod forwarding;
 mod fsmap;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host_limits;
 mod interfaces;
 mod io_pressure;
