@@ -9,6 +9,13 @@ use serde::{Deserialize, Serialize};
 pub(crate) mod note;
 mod pstore;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_pstore(bytes: &[u8]) {
+    if let Some(words) = pstore::last_words(bytes) {
+        crate::fuzz::assert_plain(&words, 200);
+    }
+}
+
 /// In which unexpected boots are counted.
 pub(crate) const WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Older ones are forgotten.

@@ -40,6 +40,9 @@ mod export;
 mod finding;
 #[doc(hidden)]
 pub mod fleet;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod grpc;
 mod host;
 mod host_log;

@@ -23,9 +23,13 @@ use crate::source::kmsg::{grammar, record::Record};
 
 mod console;
 mod export;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod json;
 mod saved;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::fuzz::saved as fuzz_saved;
 use self::saved::{Saved, SavedLine};
 
 /// Prints every transition. An error names what cannot be read.

@@ -43,6 +43,9 @@ pub mod drain;
 pub mod episode;
 pub mod evidence;
 pub mod explain;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 pub mod import;
 mod kubelet;

@@ -334,6 +334,9 @@ expect:
             ("label: a,", "labbel: a,", "labbel"),
             ("restart: {}", "reboot: {}", "reboot"),
             ("node: n-0, count", "node: m-0, count", "m-0"),
+            ("count: 10", "count: 4294967295", "at most 20000"),
+            ("count: 2,", "count: 4294967295,", "at most 1000000"),
+            ("for: 70m", "for: 70m\nstart: 9999-12-30T21:59:59Z", "9999"),
             (
                 "nodes: [n-1], type",
                 "nodes: [n-0], type",

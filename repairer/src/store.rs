@@ -155,12 +155,18 @@ fn cluster(
         cluster.nodes.insert(node.name.clone(), node);
     }
     let unreadable = &mut cluster.unreadable;
-    let repairs: BTreeMap<_, _> = repairs
-        .iter()
-        .filter_map(|object| read("NodeRepair", object, unreadable))
-        .map(|r| (r.name_any(), r))
-        .collect();
-    cluster.repairs = repairs;
+    for object in repairs {
+        let Some(repair) = read("NodeRepair", object, unreadable) else {
+            continue;
+        };
+        let name = repair.name_any();
+        match repair.impossible_time() {
+            None => drop(cluster.repairs.insert(name, repair)),
+            Some(at) => unreadable.push(format!(
+                "NodeRepair {name} cannot be meant: there is a time of {at} in its status; mend or delete it"
+            )),
+        }
+    }
     cluster.policies = policies
         .iter()
         .filter_map(|object| read("RepairPolicy", object, unreadable))
@@ -265,4 +271,39 @@ fn is_expired(failure: &watcher::Error) -> bool {
 fn log(what: &str, failure: &watcher::Error) {
     let remedy = explain::remedy(code(failure)).unwrap_or("it is tried again");
     warn!(what, error = %failure, remedy, "the watch failed");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_repair_of_another_age_is_no_repair_and_is_told() {
+        let repair = |since: &str| -> Arc<Guarded<NodeRepair>> {
+            let object = json!({
+                "apiVersion": "nodemend.dev/v1alpha1",
+                "kind": "NodeRepair",
+                "metadata": {"name": "r"},
+                "spec": {"nodeRef": {"name": "n", "uid": "u"}, "action": "Replace"},
+                "status": {"phase": "Draining", "drain": {"since": since, "remaining": 0}},
+            });
+            Arc::new(serde_json::from_value(object).unwrap())
+        };
+        let good = cluster(&[], &[repair("2026-01-02T03:04:05.000000Z")], &[]);
+        assert_eq!((good.repairs.len(), good.unreadable.len()), (1, 0));
+        let bad = cluster(&[], &[repair("9999-12-30T21:59:59.000000Z")], &[]);
+        assert!(bad.repairs.is_empty());
+        assert!(
+            bad.unreadable[0].contains("NodeRepair r"),
+            "{:?}",
+            bad.unreadable
+        );
+        assert!(
+            bad.unreadable[0].contains("9999-12-30"),
+            "{:?}",
+            bad.unreadable
+        );
+    }
 }

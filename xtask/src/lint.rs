@@ -17,6 +17,12 @@ pub(crate) fn run(repo: &Path) -> anyhow::Result<()> {
             .args(["fmt", "--all", "--check"]),
     )?;
     step(
+        "formatting of the fuzzer",
+        cargo::command()
+            .current_dir(repo.join("tests/fuzz"))
+            .args(["fmt", "--check"]),
+    )?;
+    step(
         "clippy, host",
         cargo::command().current_dir(repo).args([
             "clippy",

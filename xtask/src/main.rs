@@ -12,6 +12,7 @@ mod cargo;
 mod chart;
 mod control_plane;
 mod debian;
+mod fuzz;
 mod r#gen;
 mod image;
 mod lint;
@@ -77,6 +78,18 @@ enum Task {
         /// Only compare, and fail when the page is out of date
         #[arg(long)]
         check: bool,
+    },
+    /// Search for bytes that break a parser of a daemon, from the seeds in tests/fuzz/seeds
+    Fuzz {
+        /// Of each target
+        #[arg(long, default_value_t = 30)]
+        seconds: u32,
+        /// Whose parsers
+        #[arg(long, value_enum, default_value_t = fuzz::Daemon::Detector)]
+        daemon: fuzz::Daemon,
+        /// Only these, by the names of their seeds' folders; without: all of the daemon
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
     },
     /// Run the fault suite in virtual machines with Debian's kernels, and write what they showed
     /// into docs/kernels.md
@@ -155,6 +168,11 @@ fn run(task: Task) -> anyhow::Result<bool> {
             let args = check.then(|| "--check".to_owned());
             run::alone(&repo, "nodemend-peers", args.as_slice())?;
         }
+        Task::Fuzz {
+            seconds,
+            daemon,
+            targets,
+        } => fuzz::run(&repo, daemon, seconds, &targets)?,
         Task::Vm { kernel } => {
             let kernels = if kernel.is_empty() {
                 vm::Kernel::ALL.to_vec()

@@ -134,7 +134,9 @@ fn message(open: &[&Finding]) -> String {
         .iter()
         .map(|finding| {
             let since = finding.opened.wall.strftime("%Y-%m-%dT%H:%M:%SZ");
-            format!("{}: {} (since {since})", finding.reason, finding.text())
+            // A name that a stranger chose begins no part of its own, which the next agent would read.
+            let text = finding.text().replace("; ", ", ");
+            format!("{}: {text} (since {since})", finding.reason)
         })
         .collect();
     text::bounded(&parts.join("; "), MESSAGE_LIMIT)

@@ -23,6 +23,9 @@ use crate::signal::{BlockedTask, Counted, LogFault, Signal, SourceName, What};
 mod continuity;
 mod symbols;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use symbols::fuzz;
+
 pub(crate) struct BlockedSource {
     signals: Receiver<Signal>,
     wake: Arc<OwnedFd>,

@@ -36,6 +36,8 @@ mod attach;
 mod btf;
 mod decode;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hook;
 mod late;
 mod layout;

@@ -39,6 +39,8 @@ mod files;
 mod firewall;
 mod forwarding;
 mod fsmap;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host_limits;
 #[cfg(test)]
 mod hosts;

@@ -18,6 +18,8 @@ use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName};
 
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod lines;
 mod place;
 mod tail;

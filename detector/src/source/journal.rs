@@ -23,6 +23,8 @@ mod entry;
 mod folder;
 mod follow;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod index;
 mod log;
 mod payload;

@@ -26,6 +26,8 @@ use crate::rules::LogRules;
 use crate::signal::{Signal, SourceName, What};
 
 mod copies;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod grammar;
 pub(crate) mod record;
 mod syslog;

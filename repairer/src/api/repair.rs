@@ -7,8 +7,10 @@
 )]
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::core::Rule as Cel;
 use kube::{CustomResource, KubeSchema};
@@ -25,6 +27,8 @@ pub const NODE_UID_LABEL: &str = "nodemend.dev/node-uid";
 const MOST_ENTRIES: usize = 50;
 /// The API server's limit of a condition's message is 32768; people read less.
 const MESSAGE_LIMIT: usize = 1024;
+/// Of times that can be meant.
+const YEARS: RangeInclusive<i16> = 1970..=2970;
 
 /// The repair of one sick node, from the first sight of the fault to its outcome.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -646,9 +650,38 @@ impl NodeRepair {
         let started = self.status.as_ref().and_then(|s| s.policy.as_ref());
         started.map_or(&self.spec.policy_ref.name, |policy| &policy.name)
     }
+
+    /// A time in its status that no clock has shown yet: to wait from then on would leave what a
+    /// timestamp can be.
+    pub fn impossible_time(&self) -> Option<Timestamp> {
+        let status = self.status.as_ref()?;
+        let mut times = status.times();
+        times.find(|at| !YEARS.contains(&at.to_zoned(TimeZone::UTC).year()))
+    }
 }
 
 impl NodeRepairStatus {
+    fn times(&self) -> impl Iterator<Item = Timestamp> {
+        let conditions = self.conditions.iter().map(|it| it.last_transition_time.0);
+        let held = self.hold.iter();
+        let held = held.flat_map(|hold| [Some(&hold.since), hold.told.as_ref()]);
+        let reasons = self.reasons.iter();
+        let reasons = reasons.flat_map(|reason| [Some(&reason.since), reason.seen.as_ref()]);
+        let drain = self.drain.iter();
+        let drain = drain.flat_map(|drain| [Some(&drain.since), drain.emptied.as_ref()]);
+        let shadow = self.shadow.iter();
+        let shadow = shadow.flat_map(|it| [it.cordoned.as_ref(), it.started.as_ref()]);
+        let others = [
+            self.replacement.as_ref().map(|it| &it.since),
+            self.well_since.as_ref(),
+        ];
+        let attempts = self.attempts.iter().map(|attempt| attempt.started.0);
+        let micro = held.chain(reasons).chain(drain).chain(shadow).chain(others);
+        conditions
+            .chain(attempts)
+            .chain(micro.flatten().map(|at| at.0))
+    }
+
     pub fn is_finished(&self) -> bool {
         self.phase == Phase::Finished
     }

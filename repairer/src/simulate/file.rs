@@ -2,10 +2,12 @@
 //! implied but what the policy's own schema implies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,7 +17,10 @@ use crate::api::repair::{Gate, Outcome, Overridable, Phase};
 use crate::api::validate;
 
 /// More would not be read by anybody.
-const MOST_NODES: usize = 20_000;
+const MOST_NODES: u64 = 20_000;
+const MOST_PODS: u64 = 1_000_000;
+/// Far enough from the ends of what a timestamp can be.
+const YEARS: RangeInclusive<i16> = 1970..=2970;
 const MOST_EVENTS: usize = 100_000;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -616,8 +621,21 @@ impl File {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let nodes = self.node_names().len();
+        // Before any of them is named.
+        let sum = |counts: &mut dyn Iterator<Item = Option<u32>>| -> u64 {
+            counts.map(|count| u64::from(count.unwrap_or(1))).sum()
+        };
+        let nodes = sum(&mut self.nodes.iter().map(|node| node.count));
         ensure!(nodes <= MOST_NODES, "{nodes} nodes; at most {MOST_NODES}");
+        let pods = sum(&mut self.pods.iter().map(|pod| pod.count));
+        ensure!(pods <= MOST_PODS, "{pods} pods; at most {MOST_PODS}");
+        let year = self.start.to_zoned(TimeZone::UTC).year();
+        ensure!(
+            YEARS.contains(&year),
+            "start is in the year {year}, not between {} and {}",
+            YEARS.start(),
+            YEARS.end()
+        );
         let events = self.timeline.len();
         ensure!(
             events <= MOST_EVENTS,

@@ -116,6 +116,22 @@ fn a_promoted_reason_turns_its_condition_also_while_it_is_open() {
 }
 
 #[test]
+fn a_name_that_a_stranger_chose_begins_no_part_of_a_condition() {
+    let fatal = Override {
+        severity: Some(Severity::Fatal),
+        ..Override::default()
+    };
+    let mut core = configured("FilesystemError", fatal);
+    let line = What::Ext4Error {
+        device: "sda1".to_owned(),
+        detail: "f:1: comm x; FilesystemReadOnly: sdb1, mounted at /".to_owned(),
+    };
+    let outputs = core.step(signal(line, at(2)), at(2));
+    let message = &storage(&outputs).unwrap().message;
+    assert_eq!(message.split("; ").count(), 1, "{message}");
+}
+
+#[test]
 fn another_time_to_clear_holds_for_quiet_and_for_evidence() {
     let minute = Override {
         clear_after: Some(Duration::from_secs(60)),

@@ -120,6 +120,18 @@ fn function(line: &[u8]) -> Option<(u64, &[u8])> {
     matches!(parts.next()?, b"t" | b"T" | b"w" | b"W").then_some((at, parts.next()?))
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let addresses = [0, 1, 0xffff_ffff_8100_0000, u64::MAX];
+    let Ok(names) = names(bytes, &addresses) else {
+        return;
+    };
+    assert_eq!(names.len(), addresses.len());
+    for name in names {
+        crate::fuzz::assert_plain(&name, 1024);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -144,6 +144,11 @@ impl Files {
             .map(String::as_str)
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn from(files: BTreeMap<&'static str, Found>) -> Self {
+        Self(files)
+    }
+
     /// As if they had been read.
     #[cfg(test)]
     pub(super) fn of(files: &[(&'static str, &[&str], &str)]) -> Self {

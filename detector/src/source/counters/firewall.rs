@@ -228,6 +228,26 @@ fn of_interest(mut rules: Vec<Rule>) -> Vec<Rule> {
     rules
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_rule(message: &[u8]) -> Vec<What> {
+    Judge::unasked().look(nft::fuzz(message).as_slice())
+}
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_table(bytes: &[u8]) -> Vec<What> {
+    Judge::unasked().look(&legacy::fuzz(bytes))
+}
+
+#[cfg(any(test, fuzzing))]
+impl Judge {
+    fn unasked() -> Self {
+        Self {
+            allowed: Vec::new(),
+            told: BTreeSet::new(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -131,6 +131,15 @@ fn take(mut bytes: &[u8], answers: &mut Vec<(u16, Vec<u8>)>) -> io::Result<bool>
     Ok(false)
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut answers = Vec::new();
+    let _end = take(bytes, &mut answers);
+    let messages: Vec<_> = answers.into_iter().map(|(_, message)| message).collect();
+    assert!(messages.iter().map(Vec::len).sum::<usize>() <= bytes.len());
+    messages
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -211,6 +211,17 @@ fn missing(checkpoint: &Checkpoint, routing: &Routing) -> BTreeMap<(Reason, Stri
     missing
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(files: &Files) -> Vec<What> {
+    let mut judge = Judge::default();
+    let checkpoint = Checkpoint::of(files);
+    checkpoint.map_or_else(Vec::new, |checkpoint| {
+        // A fault is told when it was there twice.
+        judge.look(&checkpoint, &Routing::default());
+        judge.look(&checkpoint, &Routing::default())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -132,3 +132,8 @@ fn host(address: IpAddr, prefix: u8) -> Option<IpAddr> {
 fn damaged(error: netlink_packet_core::DecodeError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{error}"))
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(message: &[u8]) {
+    let (_rule, _route) = (rule(message), route(message));
+}

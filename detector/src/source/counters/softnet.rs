@@ -59,7 +59,7 @@ impl Counter for Softnet {
         let all = dropped.fold(0u64, |sum, (_, rise)| sum.saturating_add(*rise));
         let squeezed = risen.get(&(cpu, Column::Squeezed)).copied().unwrap_or(0);
         let message = format!(
-            "{all} packets were dropped because the queue of their CPU was full: CPU_BACKLOG; {most} on CPU {cpu}, whose time for packets was up {squeezed} times"
+            "{all} packets were dropped because the queue of their CPU was full: CPU_BACKLOG, {most} on CPU {cpu}, whose time for packets was up {squeezed} times"
         );
         let fault = told::fault(Reason::PacketsDropped, "CPU_BACKLOG", message);
         vec![told::times(fault, all)]

@@ -22,6 +22,9 @@ use crate::source::timer::Timer;
 
 mod text;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use text::fuzz;
+
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is mostly enough for a second.

@@ -206,3 +206,10 @@ fn number(bytes: &[u8], place: usize) -> Option<usize> {
     let bytes = bytes.get(place..)?.first_chunk()?;
     u32::from_ne_bytes(*bytes).try_into().ok()
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) -> Vec<Rule> {
+    let (shape, entries) = bytes.split_at(INFO.min(bytes.len()));
+    let of = |family| rules(family, "filter", shape, entries);
+    Family::ALL.into_iter().flat_map(of).collect()
+}

@@ -172,3 +172,8 @@ fn comment(mut data: &[u8]) -> Option<String> {
     }
     None
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(message: &[u8]) -> Option<Rule> {
+    rule(message)
+}

@@ -1,17 +1,16 @@
 //! Files as bytes: those that systemd made, and what is left of them when they are damaged.
 
-use std::cell::Cell;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use ruzstd::decoding::StreamingDecoder;
 
 use super::super::entry::{Line, Loss};
-use super::super::format::{Bytes, Unreadable};
-use super::super::log::{Log, Now, Seen};
+use super::super::fuzz::{BOOT, open, read};
+use super::super::log::Now;
 use super::super::payload::Compression;
-use super::super::place::{self, Place};
+use super::super::place;
 use super::*;
 
 /// Of `system.export`, by systemd 252:
@@ -19,28 +18,6 @@ use super::*;
 /// -o compact.journal system.export`, the other with 0 for 1; then `zstd -19`, for 8 MiB of zeros.
 const COMPACT_FILE: &[u8] = include_bytes!("compact.journal.zst");
 const PLAIN_FILE: &[u8] = include_bytes!("plain.journal.zst");
-const BOOT: &str = "0123456789abcdef0123456789abcdef";
-
-/// Counts its reads.
-struct Memory {
-    bytes: Vec<u8>,
-    reads: Cell<usize>,
-}
-
-impl Bytes for Memory {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reads.set(self.reads.get() + 1);
-        let begin = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = self.bytes.get(begin..).unwrap_or_default();
-        let length = rest.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&rest[..length]);
-        Ok(length)
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.bytes.len() as u64)
-    }
-}
 
 /// A file of systemd, and where there is something in it: most of it is an empty hash table.
 struct Fixture {
@@ -77,29 +54,6 @@ fn unpacked(fixture: &[u8]) -> Vec<u8> {
     let end = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
     bytes.truncate(end.next_multiple_of(8));
     bytes
-}
-
-fn open(bytes: Vec<u8>) -> Result<Log<Memory>, Unreadable> {
-    let reads = Cell::new(0);
-    Log::new(Memory { bytes, reads })
-}
-
-/// All that is there, the number of losses, and how often the file was read from.
-fn read(bytes: Vec<u8>, wanted: &[&str]) -> Result<(Vec<Line>, u64, usize), Unreadable> {
-    let mut log = open(bytes)?;
-    let now = Now {
-        boot: place::id(BOOT).unwrap(),
-        monotonic: 6_000_000,
-    };
-    let (mut lines, mut lost, mut place) = (Vec::new(), 0, None::<Place>);
-    let wanted = |unit: &str| wanted.contains(&unit);
-    let mut see = |seen| match seen {
-        Seen::Line { line, .. } => lines.push(line),
-        Seen::Lost { count, .. } => lost += count,
-    };
-    while log.read(now, &mut place, wanted, &mut see)? {}
-    let reads = log.bytes().reads.get();
-    Ok((lines, lost, reads))
 }
 
 fn messages(lines: &[Line]) -> Vec<String> {

@@ -74,8 +74,8 @@ fn line(line: &[u8]) -> Option<Line> {
         (caller, rest) = (given, after);
     }
     let text = rest.strip_prefix(b" ")?;
-    let at = Duration::from_secs(seconds.parse().ok()?)
-        + Duration::from_micros(micros.parse::<u32>().ok()?.into());
+    let micros = Duration::from_micros(micros.parse::<u32>().ok()?.into());
+    let at = Duration::from_secs(seconds.parse::<u32>().ok()?.into()) + micros;
     Some(Line {
         priority: std::str::from_utf8(priority).ok()?.parse().ok()?,
         at,
@@ -88,6 +88,24 @@ fn bracketed(text: &[u8], open: u8, close: u8) -> Option<(&[u8], &[u8])> {
     let rest = text.strip_prefix(&[open])?;
     let end = rest.iter().take(32).position(|&byte| byte == close)?;
     Some((&rest[..end], &rest[end + 1..]))
+}
+
+#[cfg(any(test, fuzzing))]
+/// Priority, time and text of each record.
+pub(crate) fn fuzz(log: &[u8]) -> Vec<(u32, Duration, String)> {
+    if let Some(line) = last(log) {
+        let rest = after(log, line).unwrap_or_else(|| panic!("the last line is not there"));
+        assert!(rest.iter().all(|&byte| byte == b'\n'));
+    }
+    let records = records(log);
+    for record in &records {
+        assert!(record.text.is_ascii() && !record.text.contains(char::is_control));
+        assert!(record.text.len() <= LONGEST + 4 * log.len());
+    }
+    records
+        .into_iter()
+        .map(|line| (line.priority, line.at, line.text))
+        .collect()
 }
 
 #[cfg(test)]
@@ -114,6 +132,11 @@ mod tests {
                 (30, 12_345_678_901, "systemd[1]: \\x1b[0m".to_owned())
             ]
         );
+    }
+
+    #[test]
+    fn a_time_that_no_clock_shows_is_none() {
+        assert_eq!(shown(b"<6>[18446744073709551615.4294967295] x\n"), []);
     }
 
     #[test]
@@ -152,11 +175,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_can_be_read(log in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'<'), Just(b'>'), Just(b'['), Just(b']'), Just(b'.'), Just(b' '), Just(b'1')], 0..300)) {
-            let _ = records(&log);
-            if let Some(line) = last(&log) {
-                let rest = after(&log, line).unwrap();
-                prop_assert!(rest.iter().all(|&byte| byte == b'\n'));
-            }
+            fuzz(&log);
         }
     }
 }
