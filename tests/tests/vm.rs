@@ -1,6 +1,11 @@
 //! The fault suite in virtual machines, a kernel each: whatever is not seen is on the list of
 //! `tests/vm/holes.tsv`, and whatever is on the list is not seen.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the harness reads its environment and measures deadlines"
+)]
+
 use std::env;
 use std::time::{Duration, Instant};
 
@@ -15,10 +20,6 @@ const STRESSED: &str = "6.12";
 /// times as long on a busy host.
 const LIMIT: Duration = Duration::from_secs(360);
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the harness reads its environment"
-)]
 fn main() {
     let mut arguments = Arguments::from_args();
     // Each has as many CPUs as there are.
@@ -49,7 +50,6 @@ fn trial(kernel: &'static str, what: &str, test: fn(&'static str) -> anyhow::Res
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "the harness measures deadlines")]
 fn stress(kernel: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + 2 * LIMIT;
     let mut machine = Machine::boot(&Parts::of(kernel)?, "stress")?;
@@ -70,7 +70,6 @@ fn stress(kernel: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the harness measures deadlines")]
 fn faults(kernel: &str) -> anyhow::Result<()> {
     let parts = Parts::of(kernel)?;
     println!("Linux {kernel}: {}", parts.package()?);
