@@ -54,10 +54,6 @@ pub struct Parts {
 }
 
 impl Parts {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the harness reads its environment"
-    )]
     pub fn of(version: &str) -> anyhow::Result<Self> {
         let folder = env::var_os("NODEMEND_VM_DIR")
             .map(PathBuf::from)
