@@ -137,6 +137,47 @@ pub(crate) async fn links() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Each row of the threat table names a test that there is.
+pub(crate) async fn threats_are_tested() -> anyhow::Result<()> {
+    let path = repo().join("docs/security.md");
+    let text = fs::read_to_string(&path).context("read the security model")?;
+    let table = text
+        .split("\n## ")
+        .find(|section| section.starts_with("Threats"))
+        .context("there is no threat table")?;
+    let mut tests = String::new();
+    for file in [
+        "deploy/main.rs",
+        "cluster/detector.rs",
+        "cluster/repairer.rs",
+        "e2e.rs",
+    ] {
+        let path = repo().join("tests/tests").join(file);
+        tests += &fs::read_to_string(&path).with_context(|| format!("read {file}"))?;
+    }
+    let mut named = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let shown = row.trim_end_matches(" |").rsplit(" | ").next();
+        let shown = shown.unwrap_or_default();
+        if let Some(test) = shown
+            .strip_prefix('`')
+            .and_then(|rest| rest.strip_suffix('`'))
+        {
+            let is_command = test.starts_with("cargo xtask test ");
+            ensure!(
+                is_command || tests.contains(&format!("\"{test}\"")),
+                "there is no test {test}"
+            );
+            named += 1;
+        } else {
+            let said = shown == "the same" || shown.starts_with("scenarios of ");
+            ensure!(said, "no test is named in: {row}");
+        }
+    }
+    ensure!(named > 6, "{named} tests are named");
+    Ok(())
+}
+
 fn documents() -> anyhow::Result<Vec<std::path::PathBuf>> {
     let mut found = vec![
         repo().join("README.md"),

@@ -114,6 +114,10 @@ fn main() -> ExitCode {
             documents::upgrade,
         ),
         trial("documents::each_link_leads_somewhere", documents::links),
+        trial(
+            "documents::each_threat_has_a_test_that_there_is",
+            documents::threats_are_tested,
+        ),
         trial("values::a_wrong_value_is_named_by_its_key", values::wrong),
         trial(
             "values::every_value_reaches_the_manifest",
