@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -51,6 +52,19 @@ impl Suite {
             ("repairer", "scenarios") => Self::Scenarios,
             _ => Self::Unit,
         }
+    }
+
+    /// What it may take on two CPUs that have nothing else to do, one program of it.
+    fn budget(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Unit => 90,
+            Self::Cloud | Self::Scenarios => 30,
+            Self::Kernel => 420,
+            Self::Gpu | Self::Deploy | Self::E2e => 90,
+            Self::Cluster => 420,
+            // One kernel, two minutes each.
+            Self::Vm => 600,
+        })
     }
 
     fn needs_cluster(self) -> bool {
@@ -117,14 +131,12 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
     let bin_dir = build::bin_dir(&executables)?;
 
     let traffic = fresh_folder(&repo.join("target/api-traffic"))?;
-    let mut total = Counts::default();
-    let mut skipped = Vec::new();
     let mut tests: Vec<_> = executables
         .iter()
         .filter(|e| e.is_test && suite.is_none_or(|suite| suite == Suite::of(e)))
         .collect();
     tests.sort_by_key(|e| (Suite::of(e) as u8, e.package.clone(), e.target.clone()));
-    for executable in tests {
+    let run_of = |executable: &Executable| {
         let mut command = Command::new(&executable.path);
         command
             .args(filter)
@@ -137,19 +149,16 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         if suite.is_none() && filter.is_none() {
             command.env("NODEMEND_WHOLE_RUN", "1");
         }
-        if let Some(dir) = &control_plane {
-            command.env("NODEMEND_CONTROL_PLANE_BIN", dir);
-        }
-        if let Some(python) = &moto {
-            command.env("NODEMEND_MOTO_PYTHON", python);
-        }
-        for (name, program) in [
+        for (name, path) in [
+            ("NODEMEND_CONTROL_PLANE_BIN", &control_plane),
+            ("NODEMEND_HELM_BIN", &helm),
+            ("NODEMEND_MOTO_PYTHON", &moto),
             ("NODEMEND_RUNC", &runc),
             ("NODEMEND_PROMTOOL", &promtool),
             ("NODEMEND_VALIDATE_PYTHON", &validate),
         ] {
-            if let Some(program) = program {
-                command.env(name, program);
+            if let Some(path) = path {
+                command.env(name, path);
             }
         }
         match &machines {
@@ -165,17 +174,30 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         if suite.is_none() {
             command.env("NODEMEND_VM_ONLY", IN_EACH_RUN.version());
         }
-        if let Some(dir) = &helm {
-            command.env("NODEMEND_HELM_BIN", dir);
+        run_one(executable, &mut command)
+    };
+    // A virtual machine has a kernel of its own, and waits more than it works.
+    let (machine, host): (Vec<_>, Vec<_>) = tests
+        .into_iter()
+        .partition(|executable| Suite::of(executable) == Suite::Vm);
+    let ran = thread::scope(|scope| {
+        let beside = scope.spawn(|| machine.into_iter().map(run_of).collect::<Vec<_>>());
+        let mut ran: Vec<_> = host.into_iter().map(run_of).collect();
+        match beside.join() {
+            Ok(beside) => ran.extend(beside),
+            Err(panic) => std::panic::resume_unwind(panic),
         }
-        let counts = run_one(executable, &mut command, &mut skipped)?;
+        ran.into_iter().collect::<anyhow::Result<Vec<_>>>()
+    })?;
+
+    let mut total = Counts::default();
+    for (counts, skipped) in &ran {
+        for line in skipped {
+            println!("SKIPPED {line}");
+        }
         total.passed += counts.passed;
         total.failed += counts.failed;
         total.skipped += counts.skipped;
-    }
-
-    for line in &skipped {
-        println!("SKIPPED {line}");
     }
     if total == Counts::default() {
         bail!("no test ran");
@@ -196,15 +218,15 @@ fn fresh_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// Runs one test program. Unit tests stay silent while they pass; the other suites are slow, so
-/// each of their tests is shown as it ends.
+/// Runs one test program: its counts, and what it skipped. Unit tests stay silent while they pass;
+/// the other suites are slow, so each of their tests is shown as it ends.
 fn run_one(
     executable: &Executable,
     command: &mut Command,
-    skipped: &mut Vec<String>,
-) -> anyhow::Result<Counts> {
+) -> anyhow::Result<(Counts, Vec<String>)> {
     let name = format!("{}/{}", executable.package, executable.target);
-    let live = Suite::of(executable) != Suite::Unit;
+    let suite = Suite::of(executable);
+    let live = suite != Suite::Unit;
     let started = Instant::now();
     let mut child = command.spawn().with_context(|| format!("start {name}"))?;
     let stdout = child
@@ -220,11 +242,10 @@ fn run_one(
         output.push(line);
     }
     let status = child.wait().with_context(|| format!("wait for {name}"))?;
-    skipped.extend(
-        output
-            .iter()
-            .filter_map(|line| Some(format!("{name}: {}", skip(line)?))),
-    );
+    let skipped = output
+        .iter()
+        .filter_map(|line| Some(format!("{name}: {}", skip(line)?)))
+        .collect();
 
     let mut counts = output
         .iter()
@@ -239,15 +260,18 @@ fn run_one(
         println!("{}", output.join("\n"));
     }
     if counts != Counts::default() {
+        let (took, budget) = (started.elapsed(), suite.budget());
+        let over = if took > budget { ", OVER BUDGET" } else { "" };
         println!(
-            "{name}: {} passed, {} failed, {} skipped in {:.1} s",
+            "{name}: {} passed, {} failed, {} skipped in {:.1} s of {} s{over}",
             counts.passed,
             counts.failed,
             counts.skipped,
-            started.elapsed().as_secs_f64()
+            took.as_secs_f64(),
+            budget.as_secs()
         );
     }
-    Ok(counts)
+    Ok((counts, skipped))
 }
 
 /// `test result: ok. 5 passed; 0 failed; 1 ignored; ...`

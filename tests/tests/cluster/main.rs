@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         // They wait more than they work.
         args.test_threads = thread::available_parallelism()
             .ok()
-            .map(|cpus| 2 * cpus.get());
+            .map(|cpus| 3 * cpus.get());
     }
     let suite = match Suite::new() {
         Ok(suite) => Arc::new(suite),
