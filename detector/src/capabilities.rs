@@ -2,6 +2,7 @@
 //! no use to it. The same list is what the chart's hardened profile grants.
 
 use std::io;
+use std::path::Path;
 
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
@@ -10,6 +11,7 @@ use rustix::thread::{
 use tracing::warn;
 
 use crate::source::bpf::tracefs;
+use crate::source::counters::has_ebs_volumes;
 
 pub(crate) struct Kept {
     pub name: &'static str,
@@ -62,20 +64,33 @@ pub(crate) const KEPT: [Kept; 9] = [
     ),
 ];
 
+/// Log pages of an NVMe controller are for nobody else (`nvme_cmd_allowed` in drivers/nvme/host/ioctl.c).
+const OF_EBS: Kept = kept(
+    "SYS_ADMIN",
+    CapabilitySet::SYS_ADMIN,
+    "how long EBS's volumes are above their limits cannot be asked",
+);
+
+/// What is of use on this host.
+pub(crate) fn useful(host_sys: &Path) -> impl Iterator<Item = &'static Kept> {
+    let of_ebs = has_ebs_volumes(host_sys).then_some(&OF_EBS);
+    KEPT.iter().chain(of_ebs)
+}
+
 /// While there is one thread: those that it starts have no more. The hooks need tracefs, now and when
 /// a module comes later.
-pub(crate) fn give_up() {
+pub(crate) fn give_up(host_sys: &Path) {
     let to_mount = match tracefs::mounted() {
         Some(_) => CapabilitySet::empty(),
         None => CapabilitySet::SYS_ADMIN,
     };
-    if let Err(error) = keep(to_mount) {
+    let wanted = useful(host_sys).fold(to_mount, |set, kept| set | kept.set);
+    if let Err(error) = keep(wanted) {
         warn!(%error, "cannot give up capabilities that are not needed");
     }
 }
 
-fn keep(more: CapabilitySet) -> io::Result<()> {
-    let wanted = KEPT.iter().fold(more, |set, kept| set | kept.set);
+fn keep(wanted: CapabilitySet) -> io::Result<()> {
     // What a program that it starts can get. A later kernel may have more than these.
     for capability in (CapabilitySet::all() - wanted).iter() {
         if capability_is_in_bounding_set(capability).unwrap_or(false) {
@@ -101,5 +116,28 @@ pub(crate) fn held(kept: &Kept) -> Result<String, String> {
         Ok("held".to_owned())
     } else {
         Err(format!("CAP_{} is missing: {}", kept.name, kept.lost))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_only_ebs_needs_is_kept_where_there_is_ebs() {
+        let sys = tempfile::tempdir().unwrap();
+        let names = || -> Vec<_> { useful(sys.path()).map(|kept| kept.name).collect() };
+        assert!(!names().contains(&"SYS_ADMIN"));
+        for (controller, model, needed) in [
+            ("nvme0", "Some other disk\n", false),
+            ("nvme1", "Amazon Elastic Block Store              \n", true),
+        ] {
+            let folder = sys.path().join("class/nvme").join(controller);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("model"), model).unwrap();
+            assert_eq!(names().contains(&"SYS_ADMIN"), needed, "{model}");
+        }
     }
 }

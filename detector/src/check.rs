@@ -84,7 +84,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         urgency::oom_score(),
     ];
     rows.extend(own.map(|means| Row::new(format!("own {}", means.name), means.using)));
-    rows.extend(capabilities::KEPT.iter().map(|kept| {
+    rows.extend(capabilities::useful(&args.host_sys).map(|kept| {
         let what = format!("capability {}", kept.name);
         Row::new(what, capabilities::held(kept))
     }));

@@ -117,7 +117,7 @@ pub fn main() -> anyhow::Result<u8> {
 /// Sources ─► reader thread (core) ─► exporter, until a signal or the first of them to end.
 fn run(args: RunArgs) -> anyhow::Result<u8> {
     let (file, mut config) = ConfigFile::open(&args.sources).context("use the configuration")?;
-    capabilities::give_up();
+    capabilities::give_up(&args.sources.host_sys);
     let host = Host::open(&args.sources, &config);
     host.log();
     // After the load, whose memory is not needed any more.

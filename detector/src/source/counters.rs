@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -215,6 +216,11 @@ impl Source for CountersSource {
         self.signals.try_iter().for_each(emit);
         Ok(())
     }
+}
+
+/// Whether a disk of this host is a volume of EBS.
+pub(crate) fn has_ebs_volumes(host_sys: &Path) -> bool {
+    ebs::volumes(&host_sys.join("class/nvme")).next().is_some()
 }
 
 /// Why nothing is compared, for a host on which counters are turned off.

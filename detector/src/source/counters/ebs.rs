@@ -101,17 +101,20 @@ impl Judge {
     }
 }
 
+/// The controllers that are EBS's.
+pub(super) fn volumes(nvme: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(nvme).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let model = fs::read_to_string(entry.path().join("model")).ok()?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        (model.trim() == MODEL).then_some(name)
+    })
+}
+
 fn read(nvme: &Path, dev: &Path) -> Times {
     let mut found = Times::new();
-    let Ok(entries) = fs::read_dir(nvme) else {
-        return found;
-    };
-    for entry in entries.flatten() {
-        let model = fs::read_to_string(entry.path().join("model"));
-        if !model.is_ok_and(|model| model.trim() == MODEL) {
-            continue;
-        }
-        let disk = format!("{}n1", entry.file_name().to_string_lossy());
+    for controller in volumes(nvme) {
+        let disk = format!("{controller}n1");
         // Detached by now, or not allowed.
         let Ok(device) = File::open(dev.join(&disk)) else {
             continue;
