@@ -184,6 +184,7 @@ impl Source for KmsgSource {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.caught_up = true;
+                    self.teller.has_read_past();
                     self.tell_copies(emit);
                     return Ok(());
                 }

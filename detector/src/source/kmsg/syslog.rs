@@ -152,6 +152,7 @@ impl Source for SyslogSource {
         if let Some(last) = text::last(&new) {
             self.last = Some(last.to_owned());
         }
+        self.teller.has_read_past();
         Ok(())
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Teller {
     proc: PathBuf,
     sys: PathBuf,
     opened: Duration,
+    /// What was in the log then has been read: what comes now is newer.
+    read_past: bool,
     told_else: Vec<Hook>,
     rules: Arc<LogRules>,
 }
@@ -28,9 +30,15 @@ impl Teller {
             proc,
             sys,
             opened: clock::boot(),
+            read_past: false,
             told_else,
             rules: Arc::default(),
         }
+    }
+
+    /// The log has been read to its end.
+    pub(super) fn has_read_past(&mut self) {
+        self.read_past = true;
     }
 
     /// By the rules of the table and by the user's.
@@ -93,7 +101,8 @@ impl Teller {
         driver.is_none_or(|driver| pci::has_driver(&self.sys, driver))
     }
 
-    /// What a tracepoint has told, with more words. It could not before it was attached.
+    /// What a tracepoint has told, with more words. It could not before it was attached: of a line that
+    /// was there already only its time says so, which is of another clock and some milliseconds off.
     fn is_told_else(&self, what: &What, at: Duration) -> bool {
         let hook = match what {
             What::OomKill { .. } => Hook::Oom,
@@ -101,10 +110,36 @@ impl Teller {
             What::Logged(fault) if fault.reason == Reason::AppCrash => Hook::Crash,
             _other => return false,
         };
-        at >= self.opened && self.told_else.contains(&hook)
+        (self.read_past || at >= self.opened) && self.told_else.contains(&hook)
     }
 
     pub(super) fn configure(&mut self, rules: &Arc<LogRules>) {
         self.rules = Arc::clone(rules);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_whose_line_says_an_earlier_time_than_the_opening_is_told_once() {
+        let nowhere = PathBuf::from("/nowhere");
+        let mut teller = Teller::new(nowhere.clone(), nowhere, vec![Hook::Crash]);
+        let record = Record {
+            facility: 0,
+            level: Some(6),
+            sequence: 0,
+            at: Duration::ZERO,
+            text: "x[7]: segfault at 0 ip 0 sp 0 error 4",
+        };
+        let told = |teller: &Teller| {
+            let mut signals = 0;
+            teller.tell(&record, record.at, false, &mut |_| signals += 1);
+            signals
+        };
+        assert_eq!(told(&teller), 1, "from before the hook was attached");
+        teller.has_read_past();
+        assert_eq!(told(&teller), 0, "the hook has told of it");
     }
 }
