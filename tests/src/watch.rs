@@ -76,7 +76,7 @@ impl Watch {
     }
 
     /// The finding of this reason whose subject has `field` = `value`; an error unless it is
-    /// reported exactly once.
+    /// reported exactly once, be it as another one of a finding from before: devices are used again.
     pub fn only_finding(
         &mut self,
         reason: &str,
@@ -88,7 +88,7 @@ impl Watch {
             line["reason"] == reason && line["subject"][field] == value && line["historic"] == false
         };
         let found = self.line(&format!("{reason} with {field} {value}"), |line| {
-            line["transition"] == "opened" && of_it(line)
+            is_told(line) && of_it(line)
         })?;
         std::thread::sleep(AFTERWARDS);
         let all: Vec<_> = self.findings().into_iter().filter(of_it).collect();
@@ -107,11 +107,7 @@ impl Watch {
 
     /// Everything that was opened or repeated so far, of what happened since it watches.
     pub fn findings(&self) -> Vec<Value> {
-        let told = |line: &Value| {
-            (line["transition"] == "opened" || line["transition"] == "repeated")
-                && line["historic"] == false
-        };
-        self.lines().into_iter().filter(told).collect()
+        self.lines().into_iter().filter(is_told).collect()
     }
 
     fn lines(&self) -> Vec<Value> {
@@ -121,4 +117,9 @@ impl Watch {
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect()
     }
+}
+
+fn is_told(line: &Value) -> bool {
+    ["opened", "repeated"].contains(&line["transition"].as_str().unwrap_or_default())
+        && line["historic"] == false
 }
