@@ -1,8 +1,9 @@
 //! Kubeconfig files (JSON is a valid kubeconfig) and the tokens that they carry.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -83,8 +84,18 @@ pub(super) fn write_with_cluster(
     write_json(path, &config)
 }
 
+/// Whole or not at all: another test may read or write the same one.
 fn write_json(path: &Path, config: &Value) -> anyhow::Result<PathBuf> {
-    fs::write(path, config.to_string()).with_context(|| format!("write {}", path.display()))?;
+    let folder = path.parent().context("find the folder of a kubeconfig")?;
+    let mut file = tempfile::Builder::new()
+        // Whoever runs as somebody else reads it, too.
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(folder)
+        .context("make a file")?;
+    file.write_all(config.to_string().as_bytes())
+        .with_context(|| format!("write {}", path.display()))?;
+    file.persist(path)
+        .with_context(|| format!("write {}", path.display()))?;
     Ok(path.to_owned())
 }
 
