@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// A file system that is well again has to stay so for 15 s, by evidence that is read every 10 s.
 const TIMEOUT: Duration = Duration::from_secs(40);
+/// For all hooks, in a virtual machine whose instructions are interpreted, on a busy host.
+const READY: Duration = Duration::from_secs(180);
 /// In which a second report of one fault would come.
 const AFTERWARDS: Duration = Duration::from_millis(300);
 
@@ -36,7 +38,7 @@ impl Watch {
             daemon: Daemon::start("nodemend-detector", &args, &log_level)?,
             runtime,
         };
-        watch.line("ready", |line| line["ready"] == true)?;
+        watch.line_within(READY, "ready", |line| line["ready"] == true)?;
         Ok(watch)
     }
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -12,9 +11,6 @@ use clap::ValueEnum;
 
 use crate::build::Executable;
 use crate::{bpf, build, control_plane, debian, python, vm};
-
-/// The kernel of the virtual machine where all suites run.
-const IN_EACH_RUN: vm::Kernel = vm::Kernel::V6_12;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -34,7 +30,7 @@ pub(crate) enum Suite {
     Deploy,
     /// The whole story, short
     E2e,
-    /// Faults in virtual machines, of every kernel; one kernel where all suites run
+    /// Faults in virtual machines, of every kernel; not where all suites run
     Vm,
 }
 
@@ -123,9 +119,8 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(_) => None,
     };
     let machines = match suite {
-        None => Some(vm::ensure(repo, &[IN_EACH_RUN], false)),
         Some(Suite::Vm) => Some(vm::ensure(repo, &vm::Kernel::ALL, false)),
-        Some(_) => None,
+        Some(_) | None => None,
     };
     let executables = build::workspace(repo)?;
     let bin_dir = build::bin_dir(&executables)?;
@@ -134,7 +129,11 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
     let mut tests: Vec<_> = executables
         .iter()
         .filter(|e| e.is_test && suite.is_none_or(|suite| suite == Suite::of(e)))
+        .filter(|e| suite.is_some() || Suite::of(e) != Suite::Vm)
         .collect();
+    if suite.is_none() {
+        println!("SKIPPED tests/vm: it is run by `cargo xtask test vm` alone");
+    }
     tests.sort_by_key(|e| (Suite::of(e) as u8, e.package.clone(), e.target.clone()));
     let run_of = |executable: &Executable| {
         let mut command = Command::new(&executable.path);
@@ -171,24 +170,12 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             }
             None => {}
         }
-        if suite.is_none() {
-            command.env("NODEMEND_VM_ONLY", IN_EACH_RUN.version());
-        }
         run_one(executable, &mut command)
     };
-    // A virtual machine has a kernel of its own, and waits more than it works.
-    let (machine, host): (Vec<_>, Vec<_>) = tests
+    let ran = tests
         .into_iter()
-        .partition(|executable| Suite::of(executable) == Suite::Vm);
-    let ran = thread::scope(|scope| {
-        let beside = scope.spawn(|| machine.into_iter().map(run_of).collect::<Vec<_>>());
-        let mut ran: Vec<_> = host.into_iter().map(run_of).collect();
-        match beside.join() {
-            Ok(beside) => ran.extend(beside),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-        ran.into_iter().collect::<anyhow::Result<Vec<_>>>()
-    })?;
+        .map(run_of)
+        .collect::<anyhow::Result<Vec<_>>>()?;
 
     let mut total = Counts::default();
     for (counts, skipped) in &ran {
