@@ -24,18 +24,11 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Each has as many CPUs as there are.
     arguments.test_threads = Some(1);
-    let trials = match env::var("NODEMEND_VM_ONLY") {
-        Ok(kernel) => KERNELS
-            .iter()
-            .filter(|known| **known == kernel)
-            .map(|known| trial(known, "", faults))
-            .collect(),
-        Err(_) => KERNELS
-            .iter()
-            .map(|kernel| trial(kernel, "", faults))
-            .chain([trial(STRESSED, "_under_stress", stress)])
-            .collect(),
-    };
+    let trials = KERNELS
+        .iter()
+        .map(|kernel| trial(kernel, "", faults))
+        .chain([trial(STRESSED, "_under_stress", stress)])
+        .collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
 
