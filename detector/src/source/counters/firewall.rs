@@ -11,7 +11,8 @@ use tracing::debug;
 
 use super::asked::Asked;
 use super::files::Files;
-use super::{Counter, netlink, told};
+use super::netlink::NetworkOfHost;
+use super::{Counter, told};
 use crate::reason::Reason;
 use crate::signal::What;
 
@@ -148,7 +149,7 @@ struct Reader {
     proc: PathBuf,
     nft_module: PathBuf,
     nft_built_in: bool,
-    entered: bool,
+    network: NetworkOfHost,
     nft: Option<(Option<u32>, Vec<Rule>)>,
     legacy: BTreeMap<(Family, String), (Shape, Vec<Rule>)>,
     looks: u32,
@@ -157,10 +158,10 @@ struct Reader {
 impl Reader {
     fn new(proc: PathBuf, nft_built_in: bool, sys: &Path) -> Self {
         Self {
+            network: NetworkOfHost::new(&proc),
             proc,
             nft_module: sys.join("module/nf_tables"),
             nft_built_in,
-            entered: false,
             nft: None,
             legacy: BTreeMap::new(),
             looks: 0,
@@ -172,10 +173,7 @@ impl Reader {
     }
 
     fn try_read(&mut self) -> io::Result<Vec<Rule>> {
-        if !self.entered {
-            netlink::enter_network_of_host(&self.proc)?;
-            self.entered = true;
-        }
+        self.network.enter()?;
         if self.looks.is_multiple_of(RARELY) {
             self.legacy.clear();
         }

@@ -9,7 +9,8 @@ use self::healthz::Answer;
 use self::process::Process;
 use super::asked::Asked;
 use super::files::Files;
-use super::{Counter, netlink, told};
+use super::netlink::NetworkOfHost;
+use super::{Counter, told};
 use crate::reason::Reason;
 use crate::signal::{LogFault, Task, What};
 
@@ -70,13 +71,9 @@ impl Counter for Kubelet {
             return Vec::new();
         };
         let asked = Asked::started(&mut self.answers, "kubelet-healthz", || {
-            let proc = self.proc.clone();
-            let mut entered = false;
+            let mut network = NetworkOfHost::new(&self.proc);
             move || {
-                if !entered {
-                    netlink::enter_network_of_host(&proc).map_err(|error| error.to_string())?;
-                    entered = true;
-                }
+                network.enter().map_err(|error| error.to_string())?;
                 Ok(healthz::ask(address))
             }
         });

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use netlink_packet_core::NetlinkBuffer;
@@ -31,17 +31,33 @@ const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
-/// Of the calling thread, for all that it asks from then on.
-pub(super) fn enter_network_of_host(proc: &Path) -> io::Result<()> {
-    let of_host = File::open(proc.join("1/ns/net"))?;
-    let own = File::open("/proc/thread-self/ns/net")?;
-    if of_host.metadata()?.ino() == own.metadata()?.ino() {
-        return Ok(());
+/// The host's network namespace, for one thread and all that it asks.
+pub(super) struct NetworkOfHost {
+    proc: PathBuf,
+    entered: bool,
+}
+
+impl NetworkOfHost {
+    pub(super) fn new(proc: &Path) -> Self {
+        Self {
+            proc: proc.to_owned(),
+            entered: false,
+        }
     }
-    Ok(move_into_link_name_space(
-        of_host.as_fd(),
-        Some(LinkNameSpaceType::Network),
-    )?)
+
+    /// Once; tried again where it was refused.
+    pub(super) fn enter(&mut self) -> io::Result<()> {
+        if self.entered {
+            return Ok(());
+        }
+        let of_host = File::open(self.proc.join("1/ns/net"))?;
+        let own = File::open("/proc/thread-self/ns/net")?;
+        if of_host.metadata()?.ino() != own.metadata()?.ino() {
+            move_into_link_name_space(of_host.as_fd(), Some(LinkNameSpaceType::Network))?;
+        }
+        self.entered = true;
+        Ok(())
+    }
 }
 
 /// Each entry of the table: kind, and payload.

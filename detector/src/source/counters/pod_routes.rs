@@ -11,8 +11,9 @@ use serde::Deserialize;
 use super::again::Again;
 use super::asked::Asked;
 use super::files::Files;
+use super::netlink::NetworkOfHost;
 use super::routes::{self, Routing, To};
-use super::{Counter, netlink, told};
+use super::{Counter, told};
 use crate::reason::Reason;
 use crate::signal::{HOST, What};
 use crate::text;
@@ -118,13 +119,9 @@ impl Counter for PodRoutes {
             return Vec::new();
         };
         let kernel = Asked::started(&mut self.kernel, "routes", || {
-            let proc = self.proc.clone();
-            let mut entered = false;
+            let mut network = NetworkOfHost::new(&self.proc);
             move || {
-                if !entered {
-                    netlink::enter_network_of_host(&proc).map_err(|error| error.to_string())?;
-                    entered = true;
-                }
+                network.enter().map_err(|error| error.to_string())?;
                 routes::read().map_err(|error| error.to_string())
             }
         });
