@@ -42,6 +42,8 @@ mod oom;
 mod read_only;
 #[path = "kernel/support.rs"]
 mod support;
+#[path = "kernel/systemd.rs"]
+mod systemd;
 #[path = "kernel/undone.rs"]
 mod undone;
 
@@ -84,6 +86,7 @@ fn main() {
             kubelet::TESTS,
             flood::TESTS,
             executions::TESTS,
+            systemd::TESTS,
         ])
         .flatten();
     let trials = tests

@@ -127,7 +127,7 @@ pub(super) const NPA_REPEATEDLY_RESTART: Row = Row {
     meaning: "The AWS network policy agent starts again and again: network policies are not applied meanwhile.",
     cause: "A fault that it ends with.",
     advice: "`journalctl -u aws-network-policy-agent`.",
-    source: "journal of systemd: `aws-network-policy-agent.service: Scheduled restart job, restart counter is at N.`",
+    source: "`NRestarts` at systemd's own socket, and the journal of systemd: `aws-network-policy-agent.service: Scheduled restart job, restart counter is at N.`",
     ..warning("NPARepeatedlyRestart")
 };
 

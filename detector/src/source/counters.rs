@@ -68,6 +68,7 @@ mod softnet;
 mod steal;
 mod stuck;
 mod sweep;
+mod systemd;
 mod tcp_memory;
 mod text;
 mod thermal;
@@ -284,6 +285,7 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(softnet::Softnet::default()),
         Box::new(steal::Steal::new(2 * interval)),
         Box::new(stuck::StuckDisks::new(2 * interval)),
+        Box::new(systemd::Systemd::new(&roots.proc())),
         Box::new(tcp_memory::TcpMemory),
         Box::new(thermal::Throttled::default()),
         Box::new(xfs_space::XfsSpace::new(roots.proc())),
