@@ -63,6 +63,7 @@ mod policy_agent;
 mod processes;
 mod rising;
 mod routes;
+mod runtime_socket;
 mod scsi;
 mod softnet;
 mod steal;
@@ -246,7 +247,7 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(clock_sync::ClockSync::default()),
         Box::new(conntrack::Conntrack::new(roots.conntrack_entity())),
         Box::new(cpu_pressure::CpuPressure),
-        Box::new(deprecations::Deprecations::new(roots.proc())),
+        Box::new(deprecations::Deprecations::new(&roots.proc())),
         Box::new(disk_space::DiskSpace::new(
             roots.proc(),
             args.critical_mounts.clone(),

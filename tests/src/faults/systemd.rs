@@ -1,4 +1,7 @@
-//! A systemd of the test's own: init of its own PID, mount and cgroup namespaces.
+//! A systemd of the test's own, in namespaces of its own, whose socket is where that of a host is.
+//!
+//! As the manager of a user: that of a system is the first of its PID namespace, and gives nobody access
+//! whose PID it cannot see.
 
 #![expect(clippy::disallowed_methods, reason = "the harness runs other programs")]
 
@@ -10,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::process;
@@ -24,22 +28,24 @@ while read -r _ at kind _; do
     case $kind in cgroup|cgroup2)
         mkdir -p "$at/nodemend-systemd"
         for of in cpus mems; do
-            [ -e "$at/cpuset.$of" ] && cat "$at/cpuset.$of" > "$at/nodemend-systemd/cpuset.$of"
+            if [ -e "$at/cpuset.$of" ]; then
+                cat "$at/cpuset.$of" > "$at/nodemend-systemd/cpuset.$of"
+            fi
         done
         echo $$ > "$at/nodemend-systemd/cgroup.procs"
     esac
 done < /proc/self/mounts
-exec unshare --pid --mount --cgroup --uts --ipc --fork --kill-child --mount-proc sh -ec '
+exec unshare --mount --cgroup sh -ec '
     mount --make-rprivate /
     mount -t tmpfs tmpfs /run
     mkdir -p /run/systemd/system
-    exec env container=nodemend SYSTEMD_LOG_TARGET=null SYSTEMD_PROC_CMDLINE= \
-        SYSTEMD_UNIT_PATH="$1" "$2" --system --unit=all.target --show-status=no
+    exec env XDG_RUNTIME_DIR=/run SYSTEMD_LOG_TARGET=null SYSTEMD_UNIT_PATH="$1" \
+        "$2" --user --unit=all.target
 ' sh "$1" "$2"
 "#;
 
 pub struct HostSystemd {
-    unshare: Child,
+    manager: Child,
     _units: TempDir,
     proc: TempDir,
 }
@@ -70,15 +76,24 @@ impl HostSystemd {
             .arg(binary().context("find systemd")?)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let unshare = process::spawn(command)?;
         let host = Self {
-            unshare,
+            manager: process::spawn(command)?,
             _units: units,
             proc: tempfile::tempdir().context("make a folder")?,
         };
-        let init = host.init()?;
-        symlink(format!("/proc/{init}"), host.proc.path().join("1")).context("make a /proc")?;
-        Ok(host)
+        let manager = PathBuf::from(format!("/proc/{}", host.manager.id()));
+        let socket = manager.join("root/run/systemd/private");
+        // Before the script has come so far it is the host's own.
+        let systemd =
+            || fs::read_link(manager.join("exe")).is_ok_and(|exe| exe.ends_with("systemd"));
+        for _ in 0..1000 {
+            if systemd() && socket.exists() {
+                symlink(&manager, host.proc.path().join("1")).context("make a /proc")?;
+                return Ok(host);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!("systemd does not start")
     }
 
     /// For `--host-proc`.
@@ -86,29 +101,12 @@ impl HostSystemd {
     pub fn proc(&self) -> String {
         self.proc.path().display().to_string()
     }
-
-    /// Its PID, once it answers.
-    fn init(&self) -> anyhow::Result<u32> {
-        let unshare = self.unshare.id();
-        let children = format!("/proc/{unshare}/task/{unshare}/children");
-        for _ in 0..1000 {
-            let pids = fs::read_to_string(&children).context("list children")?;
-            let init = pids.split_whitespace().next();
-            let socket = |pid: &str| PathBuf::from(format!("/proc/{pid}/root/run/systemd/private"));
-            if let Some(pid) = init.filter(|pid| socket(pid).exists()) {
-                return pid.parse().context("read a PID");
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        bail!("systemd does not start")
-    }
 }
 
 impl Drop for HostSystemd {
     fn drop(&mut self) {
-        // Init goes with it, and all others with init.
-        let _gone = self.unshare.kill();
-        let _status = self.unshare.wait();
+        let _gone = self.manager.kill();
+        let _status = self.manager.wait();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let cgroups = mounts.lines().filter_map(|line| {
             let mut fields = line.split(' ').skip(1);
@@ -119,7 +117,7 @@ impl Drop for HostSystemd {
         for cgroup in cgroups {
             // Whoever has just been killed is in it for a moment.
             for _ in 0..200 {
-                remove(&cgroup);
+                empty(&cgroup);
                 if !cgroup.exists() {
                     break;
                 }
@@ -130,10 +128,16 @@ impl Drop for HostSystemd {
 }
 
 /// From the inside out.
-fn remove(cgroup: &Path) {
+fn empty(cgroup: &Path) {
     for inside in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if inside.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove(&inside.path());
+            empty(&inside.path());
+        }
+    }
+    let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+        if let Some(pid) = Pid::from_raw(pid) {
+            let _gone = kill_process(pid, Signal::KILL);
         }
     }
     let _not_yet = fs::remove_dir(cgroup);

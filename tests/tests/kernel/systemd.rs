@@ -21,7 +21,7 @@ fn services() -> anyhow::Result<()> {
         ),
         (
             "steady.service",
-            "ExecStart=/bin/sleep infinity\nRestart=always\n",
+            "ExecStart=/bin/sleep 60\nRestart=always\n",
         ),
         ("broken.service", "Type=oneshot\nExecStart=/bin/false\n"),
     ])?;
