@@ -99,7 +99,7 @@ pub(super) const IPAMD_INCONSISTENT_STATE: Row = Row {
     meaning: "The VPC CNI's address manager has recorded another address for a pod than it has: it can give the pod's address to another one.",
     cause: "ipamd's record was lost or restored while pods ran, or two programs give addresses.",
     advice: "Delete the pod that the message names; if it comes back, restart the aws-node pod of this node.",
-    source: "/run/aws-node/ipam.json, against the addresses of all ready sandboxes by CRI on /run/containerd/containerd.sock, read every 2 minutes",
+    source: "/run/aws-node/ipam.json, against the addresses of all ready sandboxes by CRI on the socket of containerd or CRI-O, read every 2 minutes",
     ..warning("IPAMDInconsistentState")
 };
 
