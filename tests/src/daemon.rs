@@ -132,8 +132,9 @@ impl Daemon {
             ))),
             Err(_elapsed) => {
                 bail!(
-                    "no such log line of {} within {timeout:?}; {}",
+                    "no such log line of {} within {timeout:?}; its threads: {}; {}",
                     self.name,
+                    process::threads(self.pid()),
                     self.last_lines()
                 )
             }
