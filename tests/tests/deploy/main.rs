@@ -5,6 +5,7 @@ mod accepted;
 mod chart;
 mod container;
 mod documents;
+mod floor;
 mod images;
 mod install;
 mod missing_crds;
@@ -96,6 +97,11 @@ fn main() -> ExitCode {
         trial(
             "chart::a_real_api_server_takes_it_once_and_says_what_is_missing",
             accepted::by_a_real_api_server,
+        ),
+        trial_unless(
+            floor::unavailable(),
+            "chart::the_oldest_kubernetes_takes_it_and_both_daemons_work_there",
+            floor::works,
         ),
         trial(
             "chart::an_older_kubernetes_is_refused",
