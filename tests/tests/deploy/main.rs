@@ -15,6 +15,7 @@ mod patched;
 mod profiles;
 mod readme;
 mod real_pod;
+mod rolling;
 mod scene;
 mod values;
 
@@ -132,6 +133,10 @@ fn main() -> ExitCode {
         trial(
             "install::without_crds_the_missing_kind_is_named",
             missing_crds::named,
+        ),
+        trial(
+            "upgrade::a_rolling_restart_and_a_rollback_of_the_fleet_move_no_transition_time",
+            rolling::moves_no_transition_time,
         ),
         trial(
             "upgrade::a_mode_that_a_person_has_patched_is_not_overruled",
