@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn every_field_explains_itself() {
-        for crd in [repair::NodeRepair::crd(), policy::RepairPolicy::crd()] {
+        for crd in [NodeRepair::crd(), RepairPolicy::crd()] {
             let crd = serde_json::to_value(crd).unwrap();
             let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
             assert!(schema["properties"]["spec"].is_object());

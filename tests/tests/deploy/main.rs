@@ -3,6 +3,7 @@
 
 mod accepted;
 mod chart;
+mod commands;
 mod container;
 mod documents;
 mod floor;
@@ -119,6 +120,15 @@ fn main() -> ExitCode {
         trial(
             "documents::an_upgrade_over_older_crds_goes_as_the_page_says",
             documents::upgrade,
+        ),
+        trial("documents::each_command_is_typed", commands::shell),
+        trial(
+            "documents::each_command_in_a_sentence_is_typed",
+            commands::in_sentences,
+        ),
+        trial(
+            "documents::each_transcript_is_what_is_printed",
+            commands::transcripts,
         ),
         trial("documents::each_link_leads_somewhere", documents::links),
         trial(
