@@ -32,10 +32,15 @@ struct Block {
     not_run: Option<String>,
 }
 
-pub(crate) async fn shell() -> anyhow::Result<()> {
+pub(crate) async fn typed() -> anyhow::Result<()> {
     let control_plane = ControlPlane::start().await?;
     let cloud = Cloud::start().await?;
     let place = Place::prepare(&control_plane, &cloud).await?;
+    in_blocks(&place).await?;
+    in_sentences(&place).await
+}
+
+async fn in_blocks(place: &Place) -> anyhow::Result<()> {
     let mut counts = BTreeMap::new();
     for block in blocks("sh")? {
         let Block {
@@ -96,10 +101,7 @@ pub(crate) async fn transcripts() -> anyhow::Result<()> {
 }
 
 /// Those that ask the cluster something in the middle of a sentence.
-pub(crate) async fn in_sentences() -> anyhow::Result<()> {
-    let control_plane = ControlPlane::start().await?;
-    let cloud = Cloud::start().await?;
-    let place = Place::prepare(&control_plane, &cloud).await?;
+async fn in_sentences(place: &Place) -> anyhow::Result<()> {
     let mut seen = 0;
     for path in documents::documents()? {
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;

@@ -92,9 +92,16 @@ pub(crate) async fn works() -> anyhow::Result<()> {
             binary(daemon)?.display(),
             kubeconfig.display()
         );
-        let said = terminal.run(&line).await?;
-        let row = said.lines().find(|line| line.starts_with(says));
-        let row = row.with_context(|| format!("{daemon} says nothing of it: {said}"))?;
+        // New kinds take a moment to be served.
+        let row = until(SOON, "its word about the version", async || {
+            let said = terminal.run(&line).await?;
+            Ok(said
+                .lines()
+                .find(|line| line.starts_with(says))
+                .map(str::to_owned))
+        })
+        .await
+        .context(daemon)?;
         ensure!(row.ends_with(&version), "{row}");
     }
     Ok(())

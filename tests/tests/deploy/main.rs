@@ -35,6 +35,15 @@ fn main() -> ExitCode {
             .map(|cpus| 2 * cpus.get());
     }
     let trials = vec![
+        // First, because they take longest.
+        trial(
+            "install::as_the_readme_says_and_nothing_of_ours_stays_on_a_node",
+            install::as_the_readme_says,
+        ),
+        trial(
+            "upgrade::a_rolling_restart_and_a_rollback_of_the_fleet_move_no_transition_time",
+            rolling::moves_no_transition_time,
+        ),
         trial("chart::helm_lint_finds_nothing", chart::lint),
         trial("chart::its_rules_are_those_of_deploy_rbac", chart::rules),
         trial(
@@ -121,11 +130,7 @@ fn main() -> ExitCode {
             "documents::an_upgrade_over_older_crds_goes_as_the_page_says",
             documents::upgrade,
         ),
-        trial("documents::each_command_is_typed", commands::shell),
-        trial(
-            "documents::each_command_in_a_sentence_is_typed",
-            commands::in_sentences,
-        ),
+        trial("documents::each_command_is_typed", commands::typed),
         trial(
             "documents::each_transcript_is_what_is_printed",
             commands::transcripts,
@@ -145,16 +150,8 @@ fn main() -> ExitCode {
             missing_crds::named,
         ),
         trial(
-            "upgrade::a_rolling_restart_and_a_rollback_of_the_fleet_move_no_transition_time",
-            rolling::moves_no_transition_time,
-        ),
-        trial(
             "upgrade::a_mode_that_a_person_has_patched_is_not_overruled",
             patched::is_not_overruled,
-        ),
-        trial(
-            "install::as_the_readme_says_and_nothing_of_ours_stays_on_a_node",
-            install::as_the_readme_says,
         ),
     ];
     libtest_mimic::run(&args, trials).exit_code()
