@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -132,8 +132,9 @@ impl Daemon {
             ))),
             Err(_elapsed) => {
                 bail!(
-                    "no such log line of {} within {timeout:?}; {}",
+                    "no such log line of {} within {timeout:?}; its threads: {}; {}",
                     self.name,
+                    process::threads(self.pid()),
                     self.last_lines()
                 )
             }
@@ -198,10 +199,20 @@ impl Daemon {
         self.wait_exit(timeout)
     }
 
+    /// Its end, when all that it wrote has been read as well.
     pub fn wait_exit(&mut self, timeout: Duration) -> anyhow::Result<ExitStatus> {
+        let start = Instant::now();
         let status = process::wait_exit(&mut self.child, timeout)
             .with_context(|| format!("wait for {} to end; {}", self.name, self.last_lines()))?;
         self.pid.store(0, Ordering::SeqCst);
+        while !self.complete.load(Ordering::SeqCst) {
+            ensure!(
+                start.elapsed() < timeout,
+                "{} ended, and something else holds its output open",
+                self.name
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
         Ok(status)
     }
 
