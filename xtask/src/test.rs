@@ -119,6 +119,10 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(suite) if !suite.needs_helm() => None,
         Some(_) | None => Some(control_plane::helm(repo)?),
     };
+    let floor = match suite {
+        Some(suite) if !suite.needs_helm() => None,
+        Some(_) | None => Some(control_plane::floor(repo)?),
+    };
     let (runc, promtool, validate) = match suite {
         Some(suite) if !suite.needs_helm() => (None, None, None),
         Some(_) | None => (
@@ -159,6 +163,7 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         }
         for (name, path) in [
             ("NODEMEND_CONTROL_PLANE_BIN", &control_plane),
+            ("NODEMEND_FLOOR_BIN", &floor),
             ("NODEMEND_HELM_BIN", &helm),
             ("NODEMEND_MOTO_PYTHON", &moto),
             ("NODEMEND_RUNC", &runc),
