@@ -306,6 +306,8 @@ impl Reason {
     /// What helps, where a table says so.
     pub(crate) fn action(self) -> Option<Action> {
         let action = match self {
+            // Only where its line was decoded as fatal.
+            Self::NvidiaXidError(xid) if judgement::nvlink5::is_decoded(xid) => Action::ResetGpu,
             Self::NvidiaXidError(xid) | Self::NvidiaXidWarning(xid) => {
                 judgement::xid(xid).map_or(Action::Inspect, |row| row.action)
             }
@@ -313,18 +315,18 @@ impl Reason {
             Self::NvidiaSxidWarning(sxid) => {
                 judgement::sxid(sxid).map_or(Action::Inspect, |row| row.action)
             }
-            Self::NvidiaDeviceCountMismatch => Action::Reboot,
+            Self::NvidiaDeviceCountMismatch
+            | Self::NvidiaFabricError
+            | Self::FabricManagerNotRunning => Action::Reboot,
             Self::NvidiaDoubleBitError
             | Self::NvidiaGpuRecoveryNeeded
             | Self::NvidiaPageRetirement
             | Self::NvidiaNvlinkError => Action::ResetGpu,
             Self::NvidiaRowRemapFailure
-            | Self::NvidiaFabricError
             | Self::NeuronSramUncorrectableError
             | Self::NeuronNcUncorrectableError
             | Self::NeuronHbmUncorrectableError
             | Self::NeuronDmaError => Action::Replace,
-            Self::FabricManagerNotRunning => Action::Reboot,
             Self::NvidiaThermalError
             | Self::NvidiaPowerError
             | Self::NvidiaPcieError

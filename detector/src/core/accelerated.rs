@@ -298,6 +298,7 @@ impl Core {
                 Says::Over => self.findings.well(&key, now, out),
                 Says::Times(count, message) => {
                     let severity = key.0.row().severity;
+                    let message = advised(key.0, message);
                     let sighting = sighting(&key, severity, message, count, now);
                     self.findings.see(sighting, now, out);
                 }
@@ -347,7 +348,12 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let key = (Reason::NvidiaDoubleBitError, gpu.to_owned());
-        let message = |count| format!("GPU {gpu} has {count} uncorrected ECC errors");
+        let message = |count| {
+            advised(
+                key.0,
+                format!("GPU {gpu} has {count} uncorrected ECC errors"),
+            )
+        };
         // A GPU that is lost has no counter: its findings stay.
         match (
             before.and_then(|before| before.uncorrected),
@@ -424,7 +430,7 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let severity = key.0.row().severity;
-        let message = message + &self.gpus.identity(&key.1);
+        let message = advised(key.0, message) + &self.gpus.identity(&key.1);
         let sighting = sighting(key, severity, message, 1, now);
         self.findings.is_so(sighting, now, out);
     }
@@ -487,6 +493,14 @@ impl Core {
             Reason::NvidiaGpuRecoveryNeeded => state.recovery == Recovery::NotNeeded,
             other => gpu_state::is_over(other, state),
         }
+    }
+}
+
+/// With what helps.
+fn advised(reason: Reason, message: String) -> String {
+    match reason.action() {
+        Some(action) => format!("{message} (advice: {})", action.advice()),
+        None => message,
     }
 }
 

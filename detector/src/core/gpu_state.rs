@@ -47,7 +47,7 @@ pub(super) fn told(gpu: &str, before: Option<&GpuState>, state: &GpuState) -> Ve
         (
             Reason::NvidiaRowRemapFailure,
             state.remap_failed,
-            "could not replace a row of its memory (advice: replace the node)".to_owned(),
+            "could not replace a row of its memory".to_owned(),
         ),
         (
             Reason::NvidiaPageRetirement,
@@ -67,10 +67,7 @@ pub(super) fn told(gpu: &str, before: Option<&GpuState>, state: &GpuState) -> Ve
         (
             Reason::NvidiaNvlinkError,
             state.links.map(any_down),
-            format!(
-                "has lost NVLinks: {} (advice: reset the GPU, or reboot the node)",
-                numbers(state.links.map_or(0, down))
-            ),
+            format!("has lost NVLinks: {}", numbers(state.links.map_or(0, down))),
         ),
         (
             Reason::FabricManagerNotRunning,

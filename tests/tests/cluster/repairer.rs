@@ -6,6 +6,7 @@ mod constraints;
 mod crash;
 mod drain;
 mod gates;
+mod gpu;
 mod karpenter;
 mod leader;
 mod outage;
@@ -15,6 +16,7 @@ mod reboot;
 mod scene;
 mod schema;
 mod setup;
+mod skew;
 mod told;
 mod trust;
 
@@ -155,6 +157,10 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             reboot::escalates,
         ),
         suite.trial_alone(
+            "repairer::a_fault_of_a_gpu_is_repaired_as_the_detector_advises",
+            gpu::as_advised,
+        ),
+        suite.trial_alone(
             "repairer::a_person_who_deletes_the_record_is_obeyed",
             person::deletes_the_record,
         ),
@@ -206,6 +212,14 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial_alone(
             "repairer::every_constraint_is_the_api_server_s_and_check_s_in_the_same_words",
             constraints::every_one,
+        ),
+        suite.trial_alone(
+            "repairer::what_the_first_release_wrote_is_kept_by_todays_crds",
+            skew::first_release,
+        ),
+        suite.trial_alone(
+            "repairer::after_a_rollback_it_passes_over_what_is_new_and_holds_for_what_it_cannot_read",
+            skew::rolled_back,
         ),
         suite.trial_alone(
             "repairer::the_shipped_policy_is_accepted_and_disabled",

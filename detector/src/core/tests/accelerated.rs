@@ -140,6 +140,28 @@ fn a_fatal_xid_makes_the_condition_false_under_its_number() {
     assert!(condition.message.contains(GPU), "{}", condition.message);
 }
 
+/// Who repairs reads one reason, and asks no more of a node than it needs, nor less.
+#[test]
+fn of_several_faults_the_one_with_the_strongest_advice_speaks() {
+    let mut core = started();
+    let told = |outputs: &[Output]| {
+        let condition = condition(outputs).unwrap();
+        (condition.reason.into_owned(), condition.transition)
+    };
+    // Wants a person; a reset; a replacement.
+    let (first, since) = told(&step(&mut core, line(54), 2));
+    let (second, still) = told(&step(&mut core, line(48), 3));
+    let (third, _) = told(&step(&mut core, line(79), 4));
+    assert_eq!(
+        [first, second, third],
+        ["NvidiaXID54Error", "NvidiaXID48Error", "NvidiaXID79Error"]
+    );
+    assert_eq!(since, still);
+    // No news for whoever waits for its time.
+    let message = condition(&step(&mut core, line(63), 80)).unwrap().message;
+    assert!(message.starts_with("NvidiaXID79Error: "), "{message}");
+}
+
 #[test]
 fn another_xid_is_a_warning() {
     let mut core = started();
