@@ -11,15 +11,20 @@ use nodemend_tests::faults::{Executions, Pods};
 use serde_json::Value;
 
 use self::report::Report;
+use self::rules::Rules;
 use crate::stage::SOON;
 
 pub(crate) mod report;
+mod rules;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Each has cgroups, a network namespace with a veth pair, and three processes
     #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u16).range(0..=500))]
     pods: u16,
+    /// Of nftables on the host, one new each second, so that each sweep reads all
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    rules: u32,
     /// Sweeps that are measured
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
     sweeps: u32,
@@ -34,8 +39,9 @@ pub(crate) struct Args {
 const EACH_ROUND: &str = "process-sweep";
 
 pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
-    eprintln!("{} pods", args.pods);
+    eprintln!("{} pods, {} rules", args.pods, args.rules);
     let pods = Pods::start(args.pods)?;
+    let rules = Rules::make(args.rules)?;
     let log = ("RUST_LOG".to_owned(), "nodemend_detector=debug".to_owned());
     let args_of_it = ["watch", "-o", "json", "--counter-interval", "1s"];
     let mut detector = Daemon::start("nodemend-detector", &args_of_it, &[log])?;
@@ -67,6 +73,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
     let executions = Executions::of(detector.pid())?;
     tokio::time::sleep(Duration::from_secs(args.steady_seconds)).await;
     let started = executions.so_far()?;
+    drop(rules);
     drop(pods);
     let threads = after.into_iter().map(|(name, cpu)| {
         let before = before.get(&name).copied().unwrap_or_default();
@@ -74,6 +81,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
     });
     Ok(Report {
         pods: args.pods,
+        rules: args.rules,
         processes,
         sweeps,
         checks,
