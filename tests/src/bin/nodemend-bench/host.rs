@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use anyhow::Context;
 use nodemend_tests::daemon::Daemon;
 use nodemend_tests::faults::{Executions, Pods};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use self::report::Report;
 use self::rules::Rules;
@@ -43,7 +45,10 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
     let pods = Pods::start(args.pods)?;
     let rules = Rules::make(args.rules)?;
     let log = ("RUST_LOG".to_owned(), "nodemend_detector=debug".to_owned());
+    let proc = own_network()?;
+    let proc = proc.path().display().to_string();
     let args_of_it = ["watch", "-o", "json", "--counter-interval", "1s"];
+    let args_of_it = [&args_of_it[..], &["--host-proc", &proc]].concat();
     let mut detector = Daemon::start("nodemend-detector", &args_of_it, &[log])?;
     detector
         .wait_for_log(SOON, |line| line["ready"] == true)
@@ -89,6 +94,21 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
         steady: Duration::from_secs(args.steady_seconds),
         started,
     })
+}
+
+/// The host's /proc, but for the network namespace of its init, which some hosts show to nobody.
+fn own_network() -> anyhow::Result<TempDir> {
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let init = folder.path().join("1");
+    fs::create_dir(&init).context("make a folder")?;
+    for (from, to, but) in [("/proc", folder.path(), "1"), ("/proc/1", &init, "ns")] {
+        let entries = fs::read_dir(from).with_context(|| format!("list {from}"))?;
+        for entry in entries.flatten().filter(|entry| entry.file_name() != but) {
+            symlink(entry.path(), to.join(entry.file_name())).context("make a /proc")?;
+        }
+    }
+    symlink("/proc/self/ns", init.join("ns")).context("make a /proc")?;
+    Ok(folder)
 }
 
 /// Time on a CPU, by the name of the thread.
