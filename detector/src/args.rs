@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Check {
         #[command(flatten)]
         sources: SourceArgs,
+        /// Kubeconfig file, to ask the API server for its version; without it the pod's service account is used
+        #[arg(long, env = "KUBECONFIG")]
+        kubeconfig: Option<PathBuf>,
         #[arg(short, long, value_enum, default_value_t = Format::Text)]
         output: Format,
     },

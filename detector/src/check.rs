@@ -28,8 +28,11 @@ mod classes;
 /// More than the deadline of a call to NVML.
 const NVML_PATIENCE: Duration = Duration::from_secs(6);
 
-/// Prints the table; false when nothing at all can be watched here.
-pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
+const KUBERNETES: &str = "Kubernetes";
+
+/// Prints the table; false when nothing at all can be watched here. `kubernetes` is the version of
+/// the API server, or why nothing can be reported to it.
+pub(crate) fn check(args: &SourceArgs, kubernetes: Result<String, String>, format: Format) -> bool {
     let configuration = ConfigFile::open(args);
     let config = configuration
         .as_ref()
@@ -88,6 +91,7 @@ pub(crate) fn check(args: &SourceArgs, format: Format) -> bool {
         let what = format!("capability {}", kept.name);
         Row::new(what, capabilities::held(kept))
     }));
+    rows.push(Row::new(KUBERNETES.to_owned(), kubernetes));
     match format {
         Format::Json => {
             let rows: Vec<Value> = rows.iter().map(Row::json).collect();
@@ -186,6 +190,7 @@ impl fmt::Display for Row {
             None if self.absent => "absent",
             None if self.what.starts_with("own ") => "as it was",
             None if self.what.starts_with("capability ") => "MISSING",
+            None if self.what == KUBERNETES => "NOT REPORTED TO",
             None => "NOT WATCHED",
         };
         write!(f, "{:<27} {using}", self.what)?;

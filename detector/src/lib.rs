@@ -48,6 +48,7 @@ mod host;
 mod host_log;
 mod http;
 mod judgement;
+mod kubernetes;
 mod logging;
 mod logs;
 mod metrics;
@@ -89,13 +90,18 @@ pub fn main() -> anyhow::Result<u8> {
             run(args)
         }
         Command::Watch { sources, output } => watch::watch(&sources, output).map(|()| SUCCESS),
-        Command::Check { sources, output } => {
+        Command::Check {
+            sources,
+            kubeconfig,
+            output,
+        } => {
             logging::start(output);
             if let Some(file) = &sources.config {
                 let valid = check::config(file, output)?;
                 return Ok(if valid { SUCCESS } else { REFUSED });
             }
-            let usable = check::check(&sources, output);
+            let kubernetes = runtime()?.block_on(kubernetes::asked(kubeconfig.as_deref()));
+            let usable = check::check(&sources, kubernetes, output);
             Ok(if usable { SUCCESS } else { CANNOT_RUN_HERE })
         }
         Command::Cleanup(args) => {

@@ -160,7 +160,7 @@ impl State {
             openings: known(&mut fields, "openings", &mut left_out)?,
             below_threshold: known(&mut fields, "belowThreshold", &mut left_out)?,
             suspects: known(&mut fields, "suspects", &mut left_out)?,
-            gpus: optional(&mut fields, "gpus")?,
+            gpus: known_by_name(&mut fields, "gpus", &mut left_out)?,
             conditions: known(&mut fields, "conditions", &mut left_out)?,
             untold: known(&mut fields, "untold", &mut left_out)?,
         };
@@ -198,6 +198,23 @@ fn known<T: DeserializeOwned>(
     for element in elements {
         match serde_json::from_value(element) {
             Ok(element) => read.push(element),
+            Err(_of_another_release) => *left_out += 1,
+        }
+    }
+    Ok(read)
+}
+
+/// The same of a map.
+fn known_by_name<T: DeserializeOwned>(
+    fields: &mut BTreeMap<String, Value>,
+    name: &str,
+    left_out: &mut usize,
+) -> anyhow::Result<BTreeMap<String, T>> {
+    let elements: BTreeMap<String, Value> = optional(fields, name)?;
+    let mut read = BTreeMap::new();
+    for (name, element) in elements {
+        match serde_json::from_value(element) {
+            Ok(element) => drop(read.insert(name, element)),
             Err(_of_another_release) => *left_out += 1,
         }
     }
@@ -289,11 +306,47 @@ mod tests {
             .as_array_mut()
             .unwrap()
             .push(json!({"seen": "Catastrophic"}));
+        value["gpus"]["0000:00:1e.0"] = json!({"recovery": "Tomorrow"});
         let Read {
             state: found,
             left_out,
         } = read(&value).unwrap().unwrap();
-        assert_eq!((found, left_out), (state(), 1));
+        assert_eq!((found, left_out), (state(), 2));
+    }
+
+    /// So that an upgrade forgets nothing, and a rollback neither.
+    #[test]
+    fn what_the_first_release_wrote_is_read_whole_and_still_written() {
+        let first: Value = serde_json::from_str(include_str!("state/first_release.json")).unwrap();
+        let Read { state, left_out } = read(&first).unwrap().unwrap();
+        assert_eq!(left_out, 0);
+        let mut missing = Vec::new();
+        differences(
+            "",
+            &first,
+            &serde_json::to_value(&state).unwrap(),
+            &mut missing,
+        );
+        assert_eq!(missing, Vec::<String>::new());
+    }
+
+    /// What is in `first` and not the same in `now`; more may be there.
+    fn differences(path: &str, first: &Value, now: &Value, found: &mut Vec<String>) {
+        match (first, now) {
+            (Value::Object(first), Value::Object(now)) => {
+                for (name, value) in first {
+                    let now = now.get(name).unwrap_or(&Value::Null);
+                    differences(&format!("{path}/{name}"), value, now, found);
+                }
+            }
+            (Value::Array(first), Value::Array(now)) if first.len() == now.len() => {
+                for (index, (first, now)) in first.iter().zip(now).enumerate() {
+                    differences(&format!("{path}/{index}"), first, now, found);
+                }
+            }
+            (first, now) if first == now => {}
+            (first, now) => found.push(format!("{path} was {first} and is {now}")),
+        }
     }
 
     #[test]

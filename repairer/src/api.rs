@@ -42,6 +42,8 @@ pub fn crds() -> anyhow::Result<String> {
 mod tests {
     use serde_json::Value;
 
+    use super::policy::RepairPolicy;
+    use super::repair::NodeRepair;
     use super::*;
 
     /// What `kubectl explain` has nothing to say about.
@@ -60,9 +62,69 @@ mod tests {
         }
     }
 
+    const FIRST_RELEASE: [&str; 2] = [
+        include_str!("api/first_release/noderepair.json"),
+        include_str!("api/first_release/repairpolicy.json"),
+    ];
+
+    /// As the repairer reads and writes it.
+    fn again(object: &Value) -> serde_json::Result<Value> {
+        let object = object.clone();
+        match object["kind"].as_str() {
+            Some("NodeRepair") => {
+                serde_json::to_value(serde_json::from_value::<NodeRepair>(object)?)
+            }
+            _ => serde_json::to_value(serde_json::from_value::<RepairPolicy>(object)?),
+        }
+    }
+
+    /// What is in `first` and not the same in `now`; more may be there.
+    fn differences(path: &str, first: &Value, now: &Value, found: &mut Vec<String>) {
+        match (first, now) {
+            (Value::Object(first), Value::Object(now)) => {
+                for (name, value) in first {
+                    let now = now.get(name).unwrap_or(&Value::Null);
+                    differences(&format!("{path}.{name}"), value, now, found);
+                }
+            }
+            (Value::Array(first), Value::Array(now)) if first.len() == now.len() => {
+                for (index, (first, now)) in first.iter().zip(now).enumerate() {
+                    differences(&format!("{path}[{index}]"), first, now, found);
+                }
+            }
+            (first, now) if first == now => {}
+            (first, now) => found.push(format!("{path} was {first} and is {now}")),
+        }
+    }
+
+    /// So that an upgrade loses nothing of a repair that is under way, and a rollback neither.
+    #[test]
+    fn what_the_first_release_wrote_is_read_whole_and_still_written() {
+        for text in FIRST_RELEASE {
+            let first: Value = serde_json::from_str(text).unwrap();
+            let mut found = Vec::new();
+            differences("", &first, &again(&first).unwrap(), &mut found);
+            assert_eq!(found, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn what_a_later_release_adds_is_passed_over_and_a_word_that_is_not_known_is_an_error() {
+        for text in FIRST_RELEASE {
+            let first: Value = serde_json::from_str(text).unwrap();
+            let mut later = first.clone();
+            later["spec"]["tomorrow"] = Value::from(1);
+            later["status"]["tomorrow"] = Value::from(1);
+            again(&later).unwrap();
+        }
+        let mut later: Value = serde_json::from_str(FIRST_RELEASE[0]).unwrap();
+        later["status"]["phase"] = Value::from("Tomorrow");
+        assert!(again(&later).unwrap_err().to_string().contains("Tomorrow"));
+    }
+
     #[test]
     fn every_field_explains_itself() {
-        for crd in [repair::NodeRepair::crd(), policy::RepairPolicy::crd()] {
+        for crd in [NodeRepair::crd(), RepairPolicy::crd()] {
             let crd = serde_json::to_value(crd).unwrap();
             let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
             assert!(schema["properties"]["spec"].is_object());

@@ -1,5 +1,6 @@
 //! `check`: what a policy says that nobody can mean, and whether the repairer may do what it has to.
 
+mod kubernetes;
 mod neighbours;
 
 use std::fmt::Write as _;
@@ -60,6 +61,7 @@ const NEEDED: &[(&str, &str, &str, &[&str])] = &[
     ),
 ];
 
+pub use self::kubernetes::add as add_kubernetes;
 pub use self::neighbours::add as add_neighbours;
 
 #[derive(Debug, Default, Serialize)]

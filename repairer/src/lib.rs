@@ -136,6 +136,7 @@ async fn checked(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 Err(error) => return Ok(cannot_run_here(&error)),
             };
             let mut checked = check::cluster(&cluster);
+            check::add_kubernetes(&client, &mut checked).await?;
             check::rights(&client, &mut checked).await?;
             check::add_neighbours(&client, &cluster, &mut checked).await;
             match described(&cluster).await {

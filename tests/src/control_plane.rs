@@ -25,8 +25,8 @@ use crate::process::Server;
 use crate::wait::until;
 
 pub use kubeconfig::client;
-pub use programs::all_there;
 pub(crate) use programs::program;
+pub use programs::{all_there, has_floor};
 
 /// From exec to "up" takes about 4 s; on a busy machine several times that.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
@@ -41,6 +41,21 @@ pub struct ControlPlane {
     /// Absent for a cluster that somebody else runs. Stopped before the folder below goes.
     servers: Option<Servers>,
     dir: TempDir,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kubernetes {
+    Newest,
+    Floor,
+}
+
+impl Kubernetes {
+    fn apiserver(self) -> &'static str {
+        match self {
+            Self::Newest => "kube-apiserver",
+            Self::Floor => "kube-apiserver-floor",
+        }
+    }
 }
 
 /// In the order in which they are stopped: an API server that has lost etcd retries for ever
@@ -60,10 +75,19 @@ impl ControlPlane {
 
     /// With so long from a kubelet's last renewal of its Lease to `Ready=Unknown`.
     pub async fn start_with_grace(grace: Duration) -> anyhow::Result<Self> {
-        match Self::start_once(grace).await {
+        Self::start_of(Kubernetes::Newest, grace).await
+    }
+
+    /// Of the oldest Kubernetes that the chart takes, and its API server alone: controllers may not be newer.
+    pub async fn start_floor() -> anyhow::Result<Self> {
+        Self::start_of(Kubernetes::Floor, GRACE).await
+    }
+
+    async fn start_of(kubernetes: Kubernetes, grace: Duration) -> anyhow::Result<Self> {
+        match Self::start_once(kubernetes, grace).await {
             Ok(control_plane) => Ok(control_plane),
             Err(error) if format!("{error:#}").contains("address already in use") => {
-                Self::start_once(grace).await
+                Self::start_once(kubernetes, grace).await
             }
             Err(error) => Err(error),
         }
@@ -95,7 +119,7 @@ impl ControlPlane {
         })
     }
 
-    async fn start_once(grace: Duration) -> anyhow::Result<Self> {
+    async fn start_once(kubernetes: Kubernetes, grace: Duration) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("nodemend-").context("make a temporary folder")?;
         let pki = Pki::create(&dir.path().join("pki"))?;
         let tokens = kubeconfig::Tokens::create(dir.path())?;
@@ -112,7 +136,7 @@ impl ControlPlane {
         let mut servers = Servers {
             etcd: start("etcd", &etcd_args(dir.path(), etcd_port, peer_port))?,
             apiserver: start(
-                "kube-apiserver",
+                kubernetes.apiserver(),
                 &[
                     apiserver_args(&pki, &tokens.file, etcd_port, port),
                     traffic::apiserver_args(dir.path())?,
@@ -129,6 +153,15 @@ impl ControlPlane {
                 Ok((admin.request_text(request).await? == "ok").then_some(()))
             })
             .await?;
+        if kubernetes == Kubernetes::Floor {
+            return Ok(Self {
+                cluster,
+                admin,
+                admin_kubeconfig,
+                servers: Some(servers),
+                dir,
+            });
+        }
         // Started before the API server serves, it exits at once.
         servers.controller_manager = Some(start(
             "kube-controller-manager",

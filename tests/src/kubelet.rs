@@ -46,7 +46,11 @@ pub async fn start(
             .as_ref()
             .and_then(|source| source.field_ref.as_ref());
         let value = match field.map(|field| field.field_path.as_str()) {
-            None => variable.value.clone(),
+            // An empty one is left out of the object.
+            None if variable.value_from.is_none() => {
+                Some(variable.value.clone().unwrap_or_default())
+            }
+            None => None,
             Some("spec.nodeName") => spec.node_name.clone(),
             Some("metadata.namespace") => pod.metadata.namespace.clone(),
             Some("metadata.name") => pod.metadata.name.clone(),

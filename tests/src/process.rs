@@ -56,6 +56,21 @@ pub(crate) fn spawn(mut command: Command) -> anyhow::Result<Child> {
         .with_context(|| format!("start {name}"))
 }
 
+/// What each thread of a process waits for in the kernel: `reader S poll_schedule_timeout`.
+pub(crate) fn threads(pid: u32) -> String {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return "it is gone".to_owned();
+    };
+    let of = |task: PathBuf| {
+        let read = |name| fs::read_to_string(task.join(name)).unwrap_or_default();
+        let stat = read("stat");
+        let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| &rest[..1]);
+        format!("{} {state} {}", read("comm").trim_end(), read("wchan"))
+    };
+    let threads: Vec<_> = tasks.flatten().map(|task| of(task.path())).collect();
+    threads.join(", ")
+}
+
 #[expect(unsafe_code, reason = "prctl must run between fork and exec")]
 fn die_with_parent(command: &mut Command) {
     let parent = std::process::id();

@@ -17,23 +17,25 @@ pub(crate) fn ensure(repo: &Path) -> anyhow::Result<PathBuf> {
     let modules = repo.join("tests/control-plane");
     let kwok = modules.join("kwok");
     once("control-plane", &[&modules, &kwok], |out| {
-        let version = kubernetes_version(&modules)?;
-        let minor = version
-            .split('.')
-            .nth(1)
-            .context("read the minor version of k8s.io/kubernetes in go.mod")?;
-        let package = "k8s.io/component-base/version";
-        // Without these the server calls itself v0.0.0-master.
-        let stamp = format!(
-            "-s -w -X {package}.gitVersion={version} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}"
-        );
         let what =
             "building etcd and the Kubernetes control plane (first run only, about five minutes)";
-        go_build(&modules, out, &stamp, what)?;
+        go_build(&modules, out, &stamp(&modules)?, what)?;
         // etcd's main package is the module `server`.
         fs::rename(out.join("server"), out.join("etcd")).context("rename etcd's binary")?;
         let what = "building kwok (first run only, about two minutes)";
         go_build(&kwok, out, "-s -w", what)
+    })
+}
+
+/// The folder with `kube-apiserver-floor`, of the oldest Kubernetes that the chart takes. Apart from
+/// the control plane: only one suite needs it.
+pub(crate) fn floor(repo: &Path) -> anyhow::Result<PathBuf> {
+    let module = repo.join("tests/control-plane/floor");
+    once("floor", &[&module], |out| {
+        let what = "building the oldest API server that is supported (first run only, about three minutes)";
+        go_build(&module, out, &stamp(&module)?, what)?;
+        fs::rename(out.join("kube-apiserver"), out.join("kube-apiserver-floor"))
+            .context("rename the API server")
     })
 }
 
@@ -76,6 +78,19 @@ fn once(
     fs::rename(&unfinished, &folder)
         .with_context(|| format!("move the build to {}", folder.display()))?;
     Ok(bin)
+}
+
+/// Without these a server calls itself v0.0.0-master.
+fn stamp(module: &Path) -> anyhow::Result<String> {
+    let version = kubernetes_version(module)?;
+    let minor = version
+        .split('.')
+        .nth(1)
+        .context("read the minor version of k8s.io/kubernetes in go.mod")?;
+    let package = "k8s.io/component-base/version";
+    Ok(format!(
+        "-s -w -X {package}.gitVersion={version} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}"
+    ))
 }
 
 fn go_build(module: &Path, out: &Path, ldflags: &str, what: &str) -> anyhow::Result<()> {

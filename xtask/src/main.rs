@@ -5,12 +5,14 @@
     reason = "a build tool runs other programs, reads the environment and measures time"
 )]
 
+mod audit;
 mod bpf;
 mod build;
 mod cache;
 mod cargo;
 mod chart;
 mod control_plane;
+mod crates;
 mod debian;
 mod fuzz;
 mod r#gen;

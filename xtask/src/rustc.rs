@@ -1,5 +1,6 @@
-//! Between cargo and rustc (`RUSTC_WORKSPACE_WRAPPER`): the repairer is linked statically, in the
-//! one build that everything comes from, so that what is tested is what ships.
+//! Between cargo and rustc (`RUSTC_WORKSPACE_WRAPPER`): both daemons are linked with a list of their
+//! crates, and the repairer statically, in the one build that everything comes from, so that what is
+//! tested is what ships.
 //!
 //! Only its last step differs, so no dependency is compiled for it anew: `RUSTFLAGS` would reach
 //! them all, and `cargo rustc` knows no `--workspace`, whose features they were compiled with.
@@ -13,8 +14,11 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::audit;
+
 pub(crate) const WRAPPER: &str = "RUSTC_WORKSPACE_WRAPPER";
-const STATIC: &str = "nodemend_repairer";
+const DETECTOR: &str = "nodemend_detector";
+const REPAIRER: &str = "nodemend_repairer";
 
 /// Cargo names rustc and then its arguments; None where a person has started this.
 pub(crate) fn asked_by_cargo() -> Option<Vec<OsString>> {
@@ -28,18 +32,31 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
     let (rustc, args) = line.split_first().context("no rustc to run")?;
     let mut command = Command::new(rustc);
     command.args(args);
-    if is_static(args) {
+    if is_binary(args, REPAIRER) {
         command.args(["-C", "target-feature=+crt-static"]);
+    }
+    for name in [DETECTOR, REPAIRER] {
+        if is_binary(args, name) {
+            let folder = after(args, "--out-dir").context("rustc is told no --out-dir")?;
+            let package = name.replace('_', "-");
+            let object = audit::object(&crate::repo(), &package, Path::new(folder))
+                .with_context(|| format!("list the crates of {package}"))?;
+            let mut argument = OsString::from("link-arg=");
+            argument.push(object);
+            command.arg("-C").arg(argument);
+        }
     }
     Err(command.exec()).with_context(|| format!("start {}", rustc.display()))
 }
 
-fn is_static(args: &[OsString]) -> bool {
-    let says = |name: &str, value: &str| {
-        args.windows(2)
-            .any(|pair| pair[0] == name && pair[1] == value)
-    };
-    says("--crate-name", STATIC) && says("--crate-type", "bin")
+fn is_binary(args: &[OsString], name: &str) -> bool {
+    let says = |option: &str, value: &str| after(args, option).is_some_and(|said| said == value);
+    says("--crate-name", name) && says("--crate-type", "bin")
+}
+
+fn after<'a>(args: &'a [OsString], option: &str) -> Option<&'a OsString> {
+    let pair = args.windows(2).find(|pair| pair[0] == option);
+    pair.map(|pair| &pair[1])
 }
 
 #[cfg(test)]
@@ -47,18 +64,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_repairer_alone_is_static() {
-        let is_static =
-            |line: &str| is_static(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
-        let of = |name: &str, kind: &str| {
-            is_static(&format!(
-                "--crate-name {name} --edition=2024 a.rs --crate-type {kind}"
-            ))
+    fn binaries_are_told_from_libraries_and_tests() {
+        let is_binary = |line: &str, name: &str| {
+            let line: Vec<_> = line.split(' ').map(OsString::from).collect();
+            is_binary(&line, name)
         };
-        assert!(of("nodemend_repairer", "bin"));
-        // Its library; a test of it; the detector, which loads NVML.
-        assert!(!of("nodemend_repairer", "lib"));
-        assert!(!is_static("--crate-name nodemend_repairer a.rs --test"));
-        assert!(!of("nodemend_detector", "bin"));
+        let of = |name: &str, kind: &str| {
+            format!("--crate-name {name} --edition=2024 a.rs --crate-type {kind}")
+        };
+        assert!(is_binary(&of(REPAIRER, "bin"), REPAIRER));
+        assert!(is_binary(&of(DETECTOR, "bin"), DETECTOR));
+        assert!(!is_binary(&of(DETECTOR, "bin"), REPAIRER));
+        assert!(!is_binary(&of(REPAIRER, "lib"), REPAIRER));
+        let test = format!("--crate-name {REPAIRER} a.rs --test");
+        assert!(!is_binary(&test, REPAIRER));
     }
 }

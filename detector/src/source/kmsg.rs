@@ -202,11 +202,11 @@ impl Source for KmsgSource {
             {
                 continue;
             }
-            let at = record.at + suspended;
+            self.collect();
+            let copied = self.copies.read(record.text);
+            let at = copied.unwrap_or(record.at + suspended);
             self.caught_up |= at >= self.started || self.resumed.is_some();
             new += usize::from(self.caught_up);
-            self.collect();
-            self.copies.read(record.text);
             let count = self.lost(record.sequence);
             if count > 0 {
                 self.copies.overrun();

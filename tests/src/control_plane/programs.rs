@@ -1,5 +1,5 @@
 //! Where the programs of the control plane are: in the folder that `KUBEBUILDER_ASSETS` names as
-//! far as it has them (that of envtest has etcd, kube-apiserver and kubectl), else in the one that
+//! far as it has them (that of envtest has etcd, kube-apiserver and kubectl), else in those that
 //! `cargo xtask` built.
 
 use std::env;
@@ -37,11 +37,19 @@ pub fn all_there() -> anyhow::Result<()> {
     )
 }
 
+pub fn has_floor() -> bool {
+    program("kube-apiserver-floor").is_ok()
+}
+
 fn folders() -> Vec<OsString> {
-    ["KUBEBUILDER_ASSETS", "NODEMEND_CONTROL_PLANE_BIN"]
-        .into_iter()
-        .filter_map(env::var_os)
-        .collect()
+    [
+        "KUBEBUILDER_ASSETS",
+        "NODEMEND_CONTROL_PLANE_BIN",
+        "NODEMEND_FLOOR_BIN",
+    ]
+    .into_iter()
+    .filter_map(env::var_os)
+    .collect()
 }
 
 fn find(name: &str, folders: &[OsString]) -> anyhow::Result<PathBuf> {

@@ -16,6 +16,7 @@ mod reboot;
 mod scene;
 mod schema;
 mod setup;
+mod skew;
 mod told;
 mod trust;
 
@@ -211,6 +212,14 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial_alone(
             "repairer::every_constraint_is_the_api_server_s_and_check_s_in_the_same_words",
             constraints::every_one,
+        ),
+        suite.trial_alone(
+            "repairer::what_the_first_release_wrote_is_kept_by_todays_crds",
+            skew::first_release,
+        ),
+        suite.trial_alone(
+            "repairer::after_a_rollback_it_passes_over_what_is_new_and_holds_for_what_it_cannot_read",
+            skew::rolled_back,
         ),
         suite.trial_alone(
             "repairer::the_shipped_policy_is_accepted_and_disabled",

@@ -57,14 +57,7 @@ pub(crate) async fn by_a_real_api_server() -> anyhow::Result<()> {
     terminal
         .run("kubectl create namespace nodemend-system")
         .await?;
-    for values in ["", HARDENED, ALL] {
-        let line = format!(
-            "helm template nodemend {CHART} --namespace nodemend-system --skip-tests {values} \
-             | kubectl apply --dry-run=server --validate=strict -f -"
-        );
-        let said = terminal.run(&line).await?;
-        ensure!(!said.contains("Warning"), "{said}");
-    }
+    in_each_shape(&terminal).await?;
 
     // Without the operator the first word is what to do about it.
     let install = format!("helm install nodemend {CHART} --namespace nodemend-system");
@@ -83,6 +76,19 @@ pub(crate) async fn by_a_real_api_server() -> anyhow::Result<()> {
         said.contains("nodemend-detector") && said.contains("invalid ownership metadata"),
         "{said}"
     );
+    Ok(())
+}
+
+/// Into the namespace, by the server's own dry run.
+pub(crate) async fn in_each_shape(terminal: &Terminal) -> anyhow::Result<()> {
+    for values in ["", HARDENED, ALL] {
+        let line = format!(
+            "helm template nodemend {CHART} --namespace nodemend-system --skip-tests {values} \
+             | kubectl apply --dry-run=server --validate=strict -f -"
+        );
+        let said = terminal.run(&line).await?;
+        ensure!(!said.contains("Warning"), "{said}");
+    }
     Ok(())
 }
 

@@ -178,7 +178,7 @@ pub(crate) async fn threats_are_tested() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn documents() -> anyhow::Result<Vec<std::path::PathBuf>> {
+pub(crate) fn documents() -> anyhow::Result<Vec<std::path::PathBuf>> {
     let mut found = vec![
         repo().join("README.md"),
         repo().join("SECURITY.md"),
@@ -197,7 +197,7 @@ fn documents() -> anyhow::Result<Vec<std::path::PathBuf>> {
 }
 
 /// Of one language, with the name of its document.
-fn blocks(language: &str) -> anyhow::Result<Vec<(String, String)>> {
+pub(crate) fn blocks(language: &str) -> anyhow::Result<Vec<(String, String)>> {
     let mut blocks = Vec::new();
     for path in documents()? {
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;

@@ -1,9 +1,11 @@
 //! The images: whole layouts, the same at every build, with all that their binaries need.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
+use flate2::read::ZlibDecoder;
 use nodemend_tests::daemon::binary;
 use nodemend_tests::repo;
 use nodemend_tests::terminal::Terminal;
@@ -67,17 +69,49 @@ pub(crate) async fn are_whole(terminal: &Terminal, command: &str) -> anyhow::Res
             ))
             .await?;
         ensure!(version.starts_with(&format!("{name} ")), "{version}");
+        let binary = fs::read(format!("{root}{entrypoint}")).context("read a binary")?;
         let documents = format!("{root}/usr/share/doc/nodemend");
         let bill = read(Path::new(&format!("{documents}/sbom.cdx.json")))?;
         ensure!(bill["bomFormat"] == "CycloneDX", "{bill}");
         let components = bill["components"].as_array().context("no components")?;
         let listed = |name: &str| components.iter().any(|one| one["name"] == name);
         ensure!(listed("tokio") && listed(name), "{name}: {bill}");
+        let crates = crates_in(&binary, name)?;
+        let bill: BTreeSet<_> = components
+            .iter()
+            .filter(|one| one["type"] == "library")
+            .filter_map(name_and_version)
+            .collect();
+        ensure!(crates == bill, "{name} holds {crates:?}, its bill {bill:?}");
         let count = format!("grep -c . {documents}/licences.txt");
         let count = terminal.run(&count).await?;
         ensure!(count.trim().parse::<usize>()? > 50, "{count} licences");
     }
     Ok(())
+}
+
+/// As `cargo auditable` writes them into a binary.
+fn crates_in(binary: &[u8], root: &str) -> anyhow::Result<BTreeSet<(String, String)>> {
+    let packed = auditable_extract::raw_auditable_data(binary);
+    let packed = packed.map_err(|error| anyhow!("it holds no list of its crates: {error}"))?;
+    let list: Value = serde_json::from_reader(ZlibDecoder::new(packed)).context("parse a list")?;
+    let packages = list["packages"].as_array().context("no packages")?;
+    for package in packages {
+        let dependencies = package["dependencies"].as_array().into_iter().flatten();
+        for place in dependencies.filter_map(Value::as_u64) {
+            let there = usize::try_from(place)? < packages.len();
+            ensure!(there, "{package} needs {place}");
+        }
+    }
+    let roots = packages.iter().filter(|package| package["root"] == true);
+    let roots: Vec<_> = roots.map(|package| &package["name"]).collect();
+    ensure!(roots == [root], "its roots are {roots:?}");
+    Ok(packages.iter().filter_map(name_and_version).collect())
+}
+
+fn name_and_version(of: &Value) -> Option<(String, String)> {
+    let text = |key: &str| of[key].as_str().map(str::to_owned);
+    Some((text("name")?, text("version")?))
 }
 
 /// The binary and the certificate authorities: no loader, no library, and it needs neither.

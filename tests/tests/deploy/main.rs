@@ -3,8 +3,10 @@
 
 mod accepted;
 mod chart;
+mod commands;
 mod container;
 mod documents;
+mod floor;
 mod images;
 mod install;
 mod missing_crds;
@@ -14,6 +16,7 @@ mod patched;
 mod profiles;
 mod readme;
 mod real_pod;
+mod rolling;
 mod scene;
 mod values;
 
@@ -32,6 +35,15 @@ fn main() -> ExitCode {
             .map(|cpus| 2 * cpus.get());
     }
     let trials = vec![
+        // First, because they take longest.
+        trial(
+            "install::as_the_readme_says_and_nothing_of_ours_stays_on_a_node",
+            install::as_the_readme_says,
+        ),
+        trial(
+            "upgrade::a_rolling_restart_and_a_rollback_of_the_fleet_move_no_transition_time",
+            rolling::moves_no_transition_time,
+        ),
         trial("chart::helm_lint_finds_nothing", chart::lint),
         trial("chart::its_rules_are_those_of_deploy_rbac", chart::rules),
         trial(
@@ -97,6 +109,11 @@ fn main() -> ExitCode {
             "chart::a_real_api_server_takes_it_once_and_says_what_is_missing",
             accepted::by_a_real_api_server,
         ),
+        trial_unless(
+            floor::unavailable(),
+            "chart::the_oldest_kubernetes_takes_it_and_both_daemons_work_there",
+            floor::works,
+        ),
         trial(
             "chart::an_older_kubernetes_is_refused",
             accepted::not_below_the_floor,
@@ -112,6 +129,11 @@ fn main() -> ExitCode {
         trial(
             "documents::an_upgrade_over_older_crds_goes_as_the_page_says",
             documents::upgrade,
+        ),
+        trial("documents::each_command_is_typed", commands::typed),
+        trial(
+            "documents::each_transcript_is_what_is_printed",
+            commands::transcripts,
         ),
         trial("documents::each_link_leads_somewhere", documents::links),
         trial(
@@ -130,10 +152,6 @@ fn main() -> ExitCode {
         trial(
             "upgrade::a_mode_that_a_person_has_patched_is_not_overruled",
             patched::is_not_overruled,
-        ),
-        trial(
-            "install::as_the_readme_says_and_nothing_of_ours_stays_on_a_node",
-            install::as_the_readme_says,
         ),
     ];
     libtest_mimic::run(&args, trials).exit_code()

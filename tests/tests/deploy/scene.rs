@@ -205,7 +205,7 @@ impl Scene {
     }
 
     fn repairs(&self) -> Api<DynamicObject> {
-        Api::all_with(self.client.clone(), &repairs_resource())
+        repairs(self.client.clone())
     }
 
     fn leases(&self) -> Api<Lease> {
@@ -225,6 +225,10 @@ pub(crate) fn labels() -> BTreeMap<String, String> {
     ]
     .map(|(label, value)| (label.to_owned(), value.to_owned()))
     .into()
+}
+
+pub(crate) fn repairs(client: Client) -> Api<DynamicObject> {
+    Api::all_with(client, &repairs_resource())
 }
 
 fn repairs_resource() -> ApiResource {

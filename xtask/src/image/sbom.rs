@@ -1,16 +1,13 @@
 //! What an image is made of: a bill of materials (CycloneDX 1.5) and a list of licences, by what cargo
 //! has resolved for the binary and by the files beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::env::consts::ARCH;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::{Context, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::layout;
-use crate::cargo;
+use crate::crates;
 
 pub(super) struct Contents {
     pub(super) cyclonedx: Vec<u8>,
@@ -23,24 +20,15 @@ pub(super) fn of<'a>(
     package: &str,
     files: impl Iterator<Item = (&'a Path, &'a [u8])>,
 ) -> anyhow::Result<Contents> {
-    let platform = format!("{ARCH}-unknown-linux-gnu");
-    let output = cargo::command()
-        .current_dir(repo)
-        .args(["metadata", "--locked", "--format-version", "1"])
-        .args(["--filter-platform", &platform])
-        .output()
-        .context("run cargo metadata")?;
-    ensure!(
-        output.status.success(),
-        "cargo metadata: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let metadata: Value =
-        serde_json::from_slice(&output.stdout).context("parse cargo's metadata")?;
-    let crates = linked(&metadata, package)?;
     let mut licences = String::new();
     let mut components = Vec::new();
-    for (name, version, licence) in &crates {
+    for crates::Crate {
+        name,
+        version,
+        licence,
+        ..
+    } in crates::linked(repo, package)?
+    {
         // Writing to a String cannot fail.
         let _written = writeln!(licences, "{name} {version}: {licence}");
         components.push(json!({
@@ -73,54 +61,10 @@ pub(super) fn of<'a>(
     })
 }
 
-/// Name, version and licence of every crate that ends up in the package's binary.
-fn linked(metadata: &Value, package: &str) -> anyhow::Result<BTreeSet<(String, String, String)>> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let packages: BTreeMap<String, Value> = list(&metadata["packages"])
-        .into_iter()
-        .map(|package| (text(&package["id"]), package))
-        .collect();
-    let nodes: BTreeMap<String, Value> = list(&metadata["resolve"]["nodes"])
-        .into_iter()
-        .map(|node| (text(&node["id"]), node))
-        .collect();
-    let root = packages
-        .iter()
-        .find(|(_, found)| found["name"] == package)
-        .map(|(id, _)| id.clone())
-        .with_context(|| format!("find the package {package}"))?;
-    let mut wanted = vec![root];
-    let mut seen = BTreeSet::new();
-    while let Some(id) = wanted.pop() {
-        if !seen.insert(id.clone()) {
-            continue;
-        }
-        let node = nodes.get(&id).with_context(|| format!("find {id}"))?;
-        for dependency in list(&node["deps"]) {
-            // Neither for tests nor for build scripts.
-            let normal = list(&dependency["dep_kinds"])
-                .iter()
-                .any(|kind| kind["kind"].is_null());
-            if normal {
-                wanted.push(text(&dependency["pkg"]));
-            }
-        }
-    }
-    let known = seen.iter().filter_map(|id| packages.get(id));
-    Ok(known
-        .map(|found| {
-            (
-                text(&found["name"]),
-                text(&found["version"]),
-                text(&found["license"]),
-            )
-        })
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]

@@ -26,6 +26,9 @@ pub(crate) enum Kernel {
 impl Kernel {
     pub(crate) const ALL: [Self; 4] = [Self::V5_10, Self::V6_1, Self::V6_12, Self::V7_2];
 
+    /// The one of a whole test run.
+    pub(crate) const SHORT: Self = Self::V6_12;
+
     pub(crate) fn version(self) -> &'static str {
         match self {
             Self::V5_10 => "5.10",
@@ -33,6 +36,11 @@ impl Kernel {
             Self::V6_12 => "6.12",
             Self::V7_2 => "7.2",
         }
+    }
+
+    /// What the suite calls its faults.
+    pub(crate) fn test(self) -> String {
+        format!("linux_{}", self.version())
     }
 
     fn suite(self) -> &'static str {

@@ -1,5 +1,6 @@
 //! PURE. Copies of lines that were made when the kernel stored them: what the log was overrun of
-//! before it was read is told from its copy.
+//! before it was read is told from its copy, and a copy knows better when its line was stored. The
+//! log's own clock (`local_clock()`) is no clock of ours, and drifts from them by seconds in weeks.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -32,12 +33,12 @@ impl Copies {
         self.lines.push_back(Line { at, text });
     }
 
-    /// The log has been read up to this line; a copy may be the beginning of its line.
-    pub(super) fn read(&mut self, text: &str) {
+    /// The log has been read up to this line; a copy may be the beginning of its line. When it was
+    /// stored, where there is one.
+    pub(super) fn read(&mut self, text: &str) -> Option<Duration> {
         let same = |line: &Line| text.starts_with(&line.text);
-        if let Some(index) = self.lines.iter().position(same) {
-            self.lines.remove(index);
-        }
+        let index = self.lines.iter().position(same)?;
+        self.lines.remove(index).map(|line| line.at)
     }
 
     /// Lines of the log were overwritten before they were read.
@@ -75,12 +76,24 @@ mod tests {
     #[test]
     fn only_what_was_overwritten_unread_is_told_from_its_copy() {
         let mut copies = copies(&["BUG: a", "BUG: b", "BUG: b", "cgroup: fork rejected in "]);
-        copies.read("BUG: b");
+        assert!(copies.read("BUG: b").is_some());
         copies.overrun();
         copies.read("cgroup: fork rejected in /kubepods");
         assert_eq!(texts(copies.caught_up()), ["BUG: a", "BUG: b"]);
         copies.add(Duration::ZERO, b"BUG: c");
         assert_eq!(texts(copies.caught_up()), [""; 0]);
+    }
+
+    #[test]
+    fn each_line_was_stored_when_its_own_copy_was_made() {
+        let mut copies = Copies::default();
+        for second in [3, 4] {
+            copies.add(Duration::from_secs(second), b"BUG: a");
+        }
+        assert_eq!(copies.read("BUG: b"), None);
+        assert_eq!(copies.read("BUG: a at 0"), Some(Duration::from_secs(3)));
+        assert_eq!(copies.read("BUG: a at 0"), Some(Duration::from_secs(4)));
+        assert_eq!(copies.read("BUG: a at 0"), None);
     }
 
     #[test]

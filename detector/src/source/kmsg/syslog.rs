@@ -45,6 +45,8 @@ pub(super) struct SyslogSource {
     /// The last line that was read, as it was.
     last: Option<Vec<u8>>,
     read_until: Option<Duration>,
+    /// The past is read: what comes now is new, whatever its time says.
+    caught_up: bool,
     /// What is not newer was read by the agent before this one.
     resumed: Option<Duration>,
 }
@@ -65,6 +67,7 @@ impl SyslogSource {
             started: clock::boot(),
             last: None,
             read_until: None,
+            caught_up: false,
             resumed: None,
         })
     }
@@ -146,12 +149,13 @@ impl Source for SyslogSource {
                 text,
             };
             let at = *at + suspended;
-            let historic = at < self.started && self.resumed.is_none();
+            let historic = at < self.started && !self.caught_up && self.resumed.is_none();
             self.teller.tell(&record, at, historic, emit);
         }
         if let Some(last) = text::last(&new) {
             self.last = Some(last.to_owned());
         }
+        self.caught_up = true;
         self.teller.has_read_past();
         Ok(())
     }
