@@ -129,8 +129,13 @@ impl GpuNode {
         self
     }
 
-    pub fn without_library(mut self) -> Self {
-        self.library = self.path("libnvidia-ml.so.1");
+    pub fn without_library(self) -> Self {
+        let nowhere = self.path("libnvidia-ml.so.1");
+        self.with_library(nowhere)
+    }
+
+    pub fn with_library(mut self, library: PathBuf) -> Self {
+        self.library = library;
         self
     }
 
