@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane, debian, python, vm};
+use crate::{bpf, build, control_plane, debian, nvml, python, vm};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -140,6 +140,10 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         None => Some(vm::ensure(repo, &[vm::Kernel::SHORT], false)),
         Some(_) => None,
     };
+    let nvml = match suite {
+        Some(Suite::Gpu) | None => Some(nvml::ensure()),
+        Some(_) => None,
+    };
     let executables = build::workspace(repo)?;
     let bin_dir = build::bin_dir(&executables)?;
 
@@ -181,6 +185,15 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             // Not everybody has Debian's tools.
             Some(Err(error)) => {
                 command.env("NODEMEND_VM_MISSING", format!("{error:#}"));
+            }
+            None => {}
+        }
+        match &nvml {
+            Some(Ok(library)) => {
+                command.env(nvml::LIBRARY, library);
+            }
+            Some(Err(error)) => {
+                command.env(nvml::MISSING, format!("{error:#}"));
             }
             None => {}
         }
