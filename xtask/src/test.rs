@@ -284,7 +284,8 @@ fn run_one(
     if counts.failed > 0 {
         println!("{}", output.lines.join("\n"));
         let failed: Vec<_> = lines.filter_map(|line| failed(line)).collect();
-        if live && failed.len() <= RUN_AGAIN {
+        let of_real_parts = live && suite != Suite::Scenarios;
+        if of_real_parts && failed.len() <= RUN_AGAIN {
             for test in failed {
                 println!("{name}: {test} is run again");
                 let mut command = program(executable);
