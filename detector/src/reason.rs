@@ -206,6 +206,7 @@ reasons! {
     NvidiaDoubleBitError => accelerated::NVIDIA_DOUBLE_BIT_ERROR,
     NvidiaGpuRecoveryNeeded => accelerated::NVIDIA_GPU_RECOVERY_NEEDED,
     NvidiaRowRemapFailure => accelerated::NVIDIA_ROW_REMAP_FAILURE,
+    NvidiaSramThresholdExceeded => accelerated::NVIDIA_SRAM_THRESHOLD_EXCEEDED,
     NvidiaPageRetirement => accelerated::NVIDIA_PAGE_RETIREMENT,
     NvidiaNvlinkError => nvswitch::NVIDIA_NVLINK_ERROR,
     NvidiaNvlinkWarning => nvswitch::NVIDIA_NVLINK_WARNING,
@@ -214,6 +215,8 @@ reasons! {
     NvidiaThermalError => accelerated::NVIDIA_THERMAL_ERROR,
     NvidiaPowerError => accelerated::NVIDIA_POWER_ERROR,
     NvidiaPcieError => accelerated::NVIDIA_PCIE_ERROR,
+    NvidiaPcieLinkDegraded => accelerated::NVIDIA_PCIE_LINK_DEGRADED,
+    NvidiaInforomCorrupted => accelerated::NVIDIA_INFOROM_CORRUPTED,
     NvidiaGpuSuspected => accelerated::NVIDIA_GPU_SUSPECTED,
     NvidiaNcclError => gpu::NVIDIA_NCCL_ERROR,
     NvidiaPeermemError => gpu::NVIDIA_PEERMEM_ERROR,
@@ -323,6 +326,7 @@ impl Reason {
             | Self::NvidiaPageRetirement
             | Self::NvidiaNvlinkError => Action::ResetGpu,
             Self::NvidiaRowRemapFailure
+            | Self::NvidiaSramThresholdExceeded
             | Self::NeuronSramUncorrectableError
             | Self::NeuronNcUncorrectableError
             | Self::NeuronHbmUncorrectableError
@@ -330,6 +334,8 @@ impl Reason {
             Self::NvidiaThermalError
             | Self::NvidiaPowerError
             | Self::NvidiaPcieError
+            | Self::NvidiaPcieLinkDegraded
+            | Self::NvidiaInforomCorrupted
             | Self::NvidiaNvlinkWarning
             | Self::NvidiaGpuSuspected => Action::Inspect,
             _not_of_a_device => return None,

@@ -1,7 +1,7 @@
 //! What virtual machines are made of: QEMU, a userland and Debian's kernels, unpacked from Debian's
 //! packages into the cache, none of it installed.
 
-mod debian;
+pub(crate) mod debian;
 mod kernel;
 mod module;
 mod tree;

@@ -189,6 +189,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
         What::Xid { driver, .. } if driver.as_deref() != Some("nvidia") => Assessed::Forged,
         What::Xid {
             gpu,
+            partition,
             xid,
             detail,
             process,
@@ -207,6 +208,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 recovery: xid_line::recovery(xid, detail),
                 process,
                 gpu,
+                partition,
                 xid,
                 seen_by,
             };

@@ -11,16 +11,27 @@ use crate::progress;
 
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-pub(super) struct Suite {
+pub(crate) struct Suite {
     name: &'static str,
+    component: &'static str,
     apt: PathBuf,
 }
 
 impl Suite {
     /// With the lists of packages that an earlier call has fetched, unless they are to be `newest`.
     pub(super) fn open(name: &'static str, folder: &Path, newest: bool) -> anyhow::Result<Self> {
+        Self::open_component(name, "main", folder, newest)
+    }
+
+    pub(crate) fn open_component(
+        name: &'static str,
+        component: &'static str,
+        folder: &Path,
+        newest: bool,
+    ) -> anyhow::Result<Self> {
         let suite = Self {
             name,
+            component,
             apt: folder.join("apt").join(name),
         };
         let fetched = suite.apt.join("fetched");
@@ -36,7 +47,13 @@ impl Suite {
             let part = self.apt.join(part);
             fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
         }
-        let sources = format!("deb [signed-by={KEYS}] {} {} main\n", mirror()?, self.name);
+        let (
+            mirror,
+            Self {
+                name, component, ..
+            },
+        ) = (mirror()?, self);
+        let sources = format!("deb [signed-by={KEYS}] {mirror} {name} {component}\n");
         fs::write(self.apt.join("sources.list"), sources).context("write the sources of apt")?;
         let what = format!("fetching the list of Debian's packages in {}", self.name);
         run(self.command("apt-get").arg("update"), &what).map(drop)
@@ -56,7 +73,7 @@ impl Suite {
     }
 
     /// Only these.
-    pub(super) fn unpack(&self, packages: &[&str], into: &Path) -> anyhow::Result<()> {
+    pub(crate) fn unpack(&self, packages: &[&str], into: &Path) -> anyhow::Result<()> {
         let archives = self.apt.join("cache/archives");
         let mut command = self.command("apt-get");
         command
@@ -122,7 +139,7 @@ fn mirror() -> anyhow::Result<String> {
     apt.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]);
     apt.arg("Identifier: Packages");
     let lines = run(&mut apt, "asking apt for its mirror")
-        .context("virtual machines are made of Debian's packages, by apt-get and dpkg-deb")?;
+        .context("this is made of Debian's packages, by apt-get and dpkg-deb")?;
     lines
         .iter()
         .filter_map(|line| line.split_once(' '))

@@ -6,7 +6,8 @@ use std::fs;
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::NodeCondition;
 use nodemend_tests::daemon::Daemon;
-use nodemend_tests::gpu_node::{GpuNode, HEALTHY};
+use nodemend_tests::gpu_node::{GPU, GpuNode, HEALTHY, OTHER_GPU};
+use nodemend_tests::page::get;
 use nodemend_tests::repo;
 use nodemend_tests::wait::until;
 use serde_json::{Value, json};
@@ -58,6 +59,7 @@ pub(crate) async fn as_advised() -> anyhow::Result<()> {
     let worn_out = Patient::admit(&scene, "node-1").await?;
     worn_out.gpus.play(WORN_OUT)?;
     worn_out.has(&scene, "NvidiaRowRemapFailure").await?;
+    worn_out.tells("Replace").await?;
     until(REPAIRED, "the instance is terminated", async || {
         Ok((scene.terminations() > 0).then_some(()))
     })
@@ -100,6 +102,8 @@ struct Patient {
     node: &'static str,
     gpus: GpuNode,
     detector: Daemon,
+    /// Of its own pages.
+    address: String,
 }
 
 impl Patient {
@@ -114,9 +118,12 @@ impl Patient {
         let args: Vec<_> = ["run", "--node-name", node, "--kubeconfig", &kubeconfig]
             .into_iter()
             .chain(["--log-format", "json", "--fatal-heartbeat", "1s"])
+            .chain(["--http-address", "127.0.0.1:0"])
             .chain(of_gpus.iter().map(String::as_str))
             .collect();
         let mut detector = Daemon::start("nodemend-detector", &args, &gpus.env())?;
+        let serving = detector.wait_for_log(SOON, |line| line["address"].is_string());
+        let address = serving.await?["address"].as_str().map(str::to_owned);
         detector
             .wait_for_log(SOON, |line| line["message"] == "NVML answers")
             .await?;
@@ -124,6 +131,7 @@ impl Patient {
             node,
             gpus,
             detector,
+            address: address.context("read the address")?,
         };
         patient.has(scene, "NvidiaGPUIsReady").await?;
         Ok(patient)
@@ -138,5 +146,23 @@ impl Patient {
             Ok(condition.filter(|condition| condition.reason.as_deref() == Some(reason)))
         });
         self.detector.while_running(told).await
+    }
+
+    /// For a scheduler: of two GPUs one is unwell, and what helps.
+    async fn tells(&self, advice: &str) -> anyhow::Result<()> {
+        until(SOON, "the health of each GPU is told", async || {
+            let (_, page) = get(&self.address, "/findings").await?;
+            let page: Value = serde_json::from_str(&page).context("read /findings")?;
+            let (_, metrics) = get(&self.address, "/metrics").await?;
+            let gpu = |index: usize| &page["gpus"][index];
+            let healthy = |gpu: &str| format!("nodemend_detector_gpu_healthy{{gpu=\"{gpu}\"}} 1\n");
+            let told = gpu(0)["healthy"] == false
+                && gpu(0)["advice"] == advice
+                && gpu(1)["healthy"] == true
+                && !metrics.contains(&healthy(GPU))
+                && metrics.contains(&healthy(OTHER_GPU));
+            Ok(told.then_some(()))
+        })
+        .await
     }
 }
