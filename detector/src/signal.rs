@@ -48,6 +48,12 @@ pub(crate) enum What {
     /// Hundredths of their time that the hypervisor took from CPUs since the reading before; those of
     /// which it took little are left out.
     Stolen { cpus: BTreeMap<u32, u8> },
+    /// How often systemd has started services again since somebody started them, as it said at that time;
+    /// the others never. The journal tells of each.
+    Restarts {
+        at: Duration,
+        units: BTreeMap<String, u64>,
+    },
     /// The kernel log tells of a failed request; the tracepoint tells of it as well, where it works.
     BlockLine {
         disk: String,

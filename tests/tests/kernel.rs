@@ -42,6 +42,8 @@ mod oom;
 mod read_only;
 #[path = "kernel/support.rs"]
 mod support;
+#[path = "kernel/systemd.rs"]
+mod systemd;
 #[path = "kernel/undone.rs"]
 mod undone;
 
@@ -57,8 +59,7 @@ type Test = (&'static str, Needs, fn() -> anyhow::Result<()>);
 
 /// These wait for half a minute and longer. They set nothing that all of the kernel has, and look
 /// for their own faults alone: they run side by side.
-const SIDE_BY_SIDE: [&str; 8] = [
-    "in_a_minute_no_program_is_started",
+const SIDE_BY_SIDE: [&str; 7] = [
     "a_loopback_that_is_down_is_fatal_until_it_is_up",
     "who_waits_for_a_fuse_server_is_found_and_called_remote",
     "who_waits_for_a_disk_is_named_with_the_file_system_on_it",
@@ -101,6 +102,7 @@ fn main() {
             kubelet::TESTS,
             flood::TESTS,
             executions::TESTS,
+            systemd::TESTS,
         ])
         .flatten();
     let (first, rest): (Vec<&Test>, Vec<_>) =

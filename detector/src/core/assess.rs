@@ -59,6 +59,8 @@ pub(super) enum Assessed {
     },
     /// Hundredths of their time that CPUs have lost.
     Stolen(BTreeMap<u32, u8>),
+    /// How often each service was started again, at a time.
+    Restarts(Duration, BTreeMap<String, u64>),
     /// Somebody made the kernel print it.
     Forged,
 }
@@ -252,6 +254,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             },
         },
         What::Stolen { cpus } => Assessed::Stolen(cpus),
+        What::Restarts { at, units } => Assessed::Restarts(at, units),
         What::Crash {
             task,
             signal,
