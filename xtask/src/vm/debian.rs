@@ -11,17 +11,36 @@ use crate::progress;
 
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-pub(super) struct Suite {
-    name: &'static str,
+pub(crate) struct Suite {
+    name: String,
     apt: PathBuf,
+    /// By Debian's name.
+    architecture: &'static str,
 }
 
 impl Suite {
     /// With the lists of packages that an earlier call has fetched, unless they are to be `newest`.
-    pub(super) fn open(name: &'static str, folder: &Path, newest: bool) -> anyhow::Result<Self> {
+    pub(crate) fn open(name: &str, folder: &Path, newest: bool) -> anyhow::Result<Self> {
+        let apt = folder.join("apt").join(name);
+        Self::open_at(apt, name, "amd64", newest)
+    }
+
+    /// The same for machines of another kind.
+    pub(crate) fn open_arm64(name: &str, folder: &Path) -> anyhow::Result<Self> {
+        let apt = folder.join("apt").join(format!("{name}-arm64"));
+        Self::open_at(apt, name, "arm64", false)
+    }
+
+    fn open_at(
+        apt: PathBuf,
+        name: &str,
+        architecture: &'static str,
+        newest: bool,
+    ) -> anyhow::Result<Self> {
         let suite = Self {
-            name,
-            apt: folder.join("apt").join(name),
+            name: name.to_owned(),
+            apt,
+            architecture,
         };
         let fetched = suite.apt.join("fetched");
         if newest || !fetched.exists() {
@@ -43,7 +62,7 @@ impl Suite {
     }
 
     /// A package's field as the suite's newest version of it has it.
-    pub(super) fn field(&self, package: &str, field: &str) -> anyhow::Result<String> {
+    pub(crate) fn field(&self, package: &str, field: &str) -> anyhow::Result<String> {
         let mut command = self.command("apt-cache");
         command.args(["show", "--no-all-versions", package]);
         let lines = run(&mut command, &format!("reading about {package}"))?;
@@ -56,7 +75,7 @@ impl Suite {
     }
 
     /// Only these.
-    pub(super) fn unpack(&self, packages: &[&str], into: &Path) -> anyhow::Result<()> {
+    pub(crate) fn unpack(&self, packages: &[&str], into: &Path) -> anyhow::Result<()> {
         let archives = self.apt.join("cache/archives");
         let mut command = self.command("apt-get");
         command
@@ -67,7 +86,7 @@ impl Suite {
     }
 
     /// These and all that they need.
-    pub(super) fn unpack_with_dependencies(
+    pub(crate) fn unpack_with_dependencies(
         &self,
         packages: &[&str],
         into: &Path,
@@ -107,6 +126,11 @@ impl Suite {
             ("Dir::Cache", self.apt.join("cache")),
         ] {
             command.arg("-o").arg(format!("{name}={}", value.display()));
+        }
+        for name in ["APT::Architecture", "APT::Architectures"] {
+            command
+                .arg("-o")
+                .arg(format!("{name}={}", self.architecture));
         }
         // Root's packages would be fetched by a user who may not write here.
         command.args(["-o", "APT::Sandbox::User=root"]);
