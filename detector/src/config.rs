@@ -230,6 +230,7 @@ impl Scope {
             | What::Crash { .. }
             | What::SoftLockup { .. }
             | What::Stolen { .. }
+            | What::Restarts { .. }
             | What::Xid { .. }
             | What::FallenOff { .. }
             | What::Sxid { .. }

@@ -23,6 +23,7 @@ mod lockups;
 mod nvswitch;
 mod programs;
 mod repeated;
+mod restarts;
 mod saved;
 mod settings;
 mod stolen;
@@ -40,6 +41,7 @@ pub(crate) use self::condition::{Condition, Existing};
 use self::findings::Findings;
 pub(crate) use self::kubelet::NodeSays;
 use self::lockups::Lockups;
+use self::restarts::Restarts;
 pub(crate) use self::saved::untold;
 pub(crate) use self::settings::{Override, Settings, Threshold};
 use self::stolen::Stolen;
@@ -133,6 +135,7 @@ pub(crate) struct Core {
     gpus: Gpus,
     twice: ToldTwice,
     stolen: Stolen,
+    restarts: Restarts,
     lockups: Lockups,
     node_says: NodeSays,
     /// Status and transition time of what was wanted last, or of what stood on the Node.
@@ -157,6 +160,7 @@ impl Core {
             gpus: Gpus::default(),
             twice: ToldTwice::default(),
             stolen: Stolen::default(),
+            restarts: Restarts::default(),
             lockups: Lockups::default(),
             node_says: NodeSays::default(),
             before: BTreeMap::new(),
@@ -294,6 +298,9 @@ impl Core {
         }
         alias::resolve(&mut signal.what, &self.findings);
         let (historic, fault) = (signal.historic, signal.at);
+        if !historic && self.restarts.knows(&signal) {
+            return;
+        }
         let news = if historic {
             None
         } else {
@@ -362,6 +369,11 @@ impl Core {
             } => {
                 let key = (sighting.reason, sighting.entity);
                 self.findings.well(&key, now, out);
+            }
+            Assessed::Restarts(at, units) => {
+                for sighting in self.restarts.read(at, units) {
+                    self.findings.see(sighting, now, out);
+                }
             }
             Assessed::Stolen(cpus) => self.stolen.read(fault, cpus, &mut self.findings, now),
             Assessed::Forged => {}

@@ -187,7 +187,10 @@ impl Exporter {
                 self.tell(transition);
             }
             Output::Open(findings) => self.metrics.open(findings),
-            Output::State(state) => self.state = Some(state),
+            Output::State(state) => {
+                self.metrics.gpus(&state.gpus);
+                self.state = Some(state);
+            }
             // Answered by the reader itself.
             Output::Probe { .. } | Output::LookAtTask { .. } | Output::LookAtCpu { .. } => {}
         }

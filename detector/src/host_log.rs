@@ -3,8 +3,9 @@
 //! Each line is a Warning by itself: parts of it are chosen by strangers, so what needs more than a
 //! Warning needs more than a line.
 
+use crate::reason::Reason;
 use crate::rules::Origin;
-use crate::signal::What;
+use crate::signal::{LogFault, What};
 
 mod cron;
 mod kubelet;
@@ -47,6 +48,16 @@ pub(crate) fn read(origin: &Origin, line: &[u8]) -> Option<What> {
         Origin::KernelLog => None,
     };
     fault.map(What::Logged)
+}
+
+/// The reason for a service of the host that systemd starts again and again.
+pub(crate) fn restarted(unit: &str) -> Option<Reason> {
+    systemd::restarted(unit)
+}
+
+/// A service of the host that systemd calls failed.
+pub(crate) fn failed(unit: &str, result: &str) -> LogFault {
+    systemd::failed(unit, result)
 }
 
 /// What a stranger may have chosen, in one line of a finding.

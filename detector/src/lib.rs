@@ -36,6 +36,7 @@ mod cleanup;
 mod clock;
 mod config;
 mod core;
+mod dbus;
 mod export;
 mod finding;
 #[doc(hidden)]

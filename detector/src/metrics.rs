@@ -11,14 +11,16 @@ use crate::export::Coexistence;
 use crate::finding::{Change, Finding, Now, Transition};
 use crate::host::Host;
 use crate::reason::{Reason, Severity};
-use crate::signal::{Counted, Signal, SourceName, What};
+use crate::signal::{Counted, GpuState, Signal, SourceName, What};
 use crate::text;
 
 pub(crate) mod counted;
+mod gpus;
 mod histogram;
 mod process;
 mod render;
 
+pub(crate) use self::gpus::Health;
 use self::histogram::Histogram;
 
 /// Rules and XIDs make reasons up; beyond so many they share a label.
@@ -36,6 +38,7 @@ struct State {
     findings: BTreeMap<(Cow<'static, str>, Severity), u64>,
     open: BTreeMap<(Reason, String), Finding>,
     conditions: Vec<Condition>,
+    gpus: BTreeMap<String, GpuState>,
     /// From the fault to the finding.
     lag: Histogram,
     /// From the fault to the API server.
@@ -95,6 +98,8 @@ pub(crate) struct Exporting {
 pub(crate) struct Known {
     pub findings: Vec<Finding>,
     pub conditions: Vec<Condition>,
+    /// By address.
+    pub gpus: BTreeMap<String, GpuState>,
 }
 
 impl Metrics {
@@ -146,6 +151,10 @@ impl Metrics {
 
     pub(crate) fn conditions(&self, conditions: &[Condition]) {
         conditions.clone_into(&mut self.state().conditions);
+    }
+
+    pub(crate) fn gpus(&self, gpus: &BTreeMap<String, GpuState>) {
+        gpus.clone_into(&mut self.state().gpus);
     }
 
     /// `object`: "condition" or "event".
@@ -221,6 +230,7 @@ impl Metrics {
         Known {
             findings: state.open.values().cloned().collect(),
             conditions: state.conditions.clone(),
+            gpus: state.gpus.clone(),
         }
     }
 

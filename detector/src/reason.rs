@@ -206,6 +206,7 @@ reasons! {
     NvidiaDoubleBitError => accelerated::NVIDIA_DOUBLE_BIT_ERROR,
     NvidiaGpuRecoveryNeeded => accelerated::NVIDIA_GPU_RECOVERY_NEEDED,
     NvidiaRowRemapFailure => accelerated::NVIDIA_ROW_REMAP_FAILURE,
+    NvidiaSramThresholdExceeded => accelerated::NVIDIA_SRAM_THRESHOLD_EXCEEDED,
     NvidiaPageRetirement => accelerated::NVIDIA_PAGE_RETIREMENT,
     NvidiaNvlinkError => nvswitch::NVIDIA_NVLINK_ERROR,
     NvidiaNvlinkWarning => nvswitch::NVIDIA_NVLINK_WARNING,
@@ -214,6 +215,8 @@ reasons! {
     NvidiaThermalError => accelerated::NVIDIA_THERMAL_ERROR,
     NvidiaPowerError => accelerated::NVIDIA_POWER_ERROR,
     NvidiaPcieError => accelerated::NVIDIA_PCIE_ERROR,
+    NvidiaPcieLinkDegraded => accelerated::NVIDIA_PCIE_LINK_DEGRADED,
+    NvidiaInforomCorrupted => accelerated::NVIDIA_INFOROM_CORRUPTED,
     NvidiaGpuSuspected => accelerated::NVIDIA_GPU_SUSPECTED,
     NvidiaNcclError => gpu::NVIDIA_NCCL_ERROR,
     NvidiaPeermemError => gpu::NVIDIA_PEERMEM_ERROR,
@@ -306,6 +309,8 @@ impl Reason {
     /// What helps, where a table says so.
     pub(crate) fn action(self) -> Option<Action> {
         let action = match self {
+            // Only where its line was decoded as fatal.
+            Self::NvidiaXidError(xid) if judgement::nvlink5::is_decoded(xid) => Action::ResetGpu,
             Self::NvidiaXidError(xid) | Self::NvidiaXidWarning(xid) => {
                 judgement::xid(xid).map_or(Action::Inspect, |row| row.action)
             }
@@ -313,21 +318,24 @@ impl Reason {
             Self::NvidiaSxidWarning(sxid) => {
                 judgement::sxid(sxid).map_or(Action::Inspect, |row| row.action)
             }
-            Self::NvidiaDeviceCountMismatch => Action::Reboot,
+            Self::NvidiaDeviceCountMismatch
+            | Self::NvidiaFabricError
+            | Self::FabricManagerNotRunning => Action::Reboot,
             Self::NvidiaDoubleBitError
             | Self::NvidiaGpuRecoveryNeeded
             | Self::NvidiaPageRetirement
             | Self::NvidiaNvlinkError => Action::ResetGpu,
             Self::NvidiaRowRemapFailure
-            | Self::NvidiaFabricError
+            | Self::NvidiaSramThresholdExceeded
             | Self::NeuronSramUncorrectableError
             | Self::NeuronNcUncorrectableError
             | Self::NeuronHbmUncorrectableError
             | Self::NeuronDmaError => Action::Replace,
-            Self::FabricManagerNotRunning => Action::Reboot,
             Self::NvidiaThermalError
             | Self::NvidiaPowerError
             | Self::NvidiaPcieError
+            | Self::NvidiaPcieLinkDegraded
+            | Self::NvidiaInforomCorrupted
             | Self::NvidiaNvlinkWarning
             | Self::NvidiaGpuSuspected => Action::Inspect,
             _not_of_a_device => return None,

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::args::TableFormat;
-use crate::judgement::{self, Judgement};
-use crate::reason::{ConditionType, Reason};
+use crate::judgement::nvlink5::is_decoded;
+use crate::judgement::{self, Action, Judgement};
+use crate::reason::{ConditionType, Reason, Severity};
 
 pub(crate) fn reasons(format: TableFormat) -> String {
     match format {
@@ -35,6 +36,8 @@ fn json_table() -> Value {
         .into_iter()
         .map(|reason| {
             let row = reason.row();
+            let codes = codes_of(reason);
+            let action = reason.action().filter(|_| codes.is_empty());
             json!({
                 "reason": row.name,
                 "condition": row.condition.name(),
@@ -44,10 +47,41 @@ fn json_table() -> Value {
                 "meaning": row.meaning,
                 "cause": row.cause,
                 "advice": row.advice,
+                "action": action.map(Action::name),
+                "codes": codes,
                 "source": row.source,
             })
         })
         .collect()
+}
+
+/// The members of a family that differ in what helps.
+fn codes_of(reason: Reason) -> Vec<Value> {
+    let (table, of): (Vec<&Judgement>, fn(u32) -> Reason) = match reason {
+        Reason::NvidiaXidError(_) => (
+            judgement::xids()
+                .iter()
+                .filter(|row| row.severity == Severity::Fatal || is_decoded(row.code))
+                .collect(),
+            Reason::NvidiaXidError,
+        ),
+        Reason::NvidiaXidWarning(_) => (warnings(judgement::xids()), Reason::NvidiaXidWarning),
+        Reason::NvidiaSxidWarning(_) => (warnings(judgement::sxids()), Reason::NvidiaSxidWarning),
+        _one_of_its_kind => return Vec::new(),
+    };
+    let code = |row: &Judgement| {
+        json!({
+            "code": row.code,
+            "class": row.class.to_string(),
+            "action": of(row.code).action().map(Action::name),
+        })
+    };
+    table.into_iter().map(code).collect()
+}
+
+fn warnings(table: &[Judgement]) -> Vec<&Judgement> {
+    let rows = table.iter();
+    rows.filter(|row| row.severity != Severity::Fatal).collect()
 }
 
 fn markdown() -> String {
@@ -126,7 +160,14 @@ mod tests {
 
     #[test]
     fn the_table_for_programs() {
-        let table: Value = serde_json::from_str(&reasons(TableFormat::Json)).unwrap();
+        let mut table: Value = serde_json::from_str(&reasons(TableFormat::Json)).unwrap();
+        let rows = table.as_array_mut().unwrap().iter_mut();
+        // Their codes are as docs/reasons.md has them.
+        let families: Vec<_> = rows
+            .filter_map(|row| Some(row.as_object_mut()?.remove("codes")?.as_array()?.len()))
+            .filter(|codes| *codes > 0)
+            .collect();
+        assert_eq!(families, [28, 152, 32]);
         insta::assert_snapshot!(format!("{table:#}"));
     }
 }

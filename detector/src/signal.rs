@@ -7,6 +7,10 @@ use crate::judgement::Action;
 use crate::reason::{ConditionType, Reason};
 use serde::{Deserialize, Serialize};
 
+mod details;
+
+pub(crate) use self::details::{GpuDetails, Partition, Pcie, Remapped, SpareRows};
+
 /// One observation by one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signal {
@@ -44,6 +48,12 @@ pub(crate) enum What {
     /// Hundredths of their time that the hypervisor took from CPUs since the reading before; those of
     /// which it took little are left out.
     Stolen { cpus: BTreeMap<u32, u8> },
+    /// How often systemd has started services again since somebody started them, as it said at that time;
+    /// the others never. The journal tells of each.
+    Restarts {
+        at: Duration,
+        units: BTreeMap<String, u64>,
+    },
     /// The kernel log tells of a failed request; the tracepoint tells of it as well, where it works.
     BlockLine {
         disk: String,
@@ -78,6 +88,8 @@ pub(crate) enum What {
     /// An NVIDIA GPU reported an error (docs.nvidia.com/deploy/xid-errors).
     Xid {
         gpu: String,
+        /// The GPU instance of MIG that had it, if that is known.
+        partition: Option<u32>,
         xid: u32,
         /// The text of the kernel log; NVML gives only the number.
         detail: Option<String>,
@@ -302,11 +314,14 @@ pub(crate) struct GpuState {
     /// Containers that kubelet gave it to, as `namespace/pod container name`.
     #[serde(default)]
     pub holders: Vec<String>,
+    #[serde(default)]
+    pub details: Box<GpuDetails>,
 }
 
 impl GpuState {
     /// What can be told of a GPU, and whether this one does.
-    pub(crate) fn tells(&self) -> [(&'static str, bool); 8] {
+    pub(crate) fn tells(&self) -> [(&'static str, bool); 17] {
+        let details = &self.details;
         [
             ("uncorrected ECC errors", self.uncorrected.is_some()),
             ("recovery action", self.recovery != Recovery::Unknown),
@@ -319,6 +334,15 @@ impl GpuState {
             ("PCIe replays", self.pcie_replays.is_some()),
             ("clock event reasons", self.hot.is_some()),
             ("NVLink fabric", self.fabric.is_some()),
+            ("serial number", details.serial.is_some()),
+            ("InfoROM", details.inforom_corrupted.is_some()),
+            ("ECC errors by location", !details.uncorrected.is_empty()),
+            ("SRAM errors", details.sram_worn_out.is_some()),
+            ("remapped rows", details.remapped.is_some()),
+            ("spare rows", details.spare_rows.is_some()),
+            ("temperature", details.heat.gpu.is_some()),
+            ("PCIe link", details.pcie.is_some()),
+            ("persistence", details.persistence.is_some()),
         ]
     }
 }

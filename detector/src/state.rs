@@ -39,6 +39,8 @@ pub(crate) struct State {
     /// Devices that are said to be read-only.
     pub suspects: Vec<String>,
     pub gpus: BTreeMap<String, GpuState>,
+    /// What systemd said last of its services' restarts.
+    pub restarts: Option<SavedRestarts>,
     pub conditions: Vec<SavedCondition>,
     /// What the API server has not been told yet.
     pub untold: Vec<SavedTransition>,
@@ -93,6 +95,15 @@ pub(crate) struct SavedFaults {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedRestarts {
+    pub first: Duration,
+    pub at: Duration,
+    pub units: BTreeMap<String, u64>,
+    /// What the journal has told of since.
+    pub lines: BTreeMap<String, Vec<Duration>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedCondition {
     pub kind: String,
     pub healthy: bool,
@@ -129,6 +140,7 @@ impl State {
             below_threshold: Vec::new(),
             suspects: Vec::new(),
             gpus: BTreeMap::new(),
+            restarts: None,
             conditions: Vec::new(),
             untold: Vec::new(),
         }
@@ -161,6 +173,7 @@ impl State {
             below_threshold: known(&mut fields, "belowThreshold", &mut left_out)?,
             suspects: known(&mut fields, "suspects", &mut left_out)?,
             gpus: known_by_name(&mut fields, "gpus", &mut left_out)?,
+            restarts: optional(&mut fields, "restarts")?,
             conditions: known(&mut fields, "conditions", &mut left_out)?,
             untold: known(&mut fields, "untold", &mut left_out)?,
         };

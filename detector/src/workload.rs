@@ -43,6 +43,14 @@ impl Workload {
         }
     }
 
+    /// From `/proc/<pid>/cgroup`: a line for each hierarchy, of which some know no pods.
+    pub(crate) fn from_cgroup_lines(text: &str) -> Option<Self> {
+        let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+        paths
+            .filter_map(Self::from_cgroup_path)
+            .max_by_key(|workload| (workload.pod_uid.is_some(), workload.container_id.is_some()))
+    }
+
     /// From a line of `/proc/<pid>/cgroup` or any other whole path.
     pub(crate) fn from_cgroup_path(path: &str) -> Option<Self> {
         let names: Vec<_> = path

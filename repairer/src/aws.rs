@@ -19,6 +19,8 @@ use crate::metrics::CountCalls;
 mod change;
 mod checks;
 mod describe;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod launches;
 mod pace;
 mod shift;

@@ -15,6 +15,7 @@ use crate::api::duration::Wait;
 use crate::api::policy::{MaintenanceWindow, RepairPolicy};
 use crate::api::repair::NodeRepair;
 use crate::api::validate;
+use crate::aws;
 use crate::check;
 use crate::claim::{ClaimView, Claims};
 use crate::cluster::{Asked, Cluster, InstanceId, NodeView};
@@ -31,6 +32,7 @@ pub type Target = fn(&[u8]);
 
 /// By the name of the folder with their seeds, `tests/fuzz/seeds/<name>`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("aws-answer", aws_answer),
     ("duration", duration),
     ("objects", objects),
     ("policy-file", policy_file),
@@ -50,6 +52,10 @@ where
     let written = serde_json::to_value(object).unwrap_or_else(|error| panic!("write: {error}"));
     let read: T = serde_json::from_value(written).unwrap_or_else(|error| panic!("read: {error}"));
     assert_eq!(&read, object);
+}
+
+fn aws_answer(bytes: &[u8]) {
+    aws::fuzz::answers(bytes, now());
 }
 
 fn provider_id(bytes: &[u8]) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::panic::catch_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::Target;
@@ -74,13 +74,18 @@ fn first_failure(seeds: &[Vec<u8>], target: Target) -> Option<String> {
 }
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
+    let paths = paths(name).into_iter();
+    paths.map(|path| fs::read(path).unwrap()).collect()
+}
+
+pub(crate) fn paths(name: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds");
     let folder = folder.join(name);
     let list = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
     let mut paths: Vec<_> = list.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty(), "{folder:?} is empty");
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+    paths
 }
 
 fn near(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {

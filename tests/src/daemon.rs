@@ -7,7 +7,7 @@
 )]
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -270,48 +270,57 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
         })
 }
 
-/// Starts the process and the thread that reads its log; the flag is set when that is at its end.
+/// Starts the process and the threads that read what it writes; the flag is set when both are at the end.
 fn spawn(
     name: &str,
     args: &[String],
     env: &[(String, String)],
     log: &Arc<Log>,
 ) -> anyhow::Result<(Child, Arc<AtomicBool>)> {
-    let (output, input) = std::io::pipe().context("make a pipe for a log")?;
     let mut command = Command::new(binary(name)?);
     command
         .args(args)
         .envs(env.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::null())
-        .stdout(input.try_clone().context("share a pipe")?)
-        .stderr(input);
-    let child = process::spawn(command)?;
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = process::spawn(command)?;
+    // A pipe each: a line that takes more than one write would be cut by the other's.
+    let output = child.stdout.take().context("read standard output")?;
+    let errors = child.stderr.take().context("read standard error")?;
     let complete = Arc::new(AtomicBool::new(false));
     let (log, completed) = (Arc::clone(log), Arc::clone(&complete));
     thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut line = Vec::new();
-        while output
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|read| read > 0)
-        {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            line.clear();
-            if let Ok(value) = serde_json::from_str(&text) {
-                lock(&log.unread).push(value);
-            }
-            let mut raw = lock(&log.raw);
-            if raw.len() == KEPT_LINES {
-                raw.pop_front();
-            }
-            raw.push_back(text);
-            drop(raw);
-            log.grew.notify_waiters();
-        }
+        thread::scope(|scope| {
+            scope.spawn(|| read(errors, &log));
+            read(output, &log);
+        });
         completed.store(true, Ordering::SeqCst);
         log.grew.notify_waiters();
     });
     Ok((child, complete))
+}
+
+fn read(output: impl Read, log: &Log) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output
+        .read_until(b'\n', &mut line)
+        .is_ok_and(|read| read > 0)
+    {
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        line.clear();
+        if let Ok(value) = serde_json::from_str(&text) {
+            lock(&log.unread).push(value);
+        }
+        let mut raw = lock(&log.raw);
+        if raw.len() == KEPT_LINES {
+            raw.pop_front();
+        }
+        raw.push_back(text);
+        drop(raw);
+        log.grew.notify_waiters();
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

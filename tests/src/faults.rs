@@ -29,6 +29,7 @@
 //! | packets that are refused in a network namespace | [`PacketFilter::of`]`(pid).`[`drop_by_nft`](PacketFilter::drop_by_nft)`("filter", "ATTACK", None)?` | `UnexpectedRejectRule` |
 //! | device that is refused | [`where_refused`]`("/dev/kmsg", || ...)?` | in `check`: `syslog(2)` |
 //! | kubelet that is silent | [`Healthz::start`]`()?`, [`set_well`](Healthz::set_well)`(false)`, beside [`StuckDisk::start`]`("kubelet")?` or [`StoppedKubelet::start`]`()?`; the detector with `--kubelet-healthz` | `KubeletUnresponsive` |
+//! | services that fail | [`HostSystemd::start`]`(&[("x.service", "ExecStart=/bin/false\n")])?`, the detector with its `--host-proc` | `ServiceFailedToStart`, `<Unit>RepeatedRestart` |
 //! | CPU that answers nobody | [`BusyCpu::start`]`(true)?` | to `aside look-at-cpu`: `InKernel` |
 //! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
 //!
@@ -63,6 +64,7 @@ mod silent_disk;
 mod socket_buffer;
 mod stuck_disk;
 mod sysctl;
+mod systemd;
 mod tcp_limits;
 mod thrashing;
 mod victim;
@@ -87,6 +89,7 @@ pub use self::refused_device::where_refused;
 pub use self::silent_disk::SilentDisk;
 pub use self::socket_buffer::{Drops, fill_socket_buffer, fill_socket_buffers};
 pub use self::stuck_disk::StuckDisk;
+pub use self::systemd::HostSystemd;
 pub use self::tcp_limits::{Orphans, TcpMemory, flood_with_syns};
 pub use self::thrashing::Thrashing;
 

@@ -22,6 +22,8 @@ pub const HEALTHY: &str = "gpu 0000:05:00.0\ngpu 0000:06:00.0\n";
 pub struct GpuNode {
     folder: tempfile::TempDir,
     library: PathBuf,
+    /// Between two looks.
+    interval: &'static str,
 }
 
 impl GpuNode {
@@ -33,6 +35,7 @@ impl GpuNode {
                 .tempdir()
                 .context("make a folder")?,
             library: daemon::binary("libnvml_scripted.so")?,
+            interval: "1s",
         };
         for (gpu, driver) in [
             (GPU, "nvidia"),
@@ -61,14 +64,14 @@ impl GpuNode {
         Ok(node)
     }
 
-    /// So many healthy ones, at most 224.
-    pub fn with_gpus(count: u8) -> anyhow::Result<Self> {
+    /// So many, at most 224, each as the scenario's words say.
+    pub fn with_gpus(count: u8, words: &str) -> anyhow::Result<Self> {
         let addresses: Vec<_> = (0..count)
             .map(|gpu| format!("0000:{:02x}:00.0", gpu + 0x20))
             .collect();
         let scenario: String = addresses
             .iter()
-            .map(|address| format!("gpu {address}\n"))
+            .map(|address| format!("gpu {address} {words}\n"))
             .collect();
         let node = Self::new(&scenario)?;
         fs::remove_dir_all(node.path("sys/bus/pci")).context("take the first two away")?;
@@ -121,8 +124,18 @@ impl GpuNode {
         Ok(self)
     }
 
-    pub fn without_library(mut self) -> Self {
-        self.library = self.path("libnvidia-ml.so.1");
+    pub fn looked_at_every(mut self, interval: &'static str) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    pub fn without_library(self) -> Self {
+        let nowhere = self.path("libnvidia-ml.so.1");
+        self.with_library(nowhere)
+    }
+
+    pub fn with_library(mut self, library: PathBuf) -> Self {
+        self.library = library;
         self
     }
 
@@ -137,7 +150,7 @@ impl GpuNode {
             "--nvml-library".to_owned(),
             self.library.display().to_string(),
             "--gpu-interval".to_owned(),
-            "1s".to_owned(),
+            self.interval.to_owned(),
         ]
     }
 

@@ -4,6 +4,7 @@
 //! QEMU interprets the guest's instructions (`-accel tcg`), so it runs where nothing else does, and
 //! takes twenty times as long as the host would.
 
+mod configurations;
 mod holes;
 mod initramfs;
 mod outcome;

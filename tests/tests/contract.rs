@@ -1,5 +1,8 @@
-//! The same questions to the local AWS and to moto, a second opinion on the wire format: each answers
-//! as AWS does, but for what the table below knows of moto.
+//! What two programs must agree about. The same questions to the local AWS and to moto, a second
+//! opinion on the wire format: each answers as AWS does, but for what the table below knows of moto.
+
+#[path = "contract/advice.rs"]
+mod advice;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -332,6 +335,21 @@ fn on_the_local_aws() -> anyhow::Result<()> {
 
 fn main() -> ExitCode {
     let args = Arguments::from_args();
+    let advice = [
+        (
+            "the_shipped_policy_does_what_the_detector_advises",
+            advice::is_followed as fn() -> anyhow::Result<()>,
+        ),
+        (
+            "each_rule_of_the_shipped_policy_is_for_another_advice",
+            advice::has_no_idle_rule,
+        ),
+    ];
+    let advice = advice.map(|(name, test)| {
+        Trial::test(name, move || {
+            test().map_err(|error| format!("{error:#}").into())
+        })
+    });
     let local = Trial::test("the_local_aws_answers_as_aws_does", || {
         on_the_local_aws().map_err(|error| format!("{error:#}").into())
     });
@@ -347,5 +365,6 @@ fn main() -> ExitCode {
             )))
         }),
     };
-    libtest_mimic::run(&args, vec![local, moto]).exit_code()
+    let tests = advice.into_iter().chain([local, moto]).collect();
+    libtest_mimic::run(&args, tests).exit_code()
 }

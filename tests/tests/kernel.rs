@@ -42,8 +42,12 @@ mod oom;
 mod read_only;
 #[path = "kernel/support.rs"]
 mod support;
+#[path = "kernel/systemd.rs"]
+mod systemd;
 #[path = "kernel/undone.rs"]
 mod undone;
+
+use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nodemend_tests::watch;
@@ -53,10 +57,24 @@ use crate::support::{Needs, Support};
 /// A sentence, what it needs of this host, and the test.
 type Test = (&'static str, Needs, fn() -> anyhow::Result<()>);
 
+/// These wait for half a minute and longer. They set nothing that all of the kernel has, and look
+/// for their own faults alone: they run side by side.
+const SIDE_BY_SIDE: [&str; 7] = [
+    "a_loopback_that_is_down_is_fatal_until_it_is_up",
+    "who_waits_for_a_fuse_server_is_found_and_called_remote",
+    "who_waits_for_a_disk_is_named_with_the_file_system_on_it",
+    "a_kubelet_that_hangs_on_a_disk_is_told_with_its_stack_and_clears",
+    "a_kubelet_that_is_stopped_is_told_so",
+    "entries_of_the_journal_are_counted_once_through_kills_and_rotations",
+    "a_read_only_file_system_under_a_critical_path_makes_storage_not_ready_until_it_is_gone",
+];
+
+/// Each test runs a detector that sees the faults of all: the others run one at a time.
+static ALONE: RwLock<()> = RwLock::new(());
+
 fn main() {
     let mut arguments = Arguments::from_args();
-    // Each test runs a detector that sees the faults of all; one at a time keeps them apart.
-    arguments.test_threads = Some(1);
+    arguments.test_threads = Some(SIDE_BY_SIDE.len());
     let support = Support::find();
     let tests = [
         oom::TESTS,
@@ -84,19 +102,34 @@ fn main() {
             kubelet::TESTS,
             flood::TESTS,
             executions::TESTS,
+            systemd::TESTS,
         ])
         .flatten();
-    let trials = tests
+    let (first, rest): (Vec<&Test>, Vec<_>) =
+        tests.partition(|(name, ..)| SIDE_BY_SIDE.contains(name));
+    assert_eq!(first.len(), SIDE_BY_SIDE.len(), "a name has no test");
+    let trials = first
+        .into_iter()
+        .chain(rest)
         .map(|&(name, needs, test)| trial(name, support.missing(needs), test))
         .collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn trial(name: &str, missing: Option<String>, test: fn() -> anyhow::Result<()>) -> Trial {
-    Trial::ignorable_test(name, move || match missing {
-        Some(reason) => Ok(Completion::ignored_with(reason)),
-        None => test()
+fn trial(name: &'static str, missing: Option<String>, test: fn() -> anyhow::Result<()>) -> Trial {
+    Trial::ignorable_test(name, move || {
+        if let Some(reason) = missing {
+            return Ok(Completion::ignored_with(reason));
+        }
+        let result = if SIDE_BY_SIDE.contains(&name) {
+            let _others = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+            test()
+        } else {
+            let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
+            test()
+        };
+        result
             .map(|()| Completion::Completed)
-            .map_err(|error| Failed::from(format!("{error:#}"))),
+            .map_err(|error| Failed::from(format!("{error:#}")))
     })
 }

@@ -19,6 +19,7 @@ mod fuzz;
 mod r#gen;
 mod image;
 mod lint;
+mod nvml;
 mod progress;
 mod python;
 mod run;

@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane, debian, python, vm};
+use crate::{bpf, build, control_plane, debian, nvml, python, vm};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -142,6 +143,10 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         None => Some(vm::ensure(repo, &[vm::Kernel::SHORT], false)),
         Some(_) => None,
     };
+    let nvml = match suite {
+        Some(Suite::Gpu) | None => Some(nvml::ensure()),
+        Some(_) => None,
+    };
     let executables = build::workspace(repo)?;
     let bin_dir = build::bin_dir(&executables)?;
 
@@ -188,18 +193,43 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             }
             None => {}
         }
+        match &nvml {
+            Some(Ok(library)) => {
+                command.env(nvml::LIBRARY, library);
+            }
+            Some(Err(error)) => {
+                command.env(nvml::MISSING, format!("{error:#}"));
+            }
+            None => {}
+        }
         command
     };
-    // Of the virtual machines one, where the others run as well.
+    // Of the virtual machines one where all suites run, beside the kernel suite: that mostly waits.
     let one_machine = vm::Kernel::SHORT.test();
-    let filter_of = |executable: &Executable| match suite {
-        None if Suite::of(executable) == Suite::Vm => vec!["--exact", &one_machine],
-        _ => filter.into_iter().collect(),
-    };
-    let ran = tests
+    let (machine, tests): (Vec<_>, Vec<_>) = tests
         .into_iter()
-        .map(|executable| run_one(executable, &program, &filter_of(executable)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+        .partition(|executable| suite.is_none() && Suite::of(executable) == Suite::Vm);
+    let machine = machine.first().filter(|_| filter.is_none());
+    let filter: Vec<_> = filter.into_iter().collect();
+    let ran = thread::scope(|scope| {
+        let mut beside = None;
+        let mut ran = Vec::new();
+        for executable in tests {
+            if Suite::of(executable) == Suite::Kernel {
+                beside = machine.map(|machine| {
+                    scope.spawn(|| run_one(machine, &program, &["--exact", &one_machine]))
+                });
+            }
+            ran.push(run_one(executable, &program, &filter)?);
+        }
+        if let Some(thread) = beside {
+            match thread.join() {
+                Ok(result) => ran.push(result?),
+                Err(_) => bail!("the thread beside the kernel suite panicked"),
+            }
+        }
+        Ok(ran)
+    })?;
 
     let mut total = Counts::default();
     let mut flaky = 0;
@@ -258,7 +288,8 @@ fn run_one(
     if counts.failed > 0 {
         println!("{}", output.lines.join("\n"));
         let failed: Vec<_> = lines.filter_map(|line| failed(line)).collect();
-        if live && failed.len() <= RUN_AGAIN {
+        let of_real_parts = live && suite != Suite::Scenarios;
+        if of_real_parts && failed.len() <= RUN_AGAIN {
             for test in failed {
                 println!("{name}: {test} is run again");
                 let mut command = program(executable);

@@ -26,6 +26,7 @@ const NVML: &str = "NVML";
 /// A GPU's error as one source saw it.
 pub(super) struct XidSeen {
     pub(super) gpu: String,
+    pub(super) partition: Option<u32>,
     pub(super) xid: u32,
     /// What the driver says must be done with it; with XID 154 only.
     pub(super) recovery: Option<Action>,
@@ -49,15 +50,37 @@ impl Gpus {
         &self.states
     }
 
-    /// Which GPU it is besides its address, and whose: for the end of a message.
-    fn identity(&self, gpu: &str) -> String {
+    /// Which GPU it is besides its address, and whose: for the end of a message. Of a GPU instance
+    /// of MIG, where only that is concerned.
+    fn identity(&self, gpu: &str, partition: Option<u32>) -> String {
         let Some(state) = self.states.get(gpu) else {
             return String::new();
         };
-        let uuid = state.uuid.iter().map(|uuid| format!(", {uuid}"));
-        let holders = (!state.holders.is_empty())
-            .then(|| format!(", held by {}", state.holders.join(" and ")));
-        uuid.chain(holders).collect()
+        let details = &state.details;
+        let own = partition.and_then(|own| {
+            let mut all = details.partitions.iter();
+            all.find(|partition| partition.instance == own)
+        });
+        let mut parts = Vec::new();
+        parts.extend(details.index.map(|index| format!("index {index}")));
+        parts.extend(state.uuid.clone());
+        parts.extend(
+            details
+                .serial
+                .iter()
+                .map(|serial| format!("serial {serial}")),
+        );
+        if let Some(instance) = partition {
+            parts.push(format!("MIG instance {instance}"));
+            parts.extend(own.map(|own| own.uuid.clone()));
+        }
+        let holders = own.map_or(&state.holders, |own| &own.holders);
+        if !holders.is_empty() {
+            parts.push(format!("held by {}", holders.join(" and ")));
+        } else if !details.processes.is_empty() {
+            parts.push(format!("used by {}", details.processes.join(" and ")));
+        }
+        parts.iter().map(|part| format!(", {part}")).collect()
     }
 
     /// The XIDs that this one may be a consequence of, the last one first.
@@ -111,7 +134,7 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let key = (sighting.reason, sighting.entity.clone());
-        sighting.message += &self.gpus.identity(&seen.gpu);
+        sighting.message += &self.gpus.identity(&seen.gpu, seen.partition);
         if historic {
             // Over, or told by the agent before this one, or a question for NVML.
             if sighting.severity == Severity::Fatal && self.findings.get(&key).is_none() {
@@ -254,7 +277,7 @@ impl Core {
             Severity::Fatal
         };
         let advice = action.advice();
-        let identity = self.gpus.identity(gpu);
+        let identity = self.gpus.identity(gpu, None);
         let message =
             format!("GPU {gpu} needs recovery, says its driver (advice: {advice}){identity}");
         let sighting = sighting(&key, severity, message, 1, now);
@@ -298,6 +321,7 @@ impl Core {
                 Says::Over => self.findings.well(&key, now, out),
                 Says::Times(count, message) => {
                     let severity = key.0.row().severity;
+                    let message = advised(key.0, message);
                     let sighting = sighting(&key, severity, message, count, now);
                     self.findings.see(sighting, now, out);
                 }
@@ -347,7 +371,12 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let key = (Reason::NvidiaDoubleBitError, gpu.to_owned());
-        let message = |count| format!("GPU {gpu} has {count} uncorrected ECC errors");
+        let message = |count| {
+            advised(
+                key.0,
+                format!("GPU {gpu} has {count} uncorrected ECC errors"),
+            )
+        };
         // A GPU that is lost has no counter: its findings stay.
         match (
             before.and_then(|before| before.uncorrected),
@@ -424,7 +453,7 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let severity = key.0.row().severity;
-        let message = message + &self.gpus.identity(&key.1);
+        let message = advised(key.0, message) + &self.gpus.identity(&key.1, None);
         let sighting = sighting(key, severity, message, 1, now);
         self.findings.is_so(sighting, now, out);
     }
@@ -487,6 +516,14 @@ impl Core {
             Reason::NvidiaGpuRecoveryNeeded => state.recovery == Recovery::NotNeeded,
             other => gpu_state::is_over(other, state),
         }
+    }
+}
+
+/// With what helps.
+fn advised(reason: Reason, message: String) -> String {
+    match reason.action() {
+        Some(action) => format!("{message} (advice: {})", action.advice()),
+        None => message,
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) enum Assessed {
     },
     /// Hundredths of their time that CPUs have lost.
     Stolen(BTreeMap<u32, u8>),
+    /// How often each service was started again, at a time.
+    Restarts(Duration, BTreeMap<String, u64>),
     /// Somebody made the kernel print it.
     Forged,
 }
@@ -187,6 +189,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
         What::Xid { driver, .. } if driver.as_deref() != Some("nvidia") => Assessed::Forged,
         What::Xid {
             gpu,
+            partition,
             xid,
             detail,
             process,
@@ -205,6 +208,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
                 recovery: xid_line::recovery(xid, detail),
                 process,
                 gpu,
+                partition,
                 xid,
                 seen_by,
             };
@@ -250,6 +254,7 @@ pub(super) fn assess(signal: Signal, settings: &Settings) -> Assessed {
             },
         },
         What::Stolen { cpus } => Assessed::Stolen(cpus),
+        What::Restarts { at, units } => Assessed::Restarts(at, units),
         What::Crash {
             task,
             signal,

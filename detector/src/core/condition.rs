@@ -1,6 +1,7 @@
 //! PURE. Folds findings into NodeConditions.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -62,14 +63,21 @@ pub(super) fn fold<'a>(
         .iter()
         .map(|&kind| {
             let mut open = fatal.remove(&kind).unwrap_or_default();
-            // The oldest speaks for all: stable, not the last writer.
-            open.sort_by_key(|finding| (finding.opened.boot, finding.reason, &finding.entity));
+            // What wants the most done speaks for all, since who repairs reads one reason; then the
+            // oldest: stable, not the last writer.
+            open.sort_by_key(|finding| {
+                let wants = Reverse(finding.reason.action());
+                (wants, finding.opened.boot, finding.reason, &finding.entity)
+            });
             let healthy = open.is_empty();
             let transition = match before.get(&kind) {
                 Some(before) if before.healthy == healthy => before.transition,
                 // A fault keeps its time when it could not be told at once: before the first
                 // answer of the API server.
-                Some(_) | None => open.first().map_or(now, |oldest| oldest.opened.wall),
+                Some(_) | None => {
+                    let oldest = open.iter().min_by_key(|finding| finding.opened.boot);
+                    oldest.map_or(now, |oldest| oldest.opened.wall)
+                }
             };
             Condition {
                 kind,

@@ -1,7 +1,7 @@
 //! PURE. What of a GPU's state is a fault, and what says that it is over.
 
 use crate::reason::Reason;
-use crate::signal::{Fabric, GpuState, Links};
+use crate::signal::{Fabric, GpuState, Links, Pcie};
 
 /// The mask's fields of two bits whose 1 is a fault (`NVML_GPU_FABRIC_HEALTH_MASK_*`).
 const FABRIC_FAULTS: [(u32, &str); 4] = [
@@ -28,13 +28,17 @@ pub(super) enum Says {
     Times(u64, String),
 }
 
-/// Which links have been active lasts longer than one look.
+/// Which links and lanes have been active lasts longer than one look.
 pub(super) fn remember(before: Option<&GpuState>, state: &mut GpuState) {
     let known = before.and_then(|before| before.links);
     match &mut state.links {
         Some(links) => links.known |= links.active | known.map_or(0, |links| links.known),
         // A GPU that is lost does not say.
         None => state.links = known.filter(|_| state.lost.is_some()),
+    }
+    let known = before.and_then(|before| before.details.pcie);
+    if let Some(pcie) = &mut state.details.pcie {
+        pcie.known_lanes = pcie.lanes.max(known.map_or(0, |pcie| pcie.known_lanes));
     }
 }
 
@@ -47,7 +51,25 @@ pub(super) fn told(gpu: &str, before: Option<&GpuState>, state: &GpuState) -> Ve
         (
             Reason::NvidiaRowRemapFailure,
             state.remap_failed,
-            "could not replace a row of its memory (advice: replace the node)".to_owned(),
+            "could not replace a row of its memory".to_owned(),
+        ),
+        (
+            Reason::NvidiaSramThresholdExceeded,
+            state.details.sram_worn_out,
+            "has had more errors in its SRAM than it may".to_owned(),
+        ),
+        (
+            Reason::NvidiaInforomCorrupted,
+            state.details.inforom_corrupted,
+            "has a corrupted InfoROM".to_owned(),
+        ),
+        (
+            Reason::NvidiaPcieLinkDegraded,
+            state.details.pcie.map(has_lost_lanes),
+            state.details.pcie.map_or_else(String::new, |pcie| {
+                let (now, had) = (pcie.lanes, pcie.known_lanes);
+                format!("has {now} PCIe lanes, of {had} that it had in this boot")
+            }),
         ),
         (
             Reason::NvidiaPageRetirement,
@@ -67,10 +89,7 @@ pub(super) fn told(gpu: &str, before: Option<&GpuState>, state: &GpuState) -> Ve
         (
             Reason::NvidiaNvlinkError,
             state.links.map(any_down),
-            format!(
-                "has lost NVLinks: {} (advice: reset the GPU, or reboot the node)",
-                numbers(state.links.map_or(0, down))
-            ),
+            format!("has lost NVLinks: {}", numbers(state.links.map_or(0, down))),
         ),
         (
             Reason::FabricManagerNotRunning,
@@ -123,6 +142,7 @@ pub(super) fn told(gpu: &str, before: Option<&GpuState>, state: &GpuState) -> Ve
 pub(super) fn is_over(reason: Reason, state: &GpuState) -> bool {
     let so = match reason {
         Reason::NvidiaRowRemapFailure => state.remap_failed,
+        Reason::NvidiaSramThresholdExceeded => state.details.sram_worn_out,
         Reason::NvidiaNvlinkError => state.links.map(any_down),
         Reason::FabricManagerNotRunning => state.fabric.map(|fabric| fabric.failed),
         Reason::NvidiaFabricError => state.fabric.map(is_unhealthy),
@@ -137,6 +157,10 @@ fn down(links: Links) -> u32 {
 
 fn any_down(links: Links) -> bool {
     down(links) != 0
+}
+
+fn has_lost_lanes(pcie: Pcie) -> bool {
+    pcie.lanes < pcie.known_lanes
 }
 
 fn numbers(mask: u32) -> String {

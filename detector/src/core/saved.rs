@@ -39,6 +39,7 @@ impl Core {
             .collect();
         state.suspects = self.suspects.names().cloned().collect();
         state.gpus = self.gpus.states().clone();
+        state.restarts = self.restarts.save();
         state.conditions = self
             .before
             .iter()
@@ -86,6 +87,7 @@ impl Core {
             .collect();
         self.findings.remember(openings, faults);
         self.gpus.remember(state.gpus.clone());
+        self.restarts.restore(state.restarts.clone());
         let conditions = state.conditions.iter().filter_map(|saved| {
             let kind = ConditionType::ALL
                 .into_iter()

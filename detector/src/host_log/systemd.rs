@@ -25,22 +25,34 @@ pub(super) fn read(line: &str) -> Option<LogFault> {
     if !text.starts_with("Scheduled restart job, restart counter is at ") {
         return None;
     }
-    let reason = if unit == POLICY_AGENT {
-        Reason::NpaRepeatedlyRestart
+    Some(LogFault::new(restarted(unit)?, shown(unit), shown(line)))
+}
+
+/// The reason for restarts of a unit.
+pub(super) fn restarted(unit: &str) -> Option<Reason> {
+    if unit == POLICY_AGENT {
+        return Some(Reason::NpaRepeatedlyRestart);
+    }
+    let unit = if KUBELETS.contains(&unit) {
+        KUBELETS[0]
     } else {
-        let unit = if KUBELETS.contains(&unit) {
-            KUBELETS[0]
-        } else {
-            unit
-        };
-        Reason::UnitRepeatedRestart(intern_unit(&titled(unit.strip_suffix(".service")?))?)
+        unit
     };
-    let entity = shown(unit);
-    Some(LogFault::new(reason, entity, shown(line)))
+    let unit = intern_unit(&titled(unit.strip_suffix(".service")?))?;
+    Some(Reason::UnitRepeatedRestart(unit))
 }
 
 fn kubelet_failed(line: &str) -> LogFault {
     LogFault::new(Reason::KubeletFailed, KUBELETS[0].to_owned(), shown(line))
+}
+
+/// A unit that systemd itself calls failed, and how it ended.
+pub(super) fn failed(unit: &str, result: &str) -> LogFault {
+    let message = format!("{unit} has failed: {result}");
+    if KUBELETS.contains(&unit) {
+        return kubelet_failed(&message);
+    }
+    LogFault::new(Reason::ServiceFailedToStart, shown(unit), message)
 }
 
 /// As EKS's agent writes it: `Nvidia-Persistenced`. Instances of a template count as the template.

@@ -1,18 +1,18 @@
-//! PURE. What is open and what the conditions say, as JSON.
+//! PURE. What is open, what the conditions say and how the GPUs are, as JSON.
 
 use serde_json::{Value, json};
 
 use crate::core::Condition;
 use crate::finding::Finding;
 use crate::judgement::Action;
-use crate::metrics::Known;
+use crate::metrics::{Health, Known};
 
 pub(super) fn json(known: &Known) -> String {
     let findings: Vec<_> = known.findings.iter().map(finding).collect();
     let conditions: Vec<_> = known.conditions.iter().map(condition).collect();
     format!(
         "{}\n",
-        json!({"findings": findings, "conditions": conditions})
+        json!({"findings": findings, "conditions": conditions, "gpus": gpus(known)})
     )
 }
 
@@ -34,6 +34,31 @@ fn finding(finding: &Finding) -> Value {
     })
 }
 
+/// For schedulers: which device is unwell, and what helps.
+fn gpus(known: &Known) -> Vec<Value> {
+    let gpus = known.gpus.iter();
+    gpus.map(|(address, state)| {
+        let details = &state.details;
+        let health = Health::of(address, known.findings.iter());
+        json!({
+            "address": address,
+            "index": details.index,
+            "uuid": state.uuid,
+            "serial": details.serial,
+            "healthy": health.healthy,
+            "advice": health.advice.map(Action::name),
+            "reasons": health.reasons,
+            "lost": state.lost,
+            "holders": state.holders,
+            "processes": details.processes,
+            "partitions": details.partitions,
+            "pcie": details.pcie,
+            "spareRows": details.spare_rows,
+        })
+    })
+    .collect()
+}
+
 fn condition(condition: &Condition) -> Value {
     json!({
         "type": condition.kind.name(),
@@ -46,6 +71,7 @@ fn condition(condition: &Condition) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
@@ -82,6 +108,7 @@ mod tests {
         let known = Known {
             findings: vec![open],
             conditions: Vec::new(),
+            gpus: BTreeMap::new(),
         };
         let shown: Value = serde_json::from_str(&json(&known)).unwrap();
         let finding = &shown["findings"][0];

@@ -83,9 +83,14 @@ pub(crate) struct Decoded {
     pub action: Action,
 }
 
+/// Whether lines of this XID say themselves how bad it is.
+pub(crate) fn is_decoded(xid: u32) -> bool {
+    (FIRST..=LAST).contains(&xid)
+}
+
 /// By its text behind the number; nothing where it is of another XID or form.
 pub(crate) fn decode(xid: u32, text: &str) -> Option<Decoded> {
-    if !(FIRST..=LAST).contains(&xid) {
+    if !is_decoded(xid) {
         return None;
     }
     let mut words = text.split(' ');

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::State;
+use super::gpus;
 use super::histogram::Histogram;
 use super::process::Process;
 use crate::export::Coexistence;
@@ -18,6 +19,7 @@ pub(super) fn text(state: &State, process: Option<&Process>) -> String {
     page.sample(&[("version", &env!("CARGO_PKG_VERSION"))], &1);
     sources(state, &mut page);
     findings(state, &mut page);
+    gpus::all(state, &mut page);
     export(state, &mut page);
     if let Some(process) = process {
         page.family(
@@ -155,13 +157,13 @@ fn export(state: &State, page: &mut Page) {
 }
 
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     text: String,
     name: String,
 }
 
 impl Page {
-    fn own(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn own(&mut self, name: &str, kind: &str, help: &str) {
         self.family(&format!("{PREFIX}{name}"), kind, help);
     }
 
@@ -171,7 +173,7 @@ impl Page {
         self.line(format_args!("# TYPE {name} {kind}"));
     }
 
-    fn sample(&mut self, labels: &[(&str, &dyn Display)], value: &dyn Display) {
+    pub(super) fn sample(&mut self, labels: &[(&str, &dyn Display)], value: &dyn Display) {
         self.part("", labels, value);
     }
 

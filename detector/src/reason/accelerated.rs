@@ -129,6 +129,21 @@ pub(super) const NVIDIA_ROW_REMAP_FAILURE: Row = Row {
     source: "NVML's field 145 (GPUs since Ampere)",
 };
 
+pub(super) const NVIDIA_SRAM_THRESHOLD_EXCEEDED: Row = Row {
+    name: "NvidiaSRAMThresholdExceeded",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Fatal,
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    eks: false,
+    threshold: "at once; one finding for each GPU",
+    meaning: "The caches and registers of a GPU have had more uncorrectable errors in its life than NVIDIA's threshold.",
+    cause: "SRAM that is wearing out. NVIDIA takes such a GPU back.",
+    advice: "Replace the node: neither a reset nor a reboot helps.",
+    source: "NVML: bThresholdExceeded of nvmlDeviceGetSramEccErrorStatus (drivers since R555), read once a minute",
+};
+
 pub(super) const NVIDIA_PAGE_RETIREMENT: Row = Row {
     name: "NvidiaPageRetirement",
     condition: ConditionType::AcceleratedHardwareReady,
@@ -185,6 +200,36 @@ pub(super) const NVIDIA_PCIE_ERROR: Row = Row {
     cause: "A bad slot, riser or retimer, or a GPU that does not sit well.",
     advice: "Reseat the GPU, or replace the host.",
     source: "NVML's field 94, the PCIe replay counter",
+};
+
+pub(super) const NVIDIA_PCIE_LINK_DEGRADED: Row = Row {
+    name: "NvidiaPCIeLinkDegraded",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Warning,
+    clears: Clears::Recovered {
+        settle: Duration::from_secs(60),
+    },
+    eks: false,
+    threshold: "at once; one finding for each GPU. Fewer lanes than the GPU could have are none, as long as it never had them in this boot; nor is a lower generation, which saves power",
+    meaning: "A GPU has fewer PCIe lanes to the host than it had.",
+    cause: "A bad slot, riser or retimer, or a GPU that does not sit well.",
+    advice: "Reboot the node; reseat the GPU, or replace the host, when they stay away.",
+    source: "NVML: nvmlDeviceGetCurrPcieLinkWidth, read once a minute",
+};
+
+pub(super) const NVIDIA_INFOROM_CORRUPTED: Row = Row {
+    name: "NvidiaInfoROMCorrupted",
+    condition: ConditionType::AcceleratedHardwareReady,
+    severity: Severity::Warning,
+    clears: Clears::Recovered {
+        settle: Duration::ZERO,
+    },
+    eks: false,
+    threshold: "at once; one finding for each GPU",
+    meaning: "The memory of a GPU that keeps its counters of errors and its settings is damaged: retired rows may be forgotten.",
+    cause: "A loss of power while it was written, or wear.",
+    advice: "Have the GPU inspected: NVIDIA's tools can repair some.",
+    source: "NVML: nvmlDeviceValidateInforom, asked once for each GPU when it is first seen",
 };
 
 pub(super) const NVIDIA_GPU_SUSPECTED: Row = Row {

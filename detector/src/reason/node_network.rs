@@ -99,7 +99,7 @@ pub(super) const IPAMD_INCONSISTENT_STATE: Row = Row {
     meaning: "The VPC CNI's address manager has recorded another address for a pod than it has: it can give the pod's address to another one.",
     cause: "ipamd's record was lost or restored while pods ran, or two programs give addresses.",
     advice: "Delete the pod that the message names; if it comes back, restart the aws-node pod of this node.",
-    source: "/run/aws-node/ipam.json, against the addresses of all ready sandboxes by CRI on /run/containerd/containerd.sock, read every 2 minutes",
+    source: "/run/aws-node/ipam.json, against the addresses of all ready sandboxes by CRI on the socket of containerd or CRI-O, read every 2 minutes",
     ..warning("IPAMDInconsistentState")
 };
 
@@ -127,7 +127,7 @@ pub(super) const NPA_REPEATEDLY_RESTART: Row = Row {
     meaning: "The AWS network policy agent starts again and again: network policies are not applied meanwhile.",
     cause: "A fault that it ends with.",
     advice: "`journalctl -u aws-network-policy-agent`.",
-    source: "journal of systemd: `aws-network-policy-agent.service: Scheduled restart job, restart counter is at N.`",
+    source: "`NRestarts` at systemd's own socket, and the journal of systemd: `aws-network-policy-agent.service: Scheduled restart job, restart counter is at N.`",
     ..warning("NPARepeatedlyRestart")
 };
 

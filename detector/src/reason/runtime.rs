@@ -33,7 +33,7 @@ pub(super) const KUBELET_FAILED: Row = Row {
     meaning: "kubelet has ended with an error; systemd starts it again.",
     cause: "A wrong configuration, an expired certificate, no container runtime, or too little memory.",
     advice: "`journalctl -u kubelet` has kubelet's last words.",
-    source: "journal of systemd: `kubelet.service: Failed with result '...'`; `Unit kubelet.service entered failed state.` before systemd 235",
+    source: "journal of systemd: `kubelet.service: Failed with result '...'`; `Unit kubelet.service entered failed state.` before systemd 235; state `failed` at systemd's own socket, asked every 30 s",
     ..warning("KubeletFailed")
 };
 
@@ -63,20 +63,20 @@ pub(super) const LIVENESS_PROBE_FAILURES: Row = Row {
 };
 
 pub(super) const SERVICE_FAILED_TO_START: Row = Row {
-    threshold: "each line; one finding for each unit",
-    meaning: "systemd could not start a service of the host.",
+    threshold: "each line, or two readings; one finding for each unit",
+    meaning: "systemd could not start a service of the host, or one has ended with an error.",
     cause: "The service's own: `systemctl status` says it.",
     advice: "`systemctl status` and `journalctl -u` of the unit.",
-    source: "journal of systemd: `Failed to start NAME`",
+    source: "journal of systemd: `Failed to start NAME`; state `failed` at systemd's own socket, asked every 30 s",
     ..warning("ServiceFailedToStart")
 };
 
 pub(super) const UNIT_REPEATED_RESTART: Row = Row {
     threshold: "4 restarts within 10 minutes",
-    meaning: "systemd starts a service of the host again and again, because it ends with an error.",
+    meaning: "systemd starts a service of the host again and again, because it ends.",
     cause: "The service's own: `journalctl -u` has its last words.",
     advice: "`journalctl -u` of the unit. Of kubelet or the runtime: no pod is started meanwhile.",
-    source: "journal of systemd: `NAME.service: Scheduled restart job, restart counter is at N.`. `<Unit>` is the unit's name as EKS's agent writes it: `KubeletRepeatedRestart`, `Nvidia-PersistencedRepeatedRestart`",
+    source: "`NRestarts` of each service at systemd's own socket, asked every 30 s; what it tells of later, the journal of systemd tells at once: `NAME.service: Scheduled restart job, restart counter is at N.`. `<Unit>` is the unit's name as EKS's agent writes it: `KubeletRepeatedRestart`, `Nvidia-PersistencedRepeatedRestart`",
     ..warning("<Unit>RepeatedRestart")
 };
 

@@ -63,11 +63,13 @@ mod policy_agent;
 mod processes;
 mod rising;
 mod routes;
+mod runtime_socket;
 mod scsi;
 mod softnet;
 mod steal;
 mod stuck;
 mod sweep;
+mod systemd;
 mod tcp_memory;
 mod text;
 mod thermal;
@@ -245,7 +247,7 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(clock_sync::ClockSync::default()),
         Box::new(conntrack::Conntrack::new(roots.conntrack_entity())),
         Box::new(cpu_pressure::CpuPressure),
-        Box::new(deprecations::Deprecations::new(roots.proc())),
+        Box::new(deprecations::Deprecations::new(&roots.proc())),
         Box::new(disk_space::DiskSpace::new(
             roots.proc(),
             args.critical_mounts.clone(),
@@ -284,6 +286,7 @@ fn all(roots: &Roots, args: &SourceArgs) -> Vec<Box<dyn Counter>> {
         Box::new(softnet::Softnet::default()),
         Box::new(steal::Steal::new(2 * interval)),
         Box::new(stuck::StuckDisks::new(2 * interval)),
+        Box::new(systemd::Systemd::new(&roots.proc())),
         Box::new(tcp_memory::TcpMemory),
         Box::new(thermal::Throttled::default()),
         Box::new(xfs_space::XfsSpace::new(roots.proc())),

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::signal::{Signal, SourceName, What};
 
 mod deadline;
+mod details;
 mod holders;
 mod instance_types;
 mod raw;

@@ -72,13 +72,16 @@ fn changes(format: Format, old: &[Condition], new: &[Condition]) -> anyhow::Resu
 }
 
 fn print(format: Format, json: &Value, say: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let mut line = match format {
+        Format::Json => json.to_string(),
+        Format::Text => text::printable(say().as_bytes(), LONGEST),
+    };
+    line.push('\n');
     let mut out = std::io::stdout().lock();
-    match format {
-        Format::Json => writeln!(out, "{json}"),
-        Format::Text => writeln!(out, "{}", text::printable(say().as_bytes(), LONGEST)),
-    }
-    .and_then(|()| out.flush())
-    .context("write to standard output")
+    // At once: where the log goes to the same place its lines must not come between.
+    out.write_all(line.as_bytes())
+        .and_then(|()| out.flush())
+        .context("write to standard output")
 }
 
 fn transition_text(transition: &Transition) -> String {

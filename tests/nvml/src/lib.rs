@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod details;
 mod scenario;
 
 use scenario::{Gpu, Scenario};
@@ -131,7 +132,7 @@ fn count() {
 fn gpu(device: Device) -> Result<Gpu, c_int> {
     let scenario = enter()?;
     let mut gpus = scenario.gpus.into_iter();
-    let gpu = gpus.find(|gpu| gpu.handle() == device.addr());
+    let gpu = gpus.find(|gpu| gpu.handle() == device.addr() & !details::INSTANCE);
     match gpu {
         Some(gpu) if gpu.lost => Err(GPU_IS_LOST),
         Some(gpu) => Ok(gpu),
@@ -206,15 +207,27 @@ pub unsafe extern "C" fn nvmlDeviceGetUUID(
     length: c_uint,
 ) -> c_int {
     code(gpu(device).and_then(|gpu| {
-        let text = CString::new(format!("GPU-{}", gpu.address)).map_err(|_| INVALID_ARGUMENT)?;
-        let bytes = text.as_bytes_with_nul();
-        if usize::try_from(length).is_ok_and(|length| length < bytes.len()) {
-            return Err(INVALID_ARGUMENT);
-        }
-        // SAFETY: there is room, by the check above.
-        unsafe { text.as_ptr().copy_to_nonoverlapping(uuid, bytes.len()) };
-        Ok(())
+        let name = match details::instance(device) {
+            Some(instance) => format!("MIG-{}-{instance}", gpu.address),
+            None => format!("GPU-{}", gpu.address),
+        };
+        // SAFETY: there is as much room, by the contract.
+        unsafe { write_text(&name, uuid, length) }
     }))
+}
+
+/// # Safety
+///
+/// `place` has room for `length` bytes.
+unsafe fn write_text(text: &str, place: *mut c_char, length: c_uint) -> Result<(), c_int> {
+    let text = CString::new(text).map_err(|_| INVALID_ARGUMENT)?;
+    let bytes = text.as_bytes_with_nul();
+    if usize::try_from(length).is_ok_and(|length| length < bytes.len()) {
+        return Err(INVALID_ARGUMENT);
+    }
+    // SAFETY: there is room, by the check above.
+    unsafe { text.as_ptr().copy_to_nonoverlapping(place, bytes.len()) };
+    Ok(())
 }
 
 /// # Safety
@@ -259,7 +272,7 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
                 FIELD_LINK_STATE if value.scope < LINKS => {
                     gpu.links.map(|links| (links >> value.scope) & 1)
                 }
-                _ => None,
+                other => details::field(&gpu, other),
             };
             value.result = if known.is_some() {
                 SUCCESS

@@ -3,8 +3,13 @@
 //! ```text
 //! gpu 0000:05:00.0                 a GPU; then any of `lost`, `ecc=N`, `recovery=N`, `pending=N`,
 //!                                  `failed=N`, `replays=N`, `links=MASK`, `link-errors=N`,
-//!                                  `clocks=MASK`, `fabric=STATUS`, `mask=N`; what is absent and
-//!                                  not of the first three is not supported
+//!                                  `clocks=MASK`, `fabric=STATUS`, `mask=N`, `serial=N`,
+//!                                  `inforom=0|1` (1: corrupted), `persistence=0|1`, `errors=N`
+//!                                  (aggregate, of each location), `sram=0|1` (1: over the
+//!                                  threshold), `remapped=N`, `spent=N` (banks without a spare row),
+//!                                  `temperature=N`, `lanes=N` (of 16), `mig=N` (instances 5, 6 ...),
+//!                                  `pid=N` (a process); what is absent and not of the first three
+//!                                  is not supported
 //! xid 0000:05:00.0 79              told once, in the order of the lines
 //! hang                             no call returns while this line is there, nor does unloading
 //! hang-load                        loading does not end while this line is there
@@ -39,6 +44,17 @@ pub struct Gpu {
     /// How its setup ended.
     pub fabric: Option<u64>,
     pub mask: u64,
+    pub serial: Option<u64>,
+    pub inforom: Option<u64>,
+    pub persistence: Option<u64>,
+    pub errors: Option<u64>,
+    pub sram: Option<u64>,
+    pub remapped: Option<u64>,
+    pub spent: Option<u64>,
+    pub temperature: Option<u64>,
+    pub lanes: Option<u64>,
+    pub mig: Option<u64>,
+    pub pid: Option<u64>,
 }
 
 impl Scenario {
@@ -87,6 +103,17 @@ impl Gpu {
             clocks: given("clocks="),
             fabric: given("fabric="),
             mask: number("mask="),
+            serial: given("serial="),
+            inforom: given("inforom="),
+            persistence: given("persistence="),
+            errors: given("errors="),
+            sram: given("sram="),
+            remapped: given("remapped="),
+            spent: given("spent="),
+            temperature: given("temperature="),
+            lanes: given("lanes="),
+            mig: given("mig="),
+            pid: given("pid="),
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 
+use super::configurations;
 use super::holes::Holes;
 use super::outcome::Outcome;
 use super::{KERNELS, Way};
@@ -77,15 +78,10 @@ impl Page {
         fs::write(seen(), self.data()).context("write tests/vm/seen.tsv")?;
         let path = crate::repo().join("docs/kernels.md");
         let text = fs::read_to_string(&path).context("read docs/kernels.md")?;
-        let (before, rest) = text
-            .split_once(BEGIN)
-            .context("find where the table begins in docs/kernels.md")?;
-        let (_, after) = rest
-            .split_once(END)
-            .context("find where the table ends in docs/kernels.md")?;
-        let table = self.table(&Holes::read()?)?;
-        fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))
-            .context("write docs/kernels.md")
+        let text = replaced(&text, BEGIN, &self.table(&Holes::read()?)?, END)?;
+        let needs = configurations::table()?;
+        let text = replaced(&text, configurations::BEGIN, &needs, configurations::END)?;
+        fs::write(&path, text).context("write docs/kernels.md")
     }
 
     /// An error if the page says something else than the data.
@@ -95,6 +91,11 @@ impl Page {
         ensure!(
             text.contains(&format!("{BEGIN}{}{END}", self.table(&Holes::read()?)?)),
             "the table of docs/kernels.md is not that of tests/vm/seen.tsv: run `cargo xtask vm`"
+        );
+        let (begin, end) = (configurations::BEGIN, configurations::END);
+        ensure!(
+            text.contains(&format!("{begin}{}{end}", configurations::table()?)),
+            "a table of docs/kernels.md is not that of tests/vm/configurations.tsv: run `cargo xtask vm`"
         );
         Ok(())
     }
@@ -208,6 +209,17 @@ impl Row {
             format!("{}; {}", by.join("; "), self.within)
         }
     }
+}
+
+/// What is between the two lines.
+fn replaced(text: &str, begin: &str, by: &str, end: &str) -> anyhow::Result<String> {
+    let find = |text, line| {
+        let halves = str::split_once(text, line);
+        halves.with_context(|| format!("find {line:?} in docs/kernels.md"))
+    };
+    let (before, rest) = find(text, begin)?;
+    let (_, after) = find(rest, end)?;
+    Ok(format!("{before}{begin}{by}{end}{after}"))
 }
 
 fn seen() -> PathBuf {

@@ -6,6 +6,7 @@ mod constraints;
 mod crash;
 mod drain;
 mod gates;
+mod gpu;
 mod karpenter;
 mod leader;
 mod outage;
@@ -154,6 +155,10 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial_alone(
             "repairer::a_reboot_that_does_not_help_is_followed_by_a_replacement",
             reboot::escalates,
+        ),
+        suite.trial_alone(
+            "repairer::a_fault_of_a_gpu_is_repaired_as_the_detector_advises",
+            gpu::as_advised,
         ),
         suite.trial_alone(
             "repairer::a_person_who_deletes_the_record_is_obeyed",

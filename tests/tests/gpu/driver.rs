@@ -1,9 +1,12 @@
 //! The driver and its library: absent, broken, gone and back.
 
-#![expect(clippy::disallowed_methods, reason = "the harness runs the detector")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the harness runs the detector and reads its environment"
+)]
 
-use std::fs;
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, ensure};
 use libtest_mimic::Completion;
@@ -23,6 +26,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "a_library_that_finds_no_driver_is_named_and_survived",
         no_driver,
+    ),
+    (
+        "nvidias_own_library_finds_no_driver_and_is_named_and_survived",
+        real_library,
     ),
     (
         "a_library_that_is_missing_is_named_and_survived",
@@ -84,6 +91,26 @@ fn no_gpu() -> anyhow::Result<Completion> {
 fn no_driver() -> anyhow::Result<Completion> {
     let node = GpuNode::new("no-driver\n")?;
     broken(&node, "driver is not loaded")
+}
+
+/// As root it makes a device node, which has nothing behind it.
+fn real_library() -> anyhow::Result<Completion> {
+    const MADE: &str = "/dev/nvidiactl";
+    let Some(library) = env::var_os("NODEMEND_NVML") else {
+        let why = env::var("NODEMEND_NVML_MISSING");
+        let why = why.unwrap_or_else(|_unset| "NODEMEND_NVML is not set".to_owned());
+        return Ok(Completion::ignored_with(why));
+    };
+    if fs::exists("/sys/module/nvidia")? {
+        return Ok(Completion::ignored_with("this host has the driver"));
+    }
+    let was_there = fs::exists(MADE)?;
+    let node = GpuNode::new(HEALTHY)?.with_library(library.into());
+    let survived = broken(&node, "driver is not loaded");
+    if !was_there && fs::exists(MADE)? {
+        fs::remove_file(MADE).context("remove what the library made")?;
+    }
+    survived
 }
 
 fn no_library() -> anyhow::Result<Completion> {

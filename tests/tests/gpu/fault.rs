@@ -1,7 +1,10 @@
 //! What NVML says about a GPU, and that it is over.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use libtest_mimic::Completion;
+use nodemend_tests::faults::boot_clock;
 
 use crate::Test;
 use crate::agent::Agent;
@@ -12,6 +15,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "xid_79_and_a_lost_gpu_make_the_condition_false_until_it_answers",
         lost,
+    ),
+    (
+        "a_gpu_that_is_lost_is_told_within_five_seconds_however_seldom_it_is_looked_at",
+        in_time,
     ),
     (
         "a_lost_gpu_does_not_silence_the_events_of_the_others",
@@ -56,6 +63,29 @@ fn lost() -> anyhow::Result<Completion> {
     Ok(Completion::Completed)
 }
 
+/// With its XID, and without: then the wait for events ends in an error.
+fn in_time() -> anyhow::Result<Completion> {
+    for (lost, reason) in [
+        (LOST, "NvidiaXID79Error"),
+        (
+            "gpu 0000:05:00.0 lost\ngpu 0000:06:00.0\n",
+            "NvidiaDeviceCountMismatch",
+        ),
+    ] {
+        let node = GpuNode::new(HEALTHY)?.looked_at_every("60s");
+        let mut agent = Agent::watch(&node)?;
+        agent.healthy()?;
+        let begun = boot_clock();
+        node.play(lost)?;
+        let condition = agent.condition("False")?;
+        let late = boot_clock().saturating_sub(begun);
+        println!("told after {late:?}");
+        ensure!(condition["reason"] == reason, "{condition}");
+        ensure!(late <= Duration::from_secs(5), "{reason} after {late:?}");
+    }
+    Ok(Completion::Completed)
+}
+
 fn the_others() -> anyhow::Result<Completion> {
     let node = GpuNode::new("gpu 0000:05:00.0 lost\ngpu 0000:06:00.0\n")?;
     let mut agent = Agent::watch(&node)?;
@@ -79,7 +109,7 @@ fn no_spin() -> anyhow::Result<Completion> {
         Ok(fields[13].parse::<u64>()? + fields[14].parse::<u64>()?)
     };
     let before = busy()?;
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(2));
     let ticks = busy()? - before;
     ensure!(ticks < 20, "{ticks} ticks of 10 ms in 2 s");
     Ok(Completion::Completed)
@@ -107,7 +137,7 @@ fn recovered() -> anyhow::Result<Completion> {
     node.play("gpu 0000:05:00.0 recovery=1\ngpu 0000:06:00.0\nxid 0000:05:00.0 95\n")?;
     agent.opened("NvidiaXID95Error")?;
     // Long enough for a look at the GPU while it needs a reset.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     ensure!(
         agent
             .said()

@@ -17,6 +17,7 @@ use nodemend_tests::gpu_node::{GPU, GpuNode, HEALTHY, OTHER_GPU, PASSED_THROUGH,
 pub(crate) const TESTS: &[Test] = &[
     ("an_xid_that_kernel_log_and_nvml_see_is_one_finding", both),
     ("an_xid_in_the_kernel_log_alone_is_a_finding", alone),
+    ("an_xid_of_a_mig_instance_names_it", partition),
     ("a_forged_xid_line_is_nothing", forged),
     ("an_xid_names_the_pod_whose_process_it_names", pod),
     (
@@ -116,6 +117,20 @@ fn alone() -> anyhow::Result<Completion> {
     Ok(Completion::Completed)
 }
 
+fn partition() -> anyhow::Result<Completion> {
+    let node = GpuNode::new("gpu 0000:05:00.0 mig=2\ngpu 0000:06:00.0\n")?;
+    let (mut log, mut agent) = start(&node)?;
+    log.write(3, &xid(&format!("{GPU} GPU-I:06"), 95))?;
+    let finding = agent.opened("NvidiaXID95Error")?;
+    let message = finding["message"].as_str().unwrap_or_default();
+    ensure!(
+        finding["subject"]["device"] == GPU
+            && message.contains(&format!(", MIG instance 6, MIG-{GPU}.0-6")),
+        "{finding}"
+    );
+    Ok(Completion::Completed)
+}
+
 fn forged() -> anyhow::Result<Completion> {
     let node = GpuNode::new(HEALTHY)?;
     let (mut log, mut agent) = start(&node)?;
@@ -168,7 +183,9 @@ fn pod() -> anyhow::Result<Completion> {
     })
 }
 
-/// The 99th of a hundred, on a machine that does other things as well.
+/// Every other of a hundred.
+const ON_TIME: Duration = Duration::from_millis(10);
+/// The 99th of them, on a machine that does other things as well.
 const LATE: Duration = Duration::from_millis(250);
 
 fn while_it_hangs() -> anyhow::Result<Completion> {
@@ -188,7 +205,7 @@ fn while_it_hangs() -> anyhow::Result<Completion> {
     }
     late.sort();
     println!("late by {:?} (p50), {:?} (p99)", late[50], late[98]);
-    ensure!(late[98] < LATE, "{late:?}");
+    ensure!(late[50] < ON_TIME && late[98] < LATE, "{late:?}");
     Ok(Completion::Completed)
 }
 

@@ -1,7 +1,5 @@
 //! A kernel log that is overwritten faster than it is read, or whose device is refused.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use nodemend_tests::faults::{Ext4, overrun_kernel_log, where_refused};
 

@@ -24,6 +24,8 @@ pub(crate) enum Needs {
     FuseAlone,
     /// A tracefs that takes traces of one's own.
     Executions,
+    /// systemd, to be started in namespaces of its own.
+    Systemd,
     /// That the kernel measures how long processes wait for memory.
     MemoryPressure,
 }
@@ -64,6 +66,7 @@ impl Support {
                 .map(str::to_owned)
                 .or_else(|| self.hook_missing("blocked-task")),
             Needs::Executions => faults::Executions::unavailable(),
+            Needs::Systemd => faults::HostSystemd::unavailable().map(str::to_owned),
             Needs::MemoryPressure => faults::Thrashing::unavailable().map(str::to_owned),
             Needs::FuseAlone => faults::FuseSleeper::unavailable(),
             Needs::Fuse => {

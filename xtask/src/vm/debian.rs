@@ -13,6 +13,7 @@ const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 pub(crate) struct Suite {
     name: String,
+    component: &'static str,
     apt: PathBuf,
     /// By Debian's name.
     architecture: &'static str,
@@ -21,33 +22,42 @@ pub(crate) struct Suite {
 impl Suite {
     /// With the lists of packages that an earlier call has fetched, unless they are to be `newest`.
     pub(crate) fn open(name: &str, folder: &Path, newest: bool) -> anyhow::Result<Self> {
-        let apt = folder.join("apt").join(name);
-        Self::open_at(apt, name, "amd64", newest)
+        Self::open_component(name, "main", folder, newest)
+    }
+
+    pub(crate) fn open_component(
+        name: &str,
+        component: &'static str,
+        folder: &Path,
+        newest: bool,
+    ) -> anyhow::Result<Self> {
+        Self {
+            name: name.to_owned(),
+            component,
+            apt: folder.join("apt").join(name),
+            architecture: "amd64",
+        }
+        .fetched(newest)
     }
 
     /// The same for machines of another kind.
     pub(crate) fn open_arm64(name: &str, folder: &Path) -> anyhow::Result<Self> {
-        let apt = folder.join("apt").join(format!("{name}-arm64"));
-        Self::open_at(apt, name, "arm64", false)
+        Self {
+            name: name.to_owned(),
+            component: "main",
+            apt: folder.join("apt").join(format!("{name}-arm64")),
+            architecture: "arm64",
+        }
+        .fetched(false)
     }
 
-    fn open_at(
-        apt: PathBuf,
-        name: &str,
-        architecture: &'static str,
-        newest: bool,
-    ) -> anyhow::Result<Self> {
-        let suite = Self {
-            name: name.to_owned(),
-            apt,
-            architecture,
-        };
-        let fetched = suite.apt.join("fetched");
+    fn fetched(self, newest: bool) -> anyhow::Result<Self> {
+        let fetched = self.apt.join("fetched");
         if newest || !fetched.exists() {
-            suite.update()?;
+            self.update()?;
             fs::write(&fetched, "").context("remember that the lists are fetched")?;
         }
-        Ok(suite)
+        Ok(self)
     }
 
     fn update(&self) -> anyhow::Result<()> {
@@ -55,7 +65,13 @@ impl Suite {
             let part = self.apt.join(part);
             fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
         }
-        let sources = format!("deb [signed-by={KEYS}] {} {} main\n", mirror()?, self.name);
+        let (
+            mirror,
+            Self {
+                name, component, ..
+            },
+        ) = (mirror()?, self);
+        let sources = format!("deb [signed-by={KEYS}] {mirror} {name} {component}\n");
         fs::write(self.apt.join("sources.list"), sources).context("write the sources of apt")?;
         let what = format!("fetching the list of Debian's packages in {}", self.name);
         run(self.command("apt-get").arg("update"), &what).map(drop)
@@ -146,7 +162,7 @@ fn mirror() -> anyhow::Result<String> {
     apt.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]);
     apt.arg("Identifier: Packages");
     let lines = run(&mut apt, "asking apt for its mirror")
-        .context("virtual machines are made of Debian's packages, by apt-get and dpkg-deb")?;
+        .context("this is made of Debian's packages, by apt-get and dpkg-deb")?;
     lines
         .iter()
         .filter_map(|line| line.split_once(' '))

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::judgement::{self, Class};
-use crate::signal::{Fabric, GpuState, Links, LogFault, Nvml, Recovery};
+use crate::signal::{
+    Fabric, GpuDetails, GpuState, Links, LogFault, Nvml, Partition, Pcie, Recovery,
+};
 
 const GPU: &str = "0000:05:00";
 const KIND: ConditionType = ConditionType::AcceleratedHardwareReady;
@@ -10,6 +12,7 @@ const KIND: ConditionType = ConditionType::AcceleratedHardwareReady;
 pub(super) fn line(xid: u32) -> What {
     What::Xid {
         gpu: GPU.to_owned(),
+        partition: None,
         xid,
         detail: Some("pid=1, name=x, GPU has fallen off the bus.".to_owned()),
         process: None,
@@ -21,6 +24,7 @@ pub(super) fn line(xid: u32) -> What {
 fn event(xid: u32) -> What {
     What::Xid {
         gpu: GPU.to_owned(),
+        partition: None,
         xid,
         detail: None,
         process: None,
@@ -79,8 +83,23 @@ pub(super) fn gpu(wrong: bool) -> What {
                 failed: wrong,
                 health_mask: if wrong { 0b01 } else { 0b1_1010_1010 },
             }),
+            details: Box::new(GpuDetails {
+                inforom_corrupted: Some(wrong),
+                sram_worn_out: Some(wrong),
+                pcie: Some(lanes(if wrong { 8 } else { 16 })),
+                ..GpuDetails::default()
+            }),
             ..GpuState::default()
         },
+    }
+}
+
+/// Of a slot that has 32.
+fn lanes(lanes: u32) -> Pcie {
+    Pcie {
+        lanes,
+        most_lanes: 32,
+        ..Pcie::default()
     }
 }
 
@@ -91,6 +110,7 @@ pub(super) fn line_of(xid: u32, pid: u32, name: &str) -> What {
 fn xid_line(xid: u32, text: &str) -> What {
     What::Xid {
         gpu: GPU.to_owned(),
+        partition: None,
         xid,
         detail: Some(text.to_owned()),
         process: judgement::xid_line::process(text),
@@ -138,6 +158,28 @@ fn a_fatal_xid_makes_the_condition_false_under_its_number() {
         (false, "NvidiaXID79Error")
     );
     assert!(condition.message.contains(GPU), "{}", condition.message);
+}
+
+/// Who repairs reads one reason, and asks no more of a node than it needs, nor less.
+#[test]
+fn of_several_faults_the_one_with_the_strongest_advice_speaks() {
+    let mut core = started();
+    let told = |outputs: &[Output]| {
+        let condition = condition(outputs).unwrap();
+        (condition.reason.into_owned(), condition.transition)
+    };
+    // Wants a person; a reset; a replacement.
+    let (first, since) = told(&step(&mut core, line(54), 2));
+    let (second, still) = told(&step(&mut core, line(48), 3));
+    let (third, _) = told(&step(&mut core, line(79), 4));
+    assert_eq!(
+        [first, second, third],
+        ["NvidiaXID54Error", "NvidiaXID48Error", "NvidiaXID79Error"]
+    );
+    assert_eq!(since, still);
+    // No news for whoever waits for its time.
+    let message = condition(&step(&mut core, line(63), 80)).unwrap().message;
+    assert!(message.starts_with("NvidiaXID79Error: "), "{message}");
 }
 
 #[test]
@@ -814,14 +856,82 @@ fn each_state_of_a_gpu_that_is_wrong_opens_its_reason() {
         open(&core),
         [
             Reason::NvidiaRowRemapFailure,
+            Reason::NvidiaSramThresholdExceeded,
             Reason::NvidiaPageRetirement,
             Reason::NvidiaNvlinkError,
             Reason::NvidiaFabricError,
             Reason::FabricManagerNotRunning,
             Reason::NvidiaThermalError,
             Reason::NvidiaPowerError,
+            Reason::NvidiaPcieLinkDegraded,
+            Reason::NvidiaInforomCorrupted,
         ]
     );
+}
+
+/// A virtual machine does not see that the slot has fewer than the GPU.
+#[test]
+fn lanes_that_a_gpu_never_had_are_not_missed() {
+    let with = |pcie| What::Gpu {
+        gpu: GPU.to_owned(),
+        state: GpuState {
+            details: Box::new(GpuDetails {
+                pcie,
+                ..GpuDetails::default()
+            }),
+            ..GpuState::default()
+        },
+    };
+    let mut core = started();
+    step(&mut core, with(Some(lanes(8))), 2);
+    step(&mut core, with(Some(lanes(16))), 62);
+    assert_eq!(open(&core), []);
+    step(&mut core, with(Some(lanes(8))), 122);
+    let told = message(&core, Reason::NvidiaPcieLinkDegraded);
+    assert!(told.contains("has 8 PCIe lanes, of 16"), "{told}");
+}
+
+#[test]
+fn an_xid_of_a_mig_instance_names_it_and_who_holds_that_alone() {
+    let partition = |instance: u32| Partition {
+        instance,
+        uuid: format!("MIG-{instance}"),
+        holders: vec![format!("ml/pod-{instance} container main")],
+    };
+    let divided = What::Gpu {
+        gpu: GPU.to_owned(),
+        state: GpuState {
+            holders: vec!["all of them".to_owned()],
+            details: Box::new(GpuDetails {
+                index: Some(3),
+                serial: Some("163".to_owned()),
+                partitions: vec![partition(5), partition(6)],
+                ..GpuDetails::default()
+            }),
+            ..GpuState::default()
+        },
+    };
+    let mut core = started();
+    step(&mut core, divided, 2);
+    let mut of_instance = line(95);
+    if let What::Xid { partition, .. } = &mut of_instance {
+        *partition = Some(6);
+    }
+    step(&mut core, of_instance, 3);
+    step(&mut core, line(79), 4);
+    for (reason, end) in [
+        (
+            Reason::NvidiaXidError(95),
+            ", index 3, serial 163, MIG instance 6, MIG-6, held by ml/pod-6 container main",
+        ),
+        (
+            Reason::NvidiaXidError(79),
+            ", index 3, serial 163, held by all of them",
+        ),
+    ] {
+        let message = message(&core, reason);
+        assert!(message.ends_with(end), "{message}");
+    }
 }
 
 #[test]

@@ -180,6 +180,9 @@ fn broken(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         Reason::NvidiaSxidWarning(sxid) => sxid_line(sxid, "Non-fatal, Link 30"),
         Reason::NvidiaGpuRecoveryNeeded => state(Recovery::Needed),
         Reason::NvidiaRowRemapFailure
+        | Reason::NvidiaSramThresholdExceeded
+        | Reason::NvidiaInforomCorrupted
+        | Reason::NvidiaPcieLinkDegraded
         | Reason::NvidiaPageRetirement
         | Reason::NvidiaThermalError
         | Reason::NvidiaPowerError
@@ -262,6 +265,9 @@ fn mended(core: &mut Core, reason: Reason, now: Now) -> Vec<Output> {
         | Reason::XfsSmallAverageClusterSize => counted(reason, Counted::Over),
         Reason::NvidiaXidError(_) | Reason::NvidiaGpuRecoveryNeeded => state(Recovery::NotNeeded),
         Reason::NvidiaRowRemapFailure
+        | Reason::NvidiaSramThresholdExceeded
+        | Reason::NvidiaInforomCorrupted
+        | Reason::NvidiaPcieLinkDegraded
         | Reason::NvidiaPageRetirement
         | Reason::NvidiaThermalError
         | Reason::NvidiaPowerError
@@ -530,6 +536,7 @@ fn only_what_breaks_one_node_is_fatal() {
             "NvidiaDoubleBitError",
             "NvidiaGPURecoveryNeeded",
             "NvidiaRowRemapFailure",
+            "NvidiaSRAMThresholdExceeded",
             "NvidiaNVLinkError",
             "NvidiaFabricError",
             "FabricManagerNotRunning",

@@ -96,3 +96,28 @@ impl HookStatus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Hook;
+
+    #[test]
+    fn what_each_hook_needs_of_a_configuration_is_in_the_table() {
+        let table = include_str!("../../../../tests/vm/configurations.tsv");
+        let rows = table.lines().filter(|line| !line.starts_with("# ")).skip(1);
+        let named: Vec<&str> = rows
+            .filter_map(|row| row.split('\t').nth(1))
+            .flat_map(|hooks| hooks.split(", "))
+            .collect();
+        for hook in Hook::ALL {
+            let name = hook.name();
+            assert!(named.contains(&name), "{name} is in no row");
+        }
+        let known = |name: &&str| Hook::ALL.iter().any(|hook| hook.name() == *name);
+        let others = named.iter().filter(|name| !known(name));
+        let strange: Vec<_> = others
+            .filter(|name| **name != "all" && !name.starts_with("none ("))
+            .collect();
+        assert!(strange.is_empty(), "{strange:?}");
+    }
+}

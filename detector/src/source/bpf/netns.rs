@@ -96,11 +96,7 @@ fn inode(process: &Path) -> Option<u32> {
 }
 
 fn workload(process: &Path) -> Option<Workload> {
-    let cgroups = fs::read_to_string(process.join("cgroup")).ok()?;
-    cgroups
-        .lines()
-        .filter_map(|line| Workload::from_cgroup_path(line.rsplit(':').next()?))
-        .max_by_key(|workload| (workload.pod_uid.is_some(), workload.container_id.is_some()))
+    Workload::from_cgroup_lines(&fs::read_to_string(process.join("cgroup")).ok()?)
 }
 
 /// Index 1 is the loopback interface of every namespace.

@@ -1,13 +1,14 @@
 //! What containerd says of its configuration, and of what it is asked, that its next release will not have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use prost::Message;
 
 use super::asked::Asked;
 use super::files::Files;
+use super::runtime_socket::RuntimeSockets;
 use super::{Counter, told};
 use crate::clock;
 use crate::grpc::{self, Failure};
@@ -16,7 +17,6 @@ use crate::signal::{LogFault, What};
 use crate::text;
 
 const FOLDER: &str = "root/run/containerd/";
-const SOCKET: &str = "1/root/run/containerd/containerd.sock";
 const METHOD: &str = "/containerd.services.introspection.v1.Introspection/Server";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// It remembers all since its start; as EKS's agent has it, in seconds.
@@ -51,7 +51,7 @@ struct Time {
 }
 
 pub(super) struct Deprecations {
-    socket: PathBuf,
+    sockets: RuntimeSockets,
     containerd: Option<Asked<Result<Server, String>>>,
     judge: Judge,
 }
@@ -60,9 +60,9 @@ pub(super) struct Deprecations {
 struct Judge(BTreeSet<String>);
 
 impl Deprecations {
-    pub(super) fn new(proc: PathBuf) -> Self {
+    pub(super) fn new(proc: &Path) -> Self {
         Self {
-            socket: proc.join(SOCKET),
+            sockets: RuntimeSockets::of(proc),
             containerd: None,
             judge: Judge::default(),
         }
@@ -91,7 +91,7 @@ impl Counter for Deprecations {
             return Vec::new();
         }
         let containerd = Asked::started(&mut self.containerd, "containerd", || {
-            let socket = self.socket.clone();
+            let socket = self.sockets.of_containerd();
             move || ask(&socket)
         });
         let server = containerd.and_then(|asked| asked.take_well("containerd's introspection"));
@@ -100,7 +100,7 @@ impl Counter for Deprecations {
     }
 }
 
-fn ask(socket: &std::path::Path) -> Result<Server, String> {
+fn ask(socket: &Path) -> Result<Server, String> {
     match grpc::unary(socket, METHOD, &Nothing {}, PATIENCE) {
         // A host that has the folder, and no containerd.
         Err(Failure::Absent) => Ok(Server::default()),

@@ -13,6 +13,7 @@ const HOSTS: [&str; 5] = ["AL2023", "Bottlerocket", "Ubuntu", "Debian", "Flatcar
 const NODE: &[&str] = &[
     "var/lib/kubelet/pki/kubelet-client-current.pem",
     "run/containerd/containerd.sock",
+    "run/systemd/system/x",
     "var/log/pods/kube-system_kube-proxy-abc_u/kube-proxy/0.log",
     "usr/lib/systemd/network/99-default.link",
 ];

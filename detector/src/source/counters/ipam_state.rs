@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use prost::Message;
@@ -11,12 +11,12 @@ use super::again::Again;
 use super::asked::Asked;
 use super::files::Files;
 use super::pod_routes::{CHECKPOINTS, Checkpoint};
+use super::runtime_socket::RuntimeSockets;
 use super::{Counter, told};
 use crate::grpc::{self, Failure};
 use crate::reason::Reason;
 use crate::signal::{HOST, What};
 
-const SOCKET: &str = "1/root/run/containerd/containerd.sock";
 const LIST: &str = "/runtime.v1.RuntimeService/ListPodSandbox";
 const STATUS: &str = "/runtime.v1.RuntimeService/PodSandboxStatus";
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ struct Address {
 type Sandboxes = BTreeMap<String, BTreeSet<IpAddr>>;
 
 pub(super) struct IpamState {
-    socket: PathBuf,
+    sockets: RuntimeSockets,
     runtime: Option<Asked<Result<Sandboxes, String>>>,
     judge: Judge,
 }
@@ -96,7 +96,7 @@ struct Judge {
 impl IpamState {
     pub(super) fn new(proc: &Path) -> Self {
         Self {
-            socket: proc.join(SOCKET),
+            sockets: RuntimeSockets::of(proc),
             runtime: None,
             judge: Judge::default(),
         }
@@ -125,7 +125,7 @@ impl Counter for IpamState {
             return Vec::new();
         };
         let runtime = Asked::started(&mut self.runtime, "cri", || {
-            let socket = self.socket.clone();
+            let socket = self.sockets.any();
             let mut known = Sandboxes::new();
             move || {
                 ask(&socket, &mut known)?;

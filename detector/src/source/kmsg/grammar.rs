@@ -157,9 +157,11 @@ fn xid(record: &Record<'_>) -> Option<What> {
     let (place, rest) = rest.split_once("): ")?;
     let mut place = place.split(' ');
     let gpu = gpu_name(place.next()?)?;
+    let mut partition = None;
     for prefix in ["GPU-I:", "GPU-CI:"] {
         let Some(instance) = place.next() else { break };
-        number(instance.strip_prefix(prefix)?)?;
+        let instance = number(instance.strip_prefix(prefix)?)?;
+        partition.get_or_insert(instance);
     }
     if place.next().is_some() {
         return None;
@@ -170,6 +172,7 @@ fn xid(record: &Record<'_>) -> Option<What> {
     let detail = text::printable(detail.as_bytes(), 160).replace(';', ",");
     (!detail.is_empty()).then_some(What::Xid {
         gpu,
+        partition,
         xid,
         process: xid_line::process(&detail),
         detail: Some(detail),
@@ -283,6 +286,13 @@ mod tests {
         }
     }
 
+    fn partition_of(raw: &str) -> Option<u32> {
+        match line(raw)? {
+            What::Xid { partition, .. } => partition,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn an_xid_names_gpu_number_and_text() {
         let text = "pid='<unknown>', name=<unknown>, GPU has fallen off the bus.";
@@ -293,15 +303,18 @@ mod tests {
     }
 
     #[test]
-    fn an_xid_of_a_mig_instance_is_one_of_its_gpu() {
-        for instance in ["GPU-I:05", "GPU-I:05 GPU-CI:00"] {
-            assert_eq!(
-                xid_of(&format!(
-                    "4,1,2,-;NVRM: Xid (PCI:0000:04:00 {instance}): 94, pid=7, name=x, Contained"
-                ))
-                .map(|(gpu, xid, _)| (gpu, xid)),
-                Some(("0000:04:00".to_owned(), 94))
+    fn an_xid_of_a_mig_instance_is_one_of_its_gpu_and_names_the_instance() {
+        for (instance, partition) in [
+            ("", None),
+            (" GPU-I:05", Some(5)),
+            (" GPU-I:05 GPU-CI:00", Some(5)),
+        ] {
+            let line = format!(
+                "4,1,2,-;NVRM: Xid (PCI:0000:04:00{instance}): 94, pid=7, name=x, Contained"
             );
+            let gpu = xid_of(&line).map(|(gpu, xid, _)| (gpu, xid));
+            assert_eq!(gpu, Some(("0000:04:00".to_owned(), 94)));
+            assert_eq!(partition_of(&line), partition);
         }
     }
 

@@ -83,13 +83,7 @@ impl Teller {
         let read = |name| fs::read_to_string(process.join(name)).ok();
         let same = read("comm")?.trim_end() == task.comm;
         let cgroups = read("cgroup").filter(|_| same)?;
-        // One line for each hierarchy, of which some know no pods.
-        let paths = cgroups
-            .lines()
-            .filter_map(|line| line.splitn(3, ':').nth(2));
-        paths
-            .filter_map(Workload::from_cgroup_path)
-            .find(|workload| workload.pod_uid.is_some())
+        Workload::from_cgroup_lines(&cgroups).filter(|workload| workload.pod_uid.is_some())
     }
 
     /// A line that only one driver prints means nothing where that driver is not.

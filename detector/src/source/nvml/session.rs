@@ -23,17 +23,21 @@ use nvml_wrapper::{Device, EventSet, Nvml as Library};
 use tracing::{debug, info, warn};
 
 use super::deadline::Deadline;
+use super::details::plain;
 use super::raw::{self, Field};
 use super::{driver_loaded, holders, instance_types, pci, rehearsal};
 use crate::clock;
 use crate::judgement::{self, Action};
-use crate::signal::{GpuState, Links, Nvml, Recovery, Signal, SourceName, What};
+use crate::signal::{GpuDetails, GpuState, Links, Nvml, Recovery, Signal, SourceName, What};
 
 /// Beyond the time that a call takes by itself. After XID 119 each call takes about 6 s.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Between two tries of what fails at once: events of a GPU that is lost, a look after each event.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Looks, of which one asks about the details as well.
+const LOOKS: u32 = 6;
 
 /// NVLinks of a GPU, at most.
 const LINKS: u32 = 18;
@@ -57,6 +61,14 @@ pub(super) struct Session {
     pub queue: Sender<Signal>,
     pub wake: Arc<OwnedFd>,
     pub deadline: Arc<Deadline>,
+}
+
+/// What was said of a GPU last.
+#[derive(Default)]
+struct Known {
+    state: GpuState,
+    /// When its details were read, if they were.
+    details: Option<Duration>,
 }
 
 /// Events of these GPUs.
@@ -193,6 +205,7 @@ impl Session {
                     {
                         self.tell(What::Xid {
                             gpu: gpu.clone(),
+                            partition: None,
                             xid,
                             detail: None,
                             process: None,
@@ -224,7 +237,7 @@ impl Session {
     fn look(
         &self,
         nvml: &Library,
-        states: &mut BTreeMap<String, GpuState>,
+        states: &mut BTreeMap<String, Known>,
     ) -> Result<Vec<String>, NvmlError> {
         let bound = pci::gpus(&self.sys);
         // One that was there and is bound to another driver now is somebody's intention.
@@ -233,35 +246,68 @@ impl Session {
             .filter(|gpu| !bound.contains(gpu) && !pci::exists(&self.sys, gpu))
             .cloned()
             .collect::<Vec<_>>();
-        let held = holders::ask(&self.proc).unwrap_or_else(|error| {
-            debug!(%error, "kubelet does not say who holds the GPUs");
-            BTreeMap::new()
-        });
+        let held = holders::ask(&self.proc)
+            .inspect_err(|error| debug!(%error, "kubelet does not say who holds the GPUs"));
         let mut answering = Vec::new();
         for gpu in gone.into_iter().chain(bound) {
+            let known = states.get(&gpu);
             let state = if pci::exists(&self.sys, &gpu) {
-                let named = states.get(&gpu).is_some_and(|before| before.uuid.is_some());
+                let named = known.is_some_and(|known| known.state.uuid.is_some());
                 self.state(nvml, &gpu, named)?
             } else {
                 Some(lost("it is not on the PCI bus any more".to_owned()))
             };
             let Some(mut state) = state else { continue };
-            let known = states.get(&gpu).and_then(|before| before.uuid.clone());
-            state.uuid = state.uuid.or(known);
-            let holders = state.uuid.as_ref().and_then(|uuid| held.get(uuid));
-            state.holders = holders.cloned().unwrap_or_default();
+            let uuid = known.and_then(|known| known.state.uuid.clone());
+            state.uuid = state.uuid.or(uuid);
+            let (details, read) = self.renewed(nvml, &gpu, &state, known, held.is_err())?;
+            *state.details = details;
+            hold(&mut state, held.as_ref().ok());
             if state.lost.is_none() {
                 answering.push(gpu.clone());
             }
-            if states.get(&gpu) != Some(&state) {
+            if known.map(|known| &known.state) != Some(&state) {
                 self.tell(What::Gpu {
                     gpu: gpu.clone(),
                     state: state.clone(),
                 });
-                states.insert(gpu, state);
             }
+            let known = Known {
+                state,
+                details: read,
+            };
+            states.insert(gpu, known);
         }
         Ok(answering)
+    }
+
+    /// The details, and when they were read: as they were, unless it is time to ask again.
+    fn renewed(
+        &self,
+        nvml: &Library,
+        gpu: &str,
+        state: &GpuState,
+        known: Option<&Known>,
+        unheld: bool,
+    ) -> Result<(GpuDetails, Option<Duration>), NvmlError> {
+        let now = clock::boot();
+        let before = known.map(|known| known.state.details.as_ref());
+        let read = known.and_then(|known| known.details);
+        let is_due = read.is_none_or(|read| now >= read + self.interval * LOOKS);
+        let unchanged = || (before.cloned().unwrap_or_default(), read);
+        if state.lost.is_some() || !is_due {
+            return Ok(unchanged());
+        }
+        let before = before.filter(|_| read.is_some());
+        match self.details(nvml, gpu, before, unheld) {
+            Ok(details) => Ok((details, Some(now))),
+            Err(error) if ends_all(&error) => Err(error),
+            // The next look says what is wrong with it.
+            Err(error) => {
+                debug!(gpu, %error, "no details");
+                Ok(unchanged())
+            }
+        }
     }
 
     /// Nothing where NVML does not say.
@@ -276,7 +322,7 @@ impl Session {
         let uuid = if named {
             None
         } else {
-            supported(self.call_about(gpu, "nvmlDeviceGetUUID", || device.uuid()))?
+            supported(self.call_about(gpu, "nvmlDeviceGetUUID", || device.uuid()))?.map(plain)
         };
         let uncorrected = supported(self.call_about(gpu, "nvmlDeviceGetTotalEccErrors", || {
             device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile)
@@ -337,6 +383,7 @@ impl Session {
                 reasons.intersects(brake) || reasons.intersects(slowed) && !reasons.intersects(hot)
             }),
             fabric: fabric.flatten(),
+            details: Box::default(),
         })
     }
 
@@ -380,7 +427,11 @@ impl Session {
         Ok(None)
     }
 
-    fn device<'nvml>(&self, nvml: &'nvml Library, gpu: &str) -> Result<Device<'nvml>, NvmlError> {
+    pub(super) fn device<'nvml>(
+        &self,
+        nvml: &'nvml Library,
+        gpu: &str,
+    ) -> Result<Device<'nvml>, NvmlError> {
         let address = format!("{gpu}.0");
         self.call_about(gpu, "nvmlDeviceGetHandleByPciBusId_v2", || {
             nvml.device_by_pci_bus_id(address)
@@ -391,7 +442,12 @@ impl Session {
         self.watched(name, None, limit, call)
     }
 
-    fn call_about<T>(&self, gpu: &str, name: &'static str, call: impl FnOnce() -> T) -> T {
+    pub(super) fn call_about<T>(
+        &self,
+        gpu: &str,
+        name: &'static str,
+        call: impl FnOnce() -> T,
+    ) -> T {
         self.watched(name, Some(gpu), DEADLINE, call)
     }
 
@@ -425,7 +481,7 @@ impl Session {
 }
 
 /// Nothing where this GPU or driver does not have it.
-fn supported<T>(result: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
+pub(super) fn supported<T>(result: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(
@@ -451,9 +507,10 @@ fn of_links(states: impl Iterator<Item = Option<u64>>) -> Option<Links> {
 }
 
 /// What none of the GPUs tells that answer.
-fn untold(states: &BTreeMap<String, GpuState>) -> Vec<&'static str> {
+fn untold(states: &BTreeMap<String, Known>) -> Vec<&'static str> {
     let answering: Vec<_> = states
         .values()
+        .map(|known| &known.state)
         .filter(|state| state.lost.is_none())
         .map(GpuState::tells)
         .collect();
@@ -477,6 +534,21 @@ fn ends_all(error: &NvmlError) -> bool {
             | NvmlError::LibRmVersionMismatch
             | NvmlError::FailedToLoadSymbol(_)
     )
+}
+
+/// Whom kubelet gave it to, as a whole or in partitions.
+fn hold(state: &mut GpuState, held: Option<&BTreeMap<String, Vec<String>>>) {
+    let of = |uuid: &String| held.and_then(|held| held.get(uuid)).cloned();
+    state.holders = state.uuid.as_ref().and_then(of).unwrap_or_default();
+    for partition in &mut state.details.partitions {
+        partition.holders = of(&partition.uuid).unwrap_or_default();
+        state.holders.extend(partition.holders.iter().cloned());
+    }
+}
+
+/// It is about the GPU, or about NVML, and not about one answer.
+pub(super) fn concerns_all(error: &NvmlError) -> bool {
+    ends_all(error) || matches!(error, NvmlError::GpuLost | NvmlError::ResetRequired)
 }
 
 /// Nothing where the error says nothing about the GPU: no permission, an old driver.
