@@ -25,6 +25,7 @@ pub mod page;
 pub mod peers;
 mod pki;
 mod process;
+pub mod real_kubelet;
 pub mod story;
 pub mod terminal;
 pub mod vm;

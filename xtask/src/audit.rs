@@ -20,8 +20,13 @@ const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 const SECTION: &str = ".dep-v0";
 
 /// An object file for the linker, in the folder of what it is linked into.
-pub(crate) fn object(repo: &Path, package: &str, folder: &Path) -> anyhow::Result<PathBuf> {
-    let list = list(&crates::linked(repo, package)?, package);
+pub(crate) fn object(
+    repo: &Path,
+    package: &str,
+    platform: &str,
+    folder: &Path,
+) -> anyhow::Result<PathBuf> {
+    let list = list(&crates::linked(repo, package, platform)?, package);
     let mut packer = ZlibEncoder::new(Vec::new(), Compression::best());
     packer
         .write_all(list.to_string().as_bytes())
@@ -35,7 +40,12 @@ pub(crate) fn object(repo: &Path, package: &str, folder: &Path) -> anyhow::Resul
     let file = folder.join(format!("{package}{SECTION}.s"));
     fs::write(&file, source).with_context(|| format!("write {}", file.display()))?;
     let object = file.with_extension("o");
-    let status = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()))
+    // As the crate `cc` looks for it.
+    let of_platform = format!("CC_{}", platform.replace('-', "_"));
+    let compiler = [of_platform.as_str(), "CC"]
+        .into_iter()
+        .find_map(env::var_os);
+    let status = Command::new(compiler.unwrap_or_else(|| "cc".into()))
         .arg("-c")
         .arg(&file)
         .arg("-o")

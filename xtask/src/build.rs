@@ -3,6 +3,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -23,22 +24,26 @@ pub(crate) struct Executable {
 
 /// Builds every target and returns what can be run.
 pub(crate) fn workspace(repo: &Path) -> anyhow::Result<Vec<Executable>> {
-    let this = env::current_exe().context("find this program")?;
     let mut cargo = cargo::command();
-    cargo
-        .current_dir(repo)
-        .env(rustc::WRAPPER, this)
-        .args([
-            "build",
-            "--locked",
-            "--workspace",
-            "--all-targets",
-            "--profile",
-            PROFILE,
-        ])
-        .arg("--message-format=json-render-diagnostics");
+    cargo.current_dir(repo).args([
+        "build",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--profile",
+        PROFILE,
+    ]);
     let what = "compiling the workspace (first run: about ten minutes, most of it the AWS SDK)";
-    let (status, messages) = progress::run(&mut cargo, what, progress::cargo)?;
+    run(&mut cargo, what)
+}
+
+/// Builds with a cargo that is told what to build.
+pub(crate) fn run(cargo: &mut Command, what: &str) -> anyhow::Result<Vec<Executable>> {
+    let this = env::current_exe().context("find this program")?;
+    cargo
+        .env(rustc::WRAPPER, this)
+        .arg("--message-format=json-render-diagnostics");
+    let (status, messages) = progress::run(cargo, what, progress::cargo)?;
     if !status.success() {
         bail!("cargo build failed ({status})");
     }

@@ -39,6 +39,15 @@ pub(crate) fn floor(repo: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
+/// The folder with `kubelet`, of the control plane's version, for the same suite.
+pub(crate) fn kubelet(repo: &Path) -> anyhow::Result<PathBuf> {
+    let module = repo.join("tests/control-plane/kubelet");
+    once("kubelet", &[&module], |out| {
+        let what = "building kubelet (first run only, about a minute)";
+        go_build(&module, out, &stamp(&module)?, what)
+    })
+}
+
 /// The folder with `helm`. Apart from the control plane: only one suite needs it.
 pub(crate) fn helm(repo: &Path) -> anyhow::Result<PathBuf> {
     let module = repo.join("tests/control-plane/helm");

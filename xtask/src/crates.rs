@@ -1,7 +1,6 @@
 //! The crates that end up in a binary, by what cargo has resolved for it.
 
 use std::collections::BTreeMap;
-use std::env::consts::ARCH;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
@@ -19,13 +18,12 @@ pub(crate) struct Crate {
     pub(crate) dependencies: Vec<usize>,
 }
 
-/// Of a package of ours, itself among them; by name and version.
-pub(crate) fn linked(repo: &Path, package: &str) -> anyhow::Result<Vec<Crate>> {
-    let platform = format!("{ARCH}-unknown-linux-gnu");
+/// Of a package of ours for a platform (rustc's target), itself among them; by name and version.
+pub(crate) fn linked(repo: &Path, package: &str, platform: &str) -> anyhow::Result<Vec<Crate>> {
     let output = cargo::command()
         .current_dir(repo)
         .args(["metadata", "--locked", "--format-version", "1"])
-        .args(["--filter-platform", &platform])
+        .args(["--filter-platform", platform])
         .output()
         .context("run cargo metadata")?;
     ensure!(

@@ -13,6 +13,7 @@ mod cargo;
 mod chart;
 mod control_plane;
 mod crates;
+mod cross;
 mod debian;
 mod fuzz;
 mod r#gen;
@@ -102,7 +103,11 @@ enum Task {
         kernel: Vec<vm::Kernel>,
     },
     /// Build both images as OCI layouts, and put them into buildah's or podman's storage where there is one
-    Image,
+    Image {
+        /// Of another architecture: cross-built, and the detector is run once on an emulated machine
+        #[arg(long, value_enum)]
+        platform: Option<image::Foreign>,
+    },
     /// Check formatting, lints (host and BPF), licences and sources
     Lint,
 }
@@ -184,7 +189,10 @@ fn run(task: Task) -> anyhow::Result<bool> {
             };
             run::machines(&repo, &kernels)?;
         }
-        Task::Image => image::run(&repo)?,
+        Task::Image { platform: None } => image::run(&repo)?,
+        Task::Image {
+            platform: Some(platform),
+        } => image::run_foreign(&repo, platform)?,
         Task::Lint => lint::run(&repo)?,
     }
     Ok(true)

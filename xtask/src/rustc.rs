@@ -7,6 +7,7 @@
 //! glibc 2.34 and later look names up in a static program as in any other.
 
 use std::env;
+use std::env::consts::ARCH;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -39,7 +40,11 @@ pub(crate) fn run(line: &[OsString]) -> anyhow::Result<()> {
         if is_binary(args, name) {
             let folder = after(args, "--out-dir").context("rustc is told no --out-dir")?;
             let package = name.replace('_', "-");
-            let object = audit::object(&crate::repo(), &package, Path::new(folder))
+            let platform = match after(args, "--target") {
+                Some(target) => target.to_string_lossy().into_owned(),
+                None => format!("{ARCH}-unknown-linux-gnu"),
+            };
+            let object = audit::object(&crate::repo(), &package, &platform, Path::new(folder))
                 .with_context(|| format!("list the crates of {package}"))?;
             let mut argument = OsString::from("link-arg=");
             argument.push(object);

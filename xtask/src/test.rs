@@ -116,18 +116,20 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(suite) if !suite.needs_cluster() => None,
         Some(_) | None => Some(control_plane::ensure(repo)?),
     };
-    let helm = match suite {
-        Some(suite) if !suite.needs_helm() => None,
-        Some(_) | None => Some(control_plane::helm(repo)?),
-    };
-    let floor = match suite {
-        Some(suite) if !suite.needs_helm() => None,
-        Some(_) | None => Some(control_plane::floor(repo)?),
-    };
-    let (runc, promtool, validate) = match suite {
+    let (helm, floor, kubelet) = match suite {
         Some(suite) if !suite.needs_helm() => (None, None, None),
         Some(_) | None => (
+            Some(control_plane::helm(repo)?),
+            Some(control_plane::floor(repo)?),
+            Some(control_plane::kubelet(repo)?),
+        ),
+    };
+    let (runc, containerd, promtool, validate) = match suite {
+        Some(suite) if !suite.needs_helm() => (None, None, None, None),
+        Some(_) | None => (
             debian::program("runc", "usr/sbin/runc"),
+            debian::program("containerd", "usr/bin/containerd")
+                .and_then(|program| program.parent().map(Path::to_owned)),
             debian::program("prometheus", "usr/bin/promtool"),
             python::ensure(&python::KUBERNETES_VALIDATE)?,
         ),
@@ -170,6 +172,8 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             ("NODEMEND_CONTROL_PLANE_BIN", &control_plane),
             ("NODEMEND_FLOOR_BIN", &floor),
             ("NODEMEND_HELM_BIN", &helm),
+            ("NODEMEND_KUBELET_BIN", &kubelet),
+            ("NODEMEND_CONTAINERD", &containerd),
             ("NODEMEND_MOTO_PYTHON", &moto),
             ("NODEMEND_RUNC", &runc),
             ("NODEMEND_PROMTOOL", &promtool),

@@ -4,7 +4,7 @@
 pub(crate) mod debian;
 mod kernel;
 mod module;
-mod tree;
+pub(crate) mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use anyhow::Context;
 use crate::cache;
 
 use self::debian::Suite;
-pub(crate) use self::kernel::Kernel;
+pub(crate) use self::kernel::{Kernel, in_tree};
 
 /// The environment variable by which the harness finds them.
 pub(crate) const FOLDER: &str = "NODEMEND_VM_DIR";
 
 /// Of QEMU and of what runs in the guest: a libc that is at least as new as the builder's.
-const TOOLS: &str = "trixie";
+pub(crate) const TOOLS: &str = "trixie";
 /// Without the parts that draw.
 const QEMU: &[&str] = &["qemu-system-x86"];
 /// What makes the guest's file systems, devices and rules.

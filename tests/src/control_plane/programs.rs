@@ -46,6 +46,7 @@ fn folders() -> Vec<OsString> {
         "KUBEBUILDER_ASSETS",
         "NODEMEND_CONTROL_PLANE_BIN",
         "NODEMEND_FLOOR_BIN",
+        "NODEMEND_KUBELET_BIN",
     ]
     .into_iter()
     .filter_map(env::var_os)

@@ -11,7 +11,7 @@ use nodemend_tests::repo;
 use nodemend_tests::terminal::Terminal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::name_lookup;
 
@@ -148,14 +148,20 @@ pub(crate) async fn repairer_is_static() -> anyhow::Result<()> {
     name_lookup::works(&terminal, root).await
 }
 
-/// What is in an image, into a folder.
-pub(crate) async fn unpack(name: &str, root: &Path) -> anyhow::Result<()> {
+/// Its layout, for as long as nobody builds it again.
+pub(crate) async fn built(name: &str) -> anyhow::Result<(PathBuf, MutexGuard<'static, ()>)> {
     let terminal = terminal()?;
-    let _building = BUILDING.lock().await;
+    let building = BUILDING.lock().await;
     BUILT
         .get_or_try_init(async || terminal.run(COMMAND).await.map(drop))
         .await?;
-    let layout = layout(name);
+    Ok((layout(name), building))
+}
+
+/// What is in an image, into a folder.
+pub(crate) async fn unpack(name: &str, root: &Path) -> anyhow::Result<()> {
+    let terminal = terminal()?;
+    let (layout, _building) = built(name).await?;
     let manifest = manifest(&terminal, &layout).await?;
     let layer = blob(&terminal, &layout, &manifest["layers"][0]).await?;
     let unpack = format!("tar -C {} -xf {layer}", root.display());

@@ -15,6 +15,7 @@ mod operating;
 mod patched;
 mod profiles;
 mod readme;
+mod real_node;
 mod real_pod;
 mod rolling;
 mod scene;
@@ -82,6 +83,11 @@ fn main() -> ExitCode {
             container::unavailable(),
             "profiles::the_pod_of_the_chart_reports_a_fault_of_this_host_in_either",
             real_pod::reports,
+        ),
+        trial_unless(
+            real_node::unavailable(),
+            "node::a_real_kubelet_runs_the_chart_and_its_node_is_watched_and_cordoned",
+            real_node::is_watched_and_cordoned,
         ),
         trial_unless(
             operating::no_promtool(),

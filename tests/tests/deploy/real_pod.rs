@@ -1,7 +1,7 @@
 //! The chart's detector as it runs on a node: the pod that the DaemonSet controller made of the
 //! installed chart, in a container of our image, under the token of that very pod. A fault of this
-//! host becomes a condition of the pod's Node. What is not real is the kubelet: it wants cgroups, a
-//! network and images of its own, and changes the host's sysctls.
+//! host becomes a condition of the pod's Node. With no kubelet (`real_node.rs` has one), so that
+//! both profiles are tried where none can run.
 
 use std::fs;
 use std::time::Duration;

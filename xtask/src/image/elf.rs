@@ -1,7 +1,6 @@
 //! What a dynamic ELF binary needs to run: its loader, and the libraries that it and they name.
 
 use std::collections::BTreeMap;
-use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,23 +19,26 @@ pub(super) fn is_static(binary: &[u8]) -> anyhow::Result<bool> {
 }
 
 /// Path and bytes of each. `more` are libraries by name that are loaded later.
-pub(super) fn closure(binary: &[u8], more: &[&str]) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
+pub(super) fn closure(
+    binary: &[u8],
+    more: &[&str],
+    libraries: &Libraries,
+) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut found = BTreeMap::new();
     let (interpreter, mut wanted) = read(binary)?;
     let loader = PathBuf::from(interpreter.context("it names no loader: it is static")?);
     let loader_name = loader.file_name().map(ToOwned::to_owned);
-    let bytes = fs::read(&loader).with_context(|| format!("read {}", loader.display()))?;
-    found.insert(loader, bytes);
+    found.insert(loader.clone(), libraries.loader(&loader)?);
     wanted.extend(more.iter().map(|&name| name.to_owned()));
     while let Some(name) = wanted.pop() {
         if loader_name.as_deref() == Some(name.as_ref()) {
             continue;
         }
-        let path = library(&name)?;
+        let (path, file) = libraries.find(&name)?;
         if found.contains_key(&path) {
             continue;
         }
-        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let bytes = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
         wanted.extend(
             read(&bytes)
                 .with_context(|| format!("read {}", path.display()))?
@@ -47,9 +49,44 @@ pub(super) fn closure(binary: &[u8], more: &[&str]) -> anyhow::Result<BTreeMap<P
     Ok(found)
 }
 
-/// Where this system's own loader looks without a cache, which the image does not have.
+/// Where libraries are, here and in the image.
+pub(super) enum Libraries {
+    /// Where this system's own loader looks without a cache, which the image does not have.
+    OfThisSystem,
+    /// Of another architecture, in a folder; by Debian's name of it.
+    Foreign {
+        folder: PathBuf,
+        multiarch: &'static str,
+    },
+}
+
+impl Libraries {
+    fn loader(&self, path: &Path) -> anyhow::Result<Vec<u8>> {
+        let file = match self {
+            Self::OfThisSystem => path.to_owned(),
+            Self::Foreign { folder, .. } => folder.join(path.file_name().unwrap_or_default()),
+        };
+        fs::read(&file).with_context(|| format!("read {}", file.display()))
+    }
+
+    /// Its path in the image, and where it is here.
+    fn find(&self, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let Self::Foreign { folder, multiarch } = self else {
+            let path = library(name)?;
+            return Ok((path.clone(), path));
+        };
+        let file = folder.join(name);
+        ensure!(
+            file.is_file(),
+            "find the library {name} in {}",
+            folder.display()
+        );
+        Ok((Path::new("/lib").join(multiarch).join(name), file))
+    }
+}
+
 fn library(name: &str) -> anyhow::Result<PathBuf> {
-    let multiarch = format!("{ARCH}-linux-gnu");
+    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
     let folders = [
         format!("/lib/{multiarch}"),
         format!("/usr/lib/{multiarch}"),
@@ -138,7 +175,7 @@ mod tests {
     #[test]
     fn a_dynamic_program_needs_its_loader_and_its_libraries() {
         let this = fs::read(std::env::current_exe().unwrap()).unwrap();
-        let names: Vec<_> = closure(&this, &["libdl.so.2"])
+        let names: Vec<_> = closure(&this, &["libdl.so.2"], &Libraries::OfThisSystem)
             .unwrap()
             .into_keys()
             .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
@@ -158,9 +195,11 @@ mod tests {
     #[test]
     fn a_missing_library_and_a_file_that_is_none_are_named() {
         let this = fs::read(std::env::current_exe().unwrap()).unwrap();
-        let error = closure(&this, &["libnone.so.9"]).unwrap_err().to_string();
+        let error = closure(&this, &["libnone.so.9"], &Libraries::OfThisSystem)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("find the library libnone.so.9"), "{error}");
-        assert!(closure(b"#!/bin/sh", &[]).is_err());
-        assert!(closure(&this[..100], &[]).is_err());
+        assert!(closure(b"#!/bin/sh", &[], &Libraries::OfThisSystem).is_err());
+        assert!(closure(&this[..100], &[], &Libraries::OfThisSystem).is_err());
     }
 }

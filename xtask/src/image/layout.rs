@@ -5,17 +5,20 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::tar::Tar;
+
 pub(super) struct Image {
     pub(super) name: &'static str,
+    pub(super) architecture: &'static str,
     pub(super) user: &'static str,
     pub(super) entrypoint: String,
-    pub(super) layer: Vec<u8>,
+    pub(super) layer: Tar,
 }
 
 /// A layout that was there before is replaced. Returns what a node has to pull, in bytes.
@@ -32,12 +35,13 @@ pub(super) fn write(image: &Image, folder: &Path) -> anyhow::Result<u64> {
         let media = format!("application/vnd.oci.image.{media}");
         Ok(json!({"mediaType": media, "digest": format!("sha256:{digest}"), "size": bytes.len()}))
     };
-    let layer = blob("layer.v1.tar+gzip", &packed(&image.layer)?)?;
+    let files = image.layer.finish()?;
+    let layer = blob("layer.v1.tar+gzip", &packed(&files)?)?;
     let config = json!({
-        "architecture": architecture()?,
+        "architecture": image.architecture,
         "os": "linux",
         "config": {"User": image.user, "Entrypoint": [image.entrypoint], "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex(&image.layer)?)]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex(&files)?)]},
     });
     let config = blob("config.v1+json", config.to_string().as_bytes())?;
     let manifest = json!({
@@ -72,13 +76,4 @@ pub(super) fn hex(bytes: &[u8]) -> anyhow::Result<String> {
         write!(hex, "{byte:02x}").context("format a digest")?;
     }
     Ok(hex)
-}
-
-/// By Go's names, as images have them.
-fn architecture() -> anyhow::Result<&'static str> {
-    match std::env::consts::ARCH {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => bail!("no image is made for {other}"),
-    }
 }

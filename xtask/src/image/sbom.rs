@@ -18,6 +18,7 @@ pub(super) struct Contents {
 pub(super) fn of<'a>(
     repo: &Path,
     package: &str,
+    platform: &str,
     files: impl Iterator<Item = (&'a Path, &'a [u8])>,
 ) -> anyhow::Result<Contents> {
     let mut licences = String::new();
@@ -27,7 +28,7 @@ pub(super) fn of<'a>(
         version,
         licence,
         ..
-    } in crates::linked(repo, package)?
+    } in crates::linked(repo, package, platform)?
     {
         // Writing to a String cannot fail.
         let _written = writeln!(licences, "{name} {version}: {licence}");
@@ -71,7 +72,13 @@ mod tests {
     fn what_is_linked_is_listed_and_what_only_builds_is_not() {
         let repo = crate::repo();
         let file = (Path::new("lib/x.so"), b"x".as_slice());
-        let contents = of(&repo, "nodemend-detector", [file].into_iter()).unwrap();
+        let contents = of(
+            &repo,
+            "nodemend-detector",
+            "aarch64-unknown-linux-gnu",
+            [file].into_iter(),
+        )
+        .unwrap();
         let licences = String::from_utf8(contents.licences).unwrap();
         assert!(licences.contains("\ntokio 1"), "{licences}");
         assert!(!licences.contains("proptest "), "{licences}");

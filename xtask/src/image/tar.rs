@@ -1,6 +1,6 @@
 //! A tar archive (ustar) that depends on its files alone: sorted, of root, of no time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -26,16 +26,16 @@ impl Tar {
             .map(|(path, (_, bytes))| (path.as_path(), bytes.as_slice()))
     }
 
-    pub(super) fn finish(self) -> anyhow::Result<Vec<u8>> {
+    /// Of all files, the outer ones first.
+    pub(super) fn folders(&self) -> BTreeSet<&Path> {
+        self.0.keys().flat_map(|path| above(path)).collect()
+    }
+
+    pub(super) fn finish(&self) -> anyhow::Result<Vec<u8>> {
         let mut out = Vec::new();
         let mut folders = Vec::new();
-        for (path, (mode, bytes)) in self.0 {
-            let mut above: Vec<_> = path
-                .ancestors()
-                .skip(1)
-                .filter(|folder| !folder.as_os_str().is_empty())
-                .map(Path::to_owned)
-                .collect();
+        for (path, (mode, bytes)) in &self.0 {
+            let mut above: Vec<_> = above(path).collect();
             above.reverse();
             for folder in above {
                 if !folders.contains(&folder) {
@@ -45,17 +45,23 @@ impl Tar {
             }
             out.extend(header(
                 &path.display().to_string(),
-                mode,
+                *mode,
                 bytes.len(),
                 b'0',
             )?);
-            out.extend(&bytes);
+            out.extend(bytes);
             out.resize(out.len().next_multiple_of(BLOCK), 0);
         }
         // Two empty blocks are its end.
         out.resize(out.len() + 2 * BLOCK, 0);
         Ok(out)
     }
+}
+
+/// The innermost first.
+fn above(path: &Path) -> impl Iterator<Item = &Path> {
+    let folders = path.ancestors().skip(1);
+    folders.filter(|folder| !folder.as_os_str().is_empty())
 }
 
 /// The fields and their places are POSIX's (pax, "ustar Interchange Format").

@@ -12,34 +12,52 @@ use crate::progress;
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 pub(crate) struct Suite {
-    name: &'static str,
+    name: String,
     component: &'static str,
     apt: PathBuf,
+    /// By Debian's name.
+    architecture: &'static str,
 }
 
 impl Suite {
     /// With the lists of packages that an earlier call has fetched, unless they are to be `newest`.
-    pub(super) fn open(name: &'static str, folder: &Path, newest: bool) -> anyhow::Result<Self> {
+    pub(crate) fn open(name: &str, folder: &Path, newest: bool) -> anyhow::Result<Self> {
         Self::open_component(name, "main", folder, newest)
     }
 
     pub(crate) fn open_component(
-        name: &'static str,
+        name: &str,
         component: &'static str,
         folder: &Path,
         newest: bool,
     ) -> anyhow::Result<Self> {
-        let suite = Self {
-            name,
+        Self {
+            name: name.to_owned(),
             component,
             apt: folder.join("apt").join(name),
-        };
-        let fetched = suite.apt.join("fetched");
+            architecture: "amd64",
+        }
+        .fetched(newest)
+    }
+
+    /// The same for machines of another kind.
+    pub(crate) fn open_arm64(name: &str, folder: &Path) -> anyhow::Result<Self> {
+        Self {
+            name: name.to_owned(),
+            component: "main",
+            apt: folder.join("apt").join(format!("{name}-arm64")),
+            architecture: "arm64",
+        }
+        .fetched(false)
+    }
+
+    fn fetched(self, newest: bool) -> anyhow::Result<Self> {
+        let fetched = self.apt.join("fetched");
         if newest || !fetched.exists() {
-            suite.update()?;
+            self.update()?;
             fs::write(&fetched, "").context("remember that the lists are fetched")?;
         }
-        Ok(suite)
+        Ok(self)
     }
 
     fn update(&self) -> anyhow::Result<()> {
@@ -60,7 +78,7 @@ impl Suite {
     }
 
     /// A package's field as the suite's newest version of it has it.
-    pub(super) fn field(&self, package: &str, field: &str) -> anyhow::Result<String> {
+    pub(crate) fn field(&self, package: &str, field: &str) -> anyhow::Result<String> {
         let mut command = self.command("apt-cache");
         command.args(["show", "--no-all-versions", package]);
         let lines = run(&mut command, &format!("reading about {package}"))?;
@@ -84,7 +102,7 @@ impl Suite {
     }
 
     /// These and all that they need.
-    pub(super) fn unpack_with_dependencies(
+    pub(crate) fn unpack_with_dependencies(
         &self,
         packages: &[&str],
         into: &Path,
@@ -124,6 +142,11 @@ impl Suite {
             ("Dir::Cache", self.apt.join("cache")),
         ] {
             command.arg("-o").arg(format!("{name}={}", value.display()));
+        }
+        for name in ["APT::Architecture", "APT::Architectures"] {
+            command
+                .arg("-o")
+                .arg(format!("{name}={}", self.architecture));
         }
         // Root's packages would be fetched by a user who may not write here.
         command.args(["-o", "APT::Sandbox::User=root"]);

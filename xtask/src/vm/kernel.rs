@@ -148,7 +148,7 @@ fn file_name(path: &Path) -> &str {
 }
 
 /// A program of an unpacked tree, with the libraries of the tree.
-fn in_tree(tree: &Path, program: &str) -> Command {
+pub(crate) fn in_tree(tree: &Path, program: &str) -> Command {
     let libraries: Vec<PathBuf> = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]
         .iter()
         .map(|folder| tree.join(folder))

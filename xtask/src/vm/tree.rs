@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// Makes it if it is not there.
-pub(super) fn once(
+pub(crate) fn once(
     folder: &Path,
     make: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
