@@ -1,8 +1,8 @@
 //! Questions and answers of D-Bus over a Unix socket of the host, peer to peer: with a deadline for all of
 //! them and a bound on what comes back.
 //!
-//! Two methods are called. A crate for all of D-Bus has features that would have the SDK of the cloud
-//! compiled in another way.
+//! Three methods are called. A crate for all of D-Bus would turn on features of crates that have nothing
+//! to do with it.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;

@@ -11,7 +11,7 @@ use crate::core::{Core, Input, Output, Override, Settings};
 use crate::finding::{Finding, Now};
 use crate::reason::{ConditionType, Reason, Severity};
 use crate::signal::{Signal, What};
-use crate::source::{blocked, bpf, counters, file, journal, kmsg};
+use crate::source::{blocked, bpf, counters, file, journal, kmsg, nvml};
 use crate::state::State;
 use crate::{boots, replay, text};
 
@@ -30,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", own::config),
     ("counters", counters::fuzz::counters),
     ("files", file::fuzz::lines),
+    ("gpus", nvml::fuzz::states),
     ("host-log", host::log),
     ("journal", journal::fuzz::journal),
     ("journal-field", journal::fuzz::field),

@@ -110,6 +110,31 @@ fn an_xid_changes_its_family_with_its_severity() {
     assert!(!settings.is_enabled(Reason::NvidiaXidWarning(31)));
 }
 
+/// Which of its two an SXid is, its line says: so each is overridden by its own name.
+#[test]
+fn an_sxid_is_overridden_by_its_family_or_its_own_name() {
+    let config = good(
+        "reasons:\n\
+         \x20 NvidiaSXID20034Error: {severity: Warning, threshold: {count: 2, window: 10m}}\n\
+         \x20 NvidiaSXID<n>Warning: {enabled: false}\n\
+         \x20 NvidiaSXID12028Warning: {enabled: true}\n",
+    );
+    let settings = &config.settings;
+    let severity = |sxid| settings.severity(Reason::NvidiaSxidError(sxid), Severity::Fatal);
+    assert_eq!(
+        [20034, 11001].map(severity),
+        [Severity::Warning, Severity::Fatal]
+    );
+    let threshold = settings.of(Reason::NvidiaSxidError(20034)).threshold;
+    let twice = Threshold {
+        count: 2,
+        window: Duration::from_secs(600),
+    };
+    assert_eq!(threshold, Some(twice));
+    let enabled = |sxid| settings.is_enabled(Reason::NvidiaSxidWarning(sxid));
+    assert_eq!([12028, 11012].map(enabled), [true, false]);
+}
+
 #[test]
 fn sources_are_turned_off_one_by_one() {
     let config = good(

@@ -12,6 +12,7 @@ use crate::finding::{Finding, Now, Sighting, Subject};
 use crate::judgement::{self, Action, Class};
 use crate::reason::{ConditionType, Reason, Severity};
 use crate::signal::{GpuState, HOST, Nvml, Recovery, SourceName, Task, gpu_name};
+use crate::text;
 
 /// In which the kernel log and NVML report one fault: NVML is read only when a look is over.
 const ONE_FAULT: Duration = Duration::from_secs(10);
@@ -22,6 +23,8 @@ const FOLLOW_ON: Duration = Duration::from_secs(60);
 const MOST_CAUSES: usize = 16;
 
 const NVML: &str = "NVML";
+/// Many may hold one GPU, and a message has an end.
+const LONGEST_IDENTITY: usize = 600;
 
 /// A GPU's error as one source saw it.
 pub(super) struct XidSeen {
@@ -80,7 +83,8 @@ impl Gpus {
         } else if !details.processes.is_empty() {
             parts.push(format!("used by {}", details.processes.join(" and ")));
         }
-        parts.iter().map(|part| format!(", {part}")).collect()
+        let parts: String = parts.iter().map(|part| format!(", {part}")).collect();
+        text::bounded(&parts, LONGEST_IDENTITY)
     }
 
     /// The XIDs that this one may be a consequence of, the last one first.

@@ -18,6 +18,8 @@ use crate::signal::{Signal, SourceName, What};
 
 mod deadline;
 mod details;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod holders;
 mod instance_types;
 mod raw;

@@ -37,10 +37,29 @@ impl PacketFilter {
                 NEWCHAIN,
                 &[attribute(1, &text(table)), attribute(3, &text(chain))].concat(),
             ),
-            nft(NEWRULE, &drop_rule(table, chain, comment)),
+            nft(NEWRULE, &rule(table, chain, DROP, comment)),
         ];
         self.send(messages.concat())
             .with_context(|| format!("make the nftables chain {table}/{chain}"))
+    }
+
+    /// Rules that let everything pass, in a chain that no packet comes to.
+    pub fn accept_by_nft(&self, table: &str, chain: &str, rules: u32) -> anyhow::Result<()> {
+        let made = [
+            nft(NEWTABLE, &attribute(1, &text(table))),
+            nft(
+                NEWCHAIN,
+                &[attribute(1, &text(table)), attribute(3, &text(chain))].concat(),
+            ),
+        ];
+        let rules = (0..rules).map(|_| nft(NEWRULE, &rule(table, chain, ACCEPT, None)));
+        let messages: Vec<_> = made.into_iter().chain(rules).collect();
+        // As many as the answers of which a socket holds.
+        for messages in messages.chunks(100) {
+            self.send(messages.concat())
+                .with_context(|| format!("make rules of nftables in {table}/{chain}"))?;
+        }
+        Ok(())
     }
 
     pub fn delete_nft_table(&self, table: &str) -> anyhow::Result<()> {
@@ -131,6 +150,8 @@ const NEWTABLE: u16 = NFT;
 const DELTABLE: u16 = NFT | 2;
 const NEWCHAIN: u16 = NFT | 3;
 const NEWRULE: u16 = NFT | 6;
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 /// `NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK`
@@ -145,9 +166,9 @@ fn text(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }
 
-fn drop_rule(table: &str, chain: &str, comment: Option<&str>) -> Vec<u8> {
+fn rule(table: &str, chain: &str, verdict: u32, comment: Option<&str>) -> Vec<u8> {
     let zero = 0_u32.to_be_bytes();
-    let verdict = nested(2, &[nested(2, &[attribute(1, &zero)])]);
+    let verdict = nested(2, &[nested(2, &[attribute(1, &verdict.to_be_bytes())])]);
     let data = nested(2, &[attribute(1, &zero), verdict]);
     let immediate = nested(1, &[attribute(1, &text("immediate")), data]);
     let mut rule = [

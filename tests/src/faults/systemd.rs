@@ -66,7 +66,9 @@ impl HostSystemd {
         let wants = services.iter().fold(String::new(), wants);
         write("all.target", format!("[Unit]\n{wants}"))?;
         for (name, service) in services {
-            let unit = format!("[Unit]\nStartLimitIntervalSec=0\n[Service]\n{service}");
+            // Without those that other units would be needed for.
+            let unit = "[Unit]\nDefaultDependencies=no\nStartLimitIntervalSec=0\n[Service]\n";
+            let unit = format!("{unit}{service}");
             write(name, unit)?;
         }
         let mut command = Command::new("sh");

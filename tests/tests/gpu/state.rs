@@ -30,12 +30,14 @@ pub(crate) const TESTS: &[Test] = &[
 /// All that the scripted GPU can tell, and all of it well.
 const WELL: &str = "pending=0 failed=0 replays=0 links=15 link-errors=0 clocks=1 fabric=0 mask=426 serial=163 inforom=0 persistence=1 errors=0 sram=0 remapped=0 spent=0 temperature=40 lanes=16 mig=0";
 
-fn with(change: &str) -> String {
-    let (name, _) = change.split_once('=').unwrap_or((change, ""));
-    let others = WELL
+/// But for these words.
+fn with(changes: &str) -> String {
+    let name = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
+    let changed: Vec<_> = changes.split(' ').map(name).collect();
+    let words = WELL
         .split(' ')
-        .filter(|word| !word.starts_with(&format!("{name}=")));
-    let words: Vec<_> = others.chain([change]).collect();
+        .filter(|word| !changed.contains(&name(word)));
+    let words: Vec<_> = words.chain([changes]).collect();
     format!("gpu {GPU}.0 {}\ngpu 0000:06:00.0\n", words.join(" "))
 }
 
@@ -57,8 +59,9 @@ fn found() -> anyhow::Result<Completion> {
         ("fabric=999", "FabricManagerNotRunning", "Fatal"),
         ("mask=1", "NvidiaFabricError", "Fatal"),
         ("recovery=2", "NvidiaGPURecoveryNeeded", "Fatal"),
-        ("sram=1", "NvidiaSRAMThresholdExceeded", "Fatal"),
-        ("lanes=8", "NvidiaPCIeLinkDegraded", "Warning"),
+        // Of the same sixth look.
+        ("sram=1 lanes=8", "NvidiaSRAMThresholdExceeded", "Fatal"),
+        ("sram=1 lanes=8", "NvidiaPCIeLinkDegraded", "Warning"),
     ] {
         node.play(&with(change))?;
         let finding = agent.opened(reason)?;

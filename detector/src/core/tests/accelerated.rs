@@ -869,6 +869,22 @@ fn each_state_of_a_gpu_that_is_wrong_opens_its_reason() {
     );
 }
 
+#[test]
+fn a_message_has_an_end_however_many_hold_a_gpu() {
+    let mut core = started();
+    let shared = What::Gpu {
+        gpu: GPU.to_owned(),
+        state: GpuState {
+            holders: vec!["x".repeat(200); 28],
+            ..GpuState::default()
+        },
+    };
+    step(&mut core, shared, 2);
+    step(&mut core, line(79), 3);
+    let message = message(&core, Reason::NvidiaXidError(79));
+    assert!(message.len() < 1024, "{message}");
+}
+
 /// A virtual machine does not see that the slot has fewer than the GPU.
 #[test]
 fn lanes_that_a_gpu_never_had_are_not_missed() {

@@ -1,9 +1,9 @@
 //! PURE. How many GPUs of NVIDIA the instance types of EC2 have.
 
-/// Family, and by size; the sizes that are not named have one. Families that share a GPU among
-/// instances (g6f, gr6f) have none of their own.
-const FAMILIES: [(&str, &[(&str, usize)]); 19] = [
-    ("p2", &[("8xlarge", 8), ("16xlarge", 16)]),
+/// Family, and by size; the sizes that are not named have one. As AWS's page of accelerated computing
+/// and the tables of cluster-autoscaler and HyperPod have them. Families that share a GPU among
+/// instances (g6f, gr6f) have none of their own; for p2, whose boards have two, the tables disagree.
+const FAMILIES: [(&str, &[(&str, usize)]); 18] = [
     ("p3", &[("8xlarge", 4), ("16xlarge", 8)]),
     ("p3dn", &[("24xlarge", 8)]),
     ("p4d", &[("24xlarge", 8)]),
@@ -41,7 +41,9 @@ mod tests {
         for (name, wanted) in [
             ("p5.48xlarge", Some(8)),
             ("p5.4xlarge", Some(1)),
-            ("p2.16xlarge", Some(16)),
+            ("p2.16xlarge", None),
+            ("p3.16xlarge", Some(8)),
+            ("gr6.4xlarge", Some(1)),
             ("p4d.24xlarge", Some(8)),
             ("p6-b200.48xlarge", Some(8)),
             ("g4dn.metal", Some(8)),

@@ -3,23 +3,30 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use anyhow::Context;
 use nodemend_tests::daemon::Daemon;
 use nodemend_tests::faults::{Executions, Pods};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use self::report::Report;
+use self::rules::Rules;
 use crate::stage::SOON;
 
 pub(crate) mod report;
+mod rules;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Each has cgroups, a network namespace with a veth pair, and three processes
     #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u16).range(0..=500))]
     pods: u16,
+    /// Of nftables on the host, one new each second, so that each sweep reads all
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    rules: u32,
     /// Sweeps that are measured
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
     sweeps: u32,
@@ -34,10 +41,14 @@ pub(crate) struct Args {
 const EACH_ROUND: &str = "process-sweep";
 
 pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
-    eprintln!("{} pods", args.pods);
+    eprintln!("{} pods, {} rules", args.pods, args.rules);
     let pods = Pods::start(args.pods)?;
+    let rules = Rules::make(args.rules)?;
     let log = ("RUST_LOG".to_owned(), "nodemend_detector=debug".to_owned());
+    let proc = own_network()?;
+    let proc = proc.path().display().to_string();
     let args_of_it = ["watch", "-o", "json", "--counter-interval", "1s"];
+    let args_of_it = [&args_of_it[..], &["--host-proc", &proc]].concat();
     let mut detector = Daemon::start("nodemend-detector", &args_of_it, &[log])?;
     detector
         .wait_for_log(SOON, |line| line["ready"] == true)
@@ -67,6 +78,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
     let executions = Executions::of(detector.pid())?;
     tokio::time::sleep(Duration::from_secs(args.steady_seconds)).await;
     let started = executions.so_far()?;
+    drop(rules);
     drop(pods);
     let threads = after.into_iter().map(|(name, cpu)| {
         let before = before.get(&name).copied().unwrap_or_default();
@@ -74,6 +86,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
     });
     Ok(Report {
         pods: args.pods,
+        rules: args.rules,
         processes,
         sweeps,
         checks,
@@ -81,6 +94,21 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<Report> {
         steady: Duration::from_secs(args.steady_seconds),
         started,
     })
+}
+
+/// The host's /proc, but for the network namespace of its init, which some hosts show to nobody.
+fn own_network() -> anyhow::Result<TempDir> {
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let init = folder.path().join("1");
+    fs::create_dir(&init).context("make a folder")?;
+    for (from, to, but) in [("/proc", folder.path(), "1"), ("/proc/1", &init, "ns")] {
+        let entries = fs::read_dir(from).with_context(|| format!("list {from}"))?;
+        for entry in entries.flatten().filter(|entry| entry.file_name() != but) {
+            symlink(entry.path(), to.join(entry.file_name())).context("make a /proc")?;
+        }
+    }
+    symlink("/proc/self/ns", init.join("ns")).context("make a /proc")?;
+    Ok(folder)
 }
 
 /// Time on a CPU, by the name of the thread.

@@ -13,6 +13,7 @@ const LIMIT: Duration = Duration::from_millis(50);
 
 pub(crate) struct Report {
     pub(super) pods: u16,
+    pub(super) rules: u32,
     pub(super) processes: usize,
     pub(super) sweeps: u32,
     /// Of each look.
@@ -67,8 +68,14 @@ impl Report {
 
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "{} pods, {} processes on the host, {} sweeps\n{:<32}{:>10}{:>10}\n",
-            self.pods, self.processes, self.sweeps, "check, CPU ms of a look", "p50", "max"
+            "{} pods, {} rules, {} processes on the host, {} sweeps\n{:<32}{:>10}{:>10}\n",
+            self.pods,
+            self.rules,
+            self.processes,
+            self.sweeps,
+            "check, CPU ms of a look",
+            "p50",
+            "max"
         );
         let mut dearest: Vec<_> = self.checks.iter().collect();
         dearest.sort_by_key(|(_, looks)| std::cmp::Reverse(percentile(looks, 50)));
@@ -101,6 +108,7 @@ impl Report {
         let threads = threads.map(|(name, cpu)| (name.to_owned(), json!(nanoseconds(cpu))));
         json!({
             "pods": self.pods,
+            "rules": self.rules,
             "processes": self.processes,
             "sweeps": self.sweeps,
             "checks": checks.collect::<serde_json::Map<_, _>>(),
