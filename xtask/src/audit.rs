@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::crates::{self, Crate};
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
-/// Of the format's specification. It is not loaded into memory.
+/// Of the format's specification. It is not loaded into memory; `R` keeps it where nothing refers to it.
 const SECTION: &str = ".dep-v0";
 
 /// An object file for the linker, in the folder of what it is linked into.
@@ -34,7 +34,7 @@ pub(crate) fn object(
     let packed = packer.finish().context("pack a list of crates")?;
     let bytes = packed.iter().map(u8::to_string).collect::<Vec<_>>();
     let source = format!(
-        ".section {SECTION},\"\",%progbits\n.byte {}\n.section .note.GNU-stack,\"\",%progbits\n",
+        ".section {SECTION},\"R\",%progbits\n.byte {}\n.section .note.GNU-stack,\"\",%progbits\n",
         bytes.join(",")
     );
     let file = folder.join(format!("{package}{SECTION}.s"));

@@ -194,6 +194,46 @@ pub(crate) async fn are_given_to_the_engine() -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(crate) fn not_cross_built() -> Option<&'static str> {
+    let there = IMAGES.iter().all(|(name, _)| foreign(name).is_dir());
+    (!there).then_some(
+        "not cross-built here: `cargo xtask image --platform linux/arm64` does it (a quarter of an hour of CPU, 8 GB of memory), and runs the detector on an emulated machine",
+    )
+}
+
+/// Those of an earlier `cargo xtask image --platform linux/arm64`.
+pub(crate) async fn are_of_arm64() -> anyhow::Result<()> {
+    // ELF's number of the architecture (elf(5), e_machine).
+    const AARCH64: [u8; 2] = 183_u16.to_le_bytes();
+    let terminal = terminal()?;
+    for (name, user) in IMAGES {
+        let layout = foreign(name);
+        let manifest = manifest(&terminal, &layout).await?;
+        let config = blob(&terminal, &layout, &manifest["config"]).await?;
+        let config = read(Path::new(&config))?;
+        ensure!(config["architecture"] == "arm64", "{name}: {config}");
+        ensure!(config["config"]["User"] == user, "{name}: {config}");
+        let size = manifest["layers"][0]["size"].as_u64().unwrap_or(u64::MAX);
+        ensure!(size <= LARGEST, "{name}: {size} bytes");
+        let layer = blob(&terminal, &layout, &manifest["layers"][0]).await?;
+        let root = folder()?;
+        let root = root.path();
+        let unpack = format!("tar -C {} -xf {layer}", root.display());
+        terminal.run(&unpack).await?;
+        let binary = root.join("usr/bin").join(name);
+        let interpreted = has_interpreter(&binary)?;
+        let binary = fs::read(binary).context("read a binary")?;
+        ensure!(binary.get(18..20) == Some(&AARCH64), "{name} is of another");
+        crates_in(&binary, name)?;
+        let loader = root.join("lib/ld-linux-aarch64.so.1");
+        ensure!(
+            interpreted == loader.is_file(),
+            "{name}: its loader is missing, or it needs none"
+        );
+    }
+    Ok(())
+}
+
 /// With the binaries that are there already, and a storage of its own for a container engine.
 pub(crate) fn prepare(terminal: &mut Terminal) -> anyhow::Result<()> {
     let detector = binary("nodemend-detector")?;
@@ -214,6 +254,10 @@ fn terminal() -> anyhow::Result<Terminal> {
     let mut terminal = Terminal::open()?;
     prepare(&mut terminal)?;
     Ok(terminal)
+}
+
+fn foreign(name: &str) -> PathBuf {
+    repo().join("target/images/arm64").join(name)
 }
 
 fn layout(name: &str) -> PathBuf {

@@ -60,6 +60,11 @@ fn main() -> ExitCode {
             images::repairer_is_static,
         ),
         trial_unless(
+            images::not_cross_built(),
+            "images::those_for_arm64_are_whole_and_of_that_architecture",
+            images::are_of_arm64,
+        ),
+        trial_unless(
             images::no_engine(),
             "images::a_container_engine_gets_them_too",
             images::are_given_to_the_engine,
