@@ -67,7 +67,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const POD: &str = "0f7a1c9e-3b7d-4c5e-9f00-1234567890ab";
 const EVERY_SECOND: &[&str] = &["--counter-interval", "1s"];
-const ALL: usize = 36;
+const ALL: usize = 37;
 const TWO_READINGS: Duration = Duration::from_secs(3);
 
 fn memory_stall() -> anyhow::Result<()> {
