@@ -14,34 +14,43 @@ mod kernel_log;
 #[path = "gpu/state.rs"]
 mod state;
 
+use std::sync::{PoisonError, RwLock};
+
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nodemend_tests::faults;
 
 /// A sentence, and the test.
 type Test = (&'static str, fn() -> anyhow::Result<Completion>);
 
+/// Those that hang or take the driver away measure deadlines: they run one at a time.
+static ALONE: RwLock<()> = RwLock::new(());
+
 fn main() {
     let mut arguments = Arguments::from_args();
-    // Deadlines are measured.
-    arguments.test_threads = Some(1);
-    let tests = [
-        fault::TESTS,
-        state::TESTS,
-        kernel_log::TESTS,
-        hang::TESTS,
-        driver::TESTS,
-    ];
-    let trials = tests
-        .into_iter()
+    // Each has a node of its own, and mostly waits.
+    arguments.test_threads = Some(4);
+    let side_by_side = [fault::TESTS, state::TESTS, kernel_log::TESTS].into_iter();
+    let alone = [hang::TESTS, driver::TESTS].into_iter();
+    let trials = side_by_side
         .flatten()
-        .map(|&(name, test)| trial(name, test))
+        .map(|&(name, test)| trial(name, false, test))
+        .chain(alone.flatten().map(|&(name, test)| trial(name, true, test)))
         .collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn trial(name: &str, test: fn() -> anyhow::Result<Completion>) -> Trial {
-    Trial::ignorable_test(name, move || match faults::unavailable() {
-        Some(reason) => Ok(Completion::ignored_with(reason)),
-        None => test().map_err(|error| Failed::from(format!("{error:#}"))),
+fn trial(name: &str, alone: bool, test: fn() -> anyhow::Result<Completion>) -> Trial {
+    Trial::ignorable_test(name, move || {
+        if let Some(reason) = faults::unavailable() {
+            return Ok(Completion::ignored_with(reason));
+        }
+        let result = if alone {
+            let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
+            test()
+        } else {
+            let _others = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+            test()
+        };
+        result.map_err(|error| Failed::from(format!("{error:#}")))
     })
 }
