@@ -57,7 +57,8 @@ impl Suite {
             Self::Unit => 90,
             Self::Cloud | Self::Scenarios => 30,
             Self::Kernel => 420,
-            Self::Gpu | Self::Deploy | Self::E2e => 90,
+            Self::Gpu => 120,
+            Self::Deploy | Self::E2e => 90,
             Self::Cluster => 420,
             // One kernel, two minutes each.
             Self::Vm => 600,
