@@ -59,7 +59,7 @@ use crate::support::{Needs, Support};
 /// A sentence, what it needs of this host, and the test.
 type Test = (&'static str, Needs, fn() -> anyhow::Result<()>);
 
-/// These wait for half a minute and longer. They set nothing that all of the kernel has, and look
+/// These mostly wait, some for half a minute and longer. They set nothing that all of the kernel has, and look
 /// for their own faults alone: they run side by side.
 const SIDE_BY_SIDE: [&str; 8] = [
     "a_loopback_that_is_down_is_fatal_until_it_is_up",

@@ -61,7 +61,8 @@ impl HostContainerd {
         let log = fs::File::create(at("log")).context("make a log")?;
         let mut command = Command::new("unshare");
         command
-            .args(["--mount", "--propagation", "private"])
+            // What other tests unmount meanwhile must not stay mounted here.
+            .args(["--mount", "--propagation", "slave"])
             .args(["sh", "-euc", SCRIPT, "sh"])
             .arg(program().context("find containerd")?)
             .arg(at("config.toml"))
