@@ -30,6 +30,7 @@
 //! | device that is refused | [`where_refused`]`("/dev/kmsg", || ...)?` | in `check`: `syslog(2)` |
 //! | kubelet that is silent | [`Healthz::start`]`()?`, [`set_well`](Healthz::set_well)`(false)`, beside [`StuckDisk::start`]`("kubelet")?` or [`StoppedKubelet::start`]`()?`; the detector with `--kubelet-healthz` | `KubeletUnresponsive` |
 //! | services that fail | [`HostSystemd::start`]`(&[("x.service", "ExecStart=/bin/false\n")])?`, the detector with its `--host-proc` | `ServiceFailedToStart`, `<Unit>RepeatedRestart` |
+//! | containerd with a deprecated configuration, or that answers nobody | [`HostContainerd::start`]`()?`, [`pause`](HostContainerd::pause), the detector with its `--host-proc` | `DeprecatedContainerdConfiguration`; a warning in its log |
 //! | CPU that answers nobody | [`BusyCpu::start`]`(true)?` | to `aside look-at-cpu`: `InKernel` |
 //! | forged kernel line | [`crash`]`("BUG: soft locku")?` | nothing |
 //!
@@ -44,6 +45,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 mod busy_cpu;
 mod conntrack;
+mod containerd;
 mod crash;
 mod executions;
 mod ext4;
@@ -71,6 +73,7 @@ mod victim;
 
 pub use self::busy_cpu::{BusyCpu, last_cpu};
 pub use self::conntrack::FullConntrack;
+pub use self::containerd::HostContainerd;
 pub use self::crash::{Crash, FORGED_NAMES, abort, crash, handled_crash};
 pub use self::executions::Executions;
 pub use self::ext4::Ext4;

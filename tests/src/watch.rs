@@ -112,7 +112,8 @@ impl Watch {
         self.lines().into_iter().filter(is_told).collect()
     }
 
-    fn lines(&self) -> Vec<Value> {
+    /// All that were written so far.
+    pub fn lines(&self) -> Vec<Value> {
         self.daemon
             .log_lines()
             .iter()

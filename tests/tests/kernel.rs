@@ -4,6 +4,8 @@
 mod block_io;
 #[path = "kernel/blocked_task.rs"]
 mod blocked_task;
+#[path = "kernel/containerd.rs"]
+mod containerd;
 #[path = "kernel/counters.rs"]
 mod counters;
 #[path = "kernel/crash.rs"]
@@ -57,14 +59,15 @@ use crate::support::{Needs, Support};
 /// A sentence, what it needs of this host, and the test.
 type Test = (&'static str, Needs, fn() -> anyhow::Result<()>);
 
-/// These wait for half a minute and longer. They set nothing that all of the kernel has, and look
+/// These mostly wait, some for half a minute and longer. They set nothing that all of the kernel has, and look
 /// for their own faults alone: they run side by side.
-const SIDE_BY_SIDE: [&str; 7] = [
+const SIDE_BY_SIDE: [&str; 8] = [
     "a_loopback_that_is_down_is_fatal_until_it_is_up",
     "who_waits_for_a_fuse_server_is_found_and_called_remote",
     "who_waits_for_a_disk_is_named_with_the_file_system_on_it",
     "a_kubelet_that_hangs_on_a_disk_is_told_with_its_stack_and_clears",
     "a_kubelet_that_is_stopped_is_told_so",
+    "what_containerd_calls_deprecated_is_told_and_a_containerd_that_hangs_is_given_up_until_it_answers",
     "entries_of_the_journal_are_counted_once_through_kills_and_rotations",
     "a_read_only_file_system_under_a_critical_path_makes_storage_not_ready_until_it_is_gone",
 ];
@@ -103,6 +106,7 @@ fn main() {
             flood::TESTS,
             executions::TESTS,
             systemd::TESTS,
+            containerd::TESTS,
         ])
         .flatten();
     let (first, rest): (Vec<&Test>, Vec<_>) =

@@ -11,6 +11,7 @@ mod build;
 mod cache;
 mod cargo;
 mod chart;
+mod containerd;
 mod control_plane;
 mod crates;
 mod cross;

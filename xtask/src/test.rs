@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::build::Executable;
-use crate::{bpf, build, control_plane, debian, nvml, python, vm};
+use crate::{bpf, build, containerd, control_plane, debian, nvml, python, vm};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -148,6 +148,10 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(Suite::Gpu) | None => Some(nvml::ensure()),
         Some(_) => None,
     };
+    let new_containerd = match suite {
+        Some(Suite::Kernel) | None => Some(containerd::ensure()),
+        Some(_) => None,
+    };
     let executables = build::workspace(repo)?;
     let bin_dir = build::bin_dir(&executables)?;
 
@@ -194,14 +198,19 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
             }
             None => {}
         }
-        match &nvml {
-            Some(Ok(library)) => {
-                command.env(nvml::LIBRARY, library);
+        for (found, name, missing) in [
+            (&nvml, nvml::LIBRARY, nvml::MISSING),
+            (&new_containerd, containerd::PROGRAM, containerd::MISSING),
+        ] {
+            match found {
+                Some(Ok(path)) => {
+                    command.env(name, path);
+                }
+                Some(Err(error)) => {
+                    command.env(missing, format!("{error:#}"));
+                }
+                None => {}
             }
-            Some(Err(error)) => {
-                command.env(nvml::MISSING, format!("{error:#}"));
-            }
-            None => {}
         }
         command
     };

@@ -26,6 +26,8 @@ pub(crate) enum Needs {
     Executions,
     /// systemd, to be started in namespaces of its own.
     Systemd,
+    /// A containerd that tells what is deprecated, to be started in mounts of its own.
+    Containerd,
     /// That the kernel measures how long processes wait for memory.
     MemoryPressure,
 }
@@ -67,6 +69,7 @@ impl Support {
                 .or_else(|| self.hook_missing("blocked-task")),
             Needs::Executions => faults::Executions::unavailable(),
             Needs::Systemd => faults::HostSystemd::unavailable().map(str::to_owned),
+            Needs::Containerd => faults::HostContainerd::unavailable(),
             Needs::MemoryPressure => faults::Thrashing::unavailable().map(str::to_owned),
             Needs::FuseAlone => faults::FuseSleeper::unavailable(),
             Needs::Fuse => {

@@ -1,15 +1,38 @@
 //! Packages of one of Debian's suites, from the mirror that this machine uses. apt checks their
 //! signatures; its state is a folder of ours, so nothing of the machine's changes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::progress;
+use crate::{cache, progress};
 
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The file of a package at `path`; the package alone is kept in the cache, without what it needs.
+pub(crate) fn file(
+    suite: &str,
+    component: &'static str,
+    package: &str,
+    path: &str,
+) -> anyhow::Result<PathBuf> {
+    let cache = cache::dir()?;
+    fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
+    let lock = File::create(cache.join(format!("{package}.lock"))).context("create a lock")?;
+    lock.lock().context("wait for another download")?;
+    let folder = cache.join(package);
+    let file = folder.join(path);
+    if !file.exists() {
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        Suite::open_component(suite, component, &folder, false)
+            .and_then(|suite| suite.unpack(&[package], &folder))
+            .with_context(|| format!("fetch {package} of Debian's {suite}/{component}"))?;
+        ensure!(file.exists(), "{package} has no {}", file.display());
+    }
+    Ok(file)
+}
 
 pub(crate) struct Suite {
     name: String,
@@ -25,7 +48,7 @@ impl Suite {
         Self::open_component(name, "main", folder, newest)
     }
 
-    pub(crate) fn open_component(
+    fn open_component(
         name: &str,
         component: &'static str,
         folder: &Path,

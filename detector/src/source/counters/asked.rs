@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::clock;
 
-/// Asked again with each look, if the last answer has come.
+/// Asked again with each look, or each so many, if the last answer has come.
 pub(super) struct Asked<T> {
     answers: Receiver<T>,
     ask: SyncSender<()>,
     /// Since when the devices have been asked and have not answered.
     since: Arc<Mutex<Option<Duration>>>,
+    /// Looks until they are asked again.
+    rest: u32,
     /// The last error, which has been said.
     trouble: Option<String>,
 }
@@ -45,6 +47,7 @@ impl<T: Send + 'static> Asked<T> {
             answers,
             ask,
             since,
+            rest: 0,
             trouble: None,
         })
     }
@@ -73,20 +76,36 @@ impl<T: Send + 'static> Asked<T> {
 
     /// What the devices said when they were asked last; None while they do not answer.
     pub(super) fn take(&mut self) -> Option<T> {
+        self.take_each(1)
+    }
+
+    /// The same of devices that are asked with each `every`th look alone.
+    fn take_each(&mut self, every: u32) -> Option<T> {
         let answer = self.answers.try_recv().ok();
-        match self.ask.try_send(()) {
-            // Full: it is still waiting for the devices.
-            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => answer,
+        self.rest = self.rest.saturating_sub(1);
+        if self.rest == 0 {
+            match self.ask.try_send(()) {
+                Ok(()) => self.rest = every,
+                // Full: it is still waiting for the devices.
+                Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+            }
         }
+        answer
     }
 }
 
 impl<T: Send + 'static> Asked<Result<T, String>> {
     /// The same where they may fail: of errors that are alike, one after the other, the first is said.
     pub(super) fn take_well(&mut self, what: &str) -> Option<T> {
-        match self.take()? {
+        self.take_well_each(1, what)
+    }
+
+    pub(super) fn take_well_each(&mut self, every: u32, what: &str) -> Option<T> {
+        match self.take_each(every)? {
             Ok(answer) => {
-                self.trouble = None;
+                if self.trouble.take().is_some() {
+                    info!("{what} can be read again");
+                }
                 Some(answer)
             }
             Err(error) => {
@@ -130,6 +149,25 @@ mod tests {
             device.take() == Some(Some(()))
         });
         assert!(answered);
+    }
+
+    #[test]
+    fn one_that_is_asked_rarely_has_its_answer_soon() {
+        for (every, answers) in [(u32::MAX, 1), (3, 4)] {
+            let asked = Arc::new(AtomicU32::new(0));
+            let count = Arc::clone(&asked);
+            let mut device =
+                Asked::start("test", move || count.fetch_add(1, Ordering::Relaxed)).unwrap();
+            let (mut looks, mut told) = (0, 0);
+            while told < answers {
+                looks += 1;
+                assert!(looks < 5000, "{told} answers");
+                thread::sleep(Duration::from_millis(2));
+                told += u32::from(device.take_each(every).is_some());
+            }
+            let asked = asked.load(Ordering::Relaxed);
+            assert!(asked <= looks / every + 1, "{asked} times in {looks} looks");
+        }
     }
 
     #[test]

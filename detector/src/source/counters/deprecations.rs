@@ -18,6 +18,8 @@ use crate::text;
 
 const FOLDER: &str = "root/run/containerd/";
 const METHOD: &str = "/containerd.services.introspection.v1.Introspection/Server";
+/// Looks between two questions.
+const EVERY: u32 = 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// It remembers all since its start; as EKS's agent has it, in seconds.
 const RECENT: i64 = 3600;
@@ -78,10 +80,6 @@ impl Counter for Deprecations {
         &[FOLDER]
     }
 
-    fn every(&self) -> u32 {
-        20
-    }
-
     fn waits_since(&self) -> Option<Duration> {
         Asked::since(self.containerd.as_ref())
     }
@@ -94,7 +92,8 @@ impl Counter for Deprecations {
             let socket = self.sockets.of_containerd();
             move || ask(&socket)
         });
-        let server = containerd.and_then(|asked| asked.take_well("containerd's introspection"));
+        let server =
+            containerd.and_then(|asked| asked.take_well_each(EVERY, "containerd's introspection"));
         let now = clock::now().wall.as_second();
         server.map_or_else(Vec::new, |server| self.judge.look(server, now))
     }

@@ -16,6 +16,8 @@ use crate::source::within;
 use crate::text;
 
 const MOUNTS: &str = "proc/1/mounts";
+/// Looks between two readings.
+const EVERY: u32 = 2;
 /// Hundredths that are left: as kubelet's own defaults for evictions (`nodefs.available`,
 /// `nodefs.inodesFree`).
 const LEAST_SPACE: u64 = 10;
@@ -62,10 +64,6 @@ impl Counter for DiskSpace {
         &[MOUNTS]
     }
 
-    fn every(&self) -> u32 {
-        2
-    }
-
     fn waits_since(&self) -> Option<Duration> {
         Asked::since(self.disks.as_ref())
     }
@@ -78,7 +76,8 @@ impl Counter for DiskSpace {
             let (root, paths) = (self.proc.join("1/root"), self.paths.clone());
             move || read(&root, &paths)
         });
-        let found = disks.and_then(|disks| disks.take_well("the space that is left on disks"));
+        let found =
+            disks.and_then(|disks| disks.take_well_each(EVERY, "the space that is left on disks"));
         found.map_or_else(Vec::new, |found| self.judge.look(&found))
     }
 }

@@ -19,6 +19,8 @@ use crate::signal::{HOST, What};
 
 const LIST: &str = "/runtime.v1.RuntimeService/ListPodSandbox";
 const STATUS: &str = "/runtime.v1.RuntimeService/PodSandboxStatus";
+/// Looks between two questions.
+const EVERY: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Sandboxes that one look asks about; their addresses do not change, so each is asked once.
 const MOST_ASKED: usize = 64;
@@ -112,18 +114,14 @@ impl Counter for IpamState {
         &CHECKPOINTS
     }
 
-    fn every(&self) -> u32 {
-        4
-    }
-
     fn waits_since(&self) -> Option<Duration> {
         Asked::since(self.runtime.as_ref())
     }
 
     fn look(&mut self, files: &Files, _at: Duration) -> Vec<What> {
-        let Some(checkpoint) = Checkpoint::of(files) else {
+        if !files.any() {
             return Vec::new();
-        };
+        }
         let runtime = Asked::started(&mut self.runtime, "cri", || {
             let socket = self.sockets.any();
             let mut known = Sandboxes::new();
@@ -132,10 +130,12 @@ impl Counter for IpamState {
                 Ok(known.clone())
             }
         });
-        let sandboxes = runtime.and_then(|runtime| runtime.take_well("the runtime's pods"));
-        sandboxes.map_or_else(Vec::new, |sandboxes| {
-            self.judge.look(&checkpoint, &sandboxes)
-        })
+        let sandboxes =
+            runtime.and_then(|runtime| runtime.take_well_each(EVERY, "the runtime's pods"));
+        let Some((sandboxes, checkpoint)) = sandboxes.zip(Checkpoint::of(files)) else {
+            return Vec::new();
+        };
+        self.judge.look(&checkpoint, &sandboxes)
     }
 }
 

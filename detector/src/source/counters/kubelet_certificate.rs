@@ -18,6 +18,8 @@ use crate::signal::{LogFault, What};
 use crate::source::within;
 
 const FOLDER: &str = "root/var/lib/kubelet/pki/";
+/// Looks between two readings.
+const EVERY: u32 = 20;
 /// Of a client and of a server; each holds its key as well, which is not looked at.
 const FILES: [&str; 2] = ["kubelet-client-current.pem", "kubelet-server-current.pem"];
 const LARGEST: u64 = 64 << 10;
@@ -62,10 +64,6 @@ impl Counter for KubeletCertificate {
         &[FOLDER]
     }
 
-    fn every(&self) -> u32 {
-        20
-    }
-
     fn waits_since(&self) -> Option<Duration> {
         Asked::since(self.disk.as_ref())
     }
@@ -78,7 +76,7 @@ impl Counter for KubeletCertificate {
             let root = self.proc.join("1/root");
             move || read(&root)
         });
-        let found = disk.and_then(|disk| disk.take_well("a certificate of kubelet"));
+        let found = disk.and_then(|disk| disk.take_well_each(EVERY, "a certificate of kubelet"));
         found.map_or_else(Vec::new, |found| self.judge.look(&found, clock::now().wall))
     }
 }

@@ -14,6 +14,8 @@ use crate::signal::{LogFault, What};
 use crate::text;
 
 const MOUNTS: &str = "proc/1/mounts";
+/// Looks between two readings: a whole one goes through all pieces of free space.
+const EVERY: u32 = 20;
 /// As EKS's agent has it, in blocks.
 const SMALL: u64 = 16;
 const MOST_MOUNTS: usize = 16;
@@ -49,11 +51,6 @@ impl Counter for XfsSpace {
         &[MOUNTS]
     }
 
-    /// A whole reading goes through all pieces of free space.
-    fn every(&self) -> u32 {
-        20
-    }
-
     fn waits_since(&self) -> Option<Duration> {
         Asked::since(self.disks.as_ref())
     }
@@ -69,7 +66,7 @@ impl Counter for XfsSpace {
             let proc = self.proc.clone();
             move || read(&proc).map_err(|error| error.to_string())
         });
-        let means = disks.and_then(|disks| disks.take_well("the free space of XFS"));
+        let means = disks.and_then(|disks| disks.take_well_each(EVERY, "the free space of XFS"));
         means.map_or_else(Vec::new, |means| self.judge.look(means))
     }
 }
