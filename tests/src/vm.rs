@@ -11,6 +11,7 @@ mod outcome;
 mod page;
 mod qemu;
 mod report;
+mod unprovoked;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 pub use self::holes::Holes;
-pub use self::outcome::{Outcome, run};
+pub use self::outcome::{Outcome, Shown, run};
 pub use self::page::Page;
 pub use self::qemu::{BAD_SECTOR, Machine};
 pub use self::report::{Report, Seen, Way};
@@ -26,12 +27,15 @@ pub use self::report::{Report, Seen, Way};
 /// As `cargo xtask vm` names them.
 pub const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
 
+/// Not loaded before the detectors have started: its hook is attached when it comes.
+pub const LATE: &str = "xfs";
+
 /// The kernel modules that the guest loads, and so those that it is given.
 pub const MODULES: &[&str] = &[
     "crc32c_generic",
     "loop",
     "ext4",
-    "xfs",
+    LATE,
     "btrfs",
     "dm_mod",
     "scsi_debug",

@@ -41,6 +41,7 @@ pub(crate) mod fuzz;
 mod hook;
 mod late;
 mod layout;
+mod lockdown;
 mod misses;
 mod names;
 mod netns;
@@ -96,6 +97,9 @@ impl BpfSource {
     /// Loads and attaches every hook that this kernel has and that is not disabled. A hook that
     /// cannot be had is no error: its status says why.
     pub(crate) fn load(args: &SourceArgs) -> anyhow::Result<(Self, Vec<HookStatus>)> {
+        if lockdown::is_confidentiality(&args.host_sys, &args.host_proc) {
+            bail!(lockdown::REMEDY);
+        }
         with_tracefs(|tracefs| Self::load_here(args, tracefs))
     }
 

@@ -27,13 +27,13 @@ fn main() -> anyhow::Result<()> {
         let package = parts.package()?;
         println!("Linux {kernel}: {package}");
         let started = Instant::now();
-        let outcomes = run(&parts, started + LIMIT, |report| {
-            if let Report::Seen { .. } | Report::Missing { .. } = report {
+        let shown = run(&parts, started + LIMIT, |report| {
+            if let Report::Seen { .. } | Report::Missing { .. } | Report::Attached { .. } = report {
                 println!("{:6.1} s {report}", started.elapsed().as_secs_f64());
             }
         })?;
-        differences.extend(holes.differences(&kernel, &outcomes));
-        page.put(&kernel, &package, &outcomes);
+        differences.extend(holes.differences(&kernel, &shown.outcomes));
+        page.put(&kernel, &package, &shown)?;
     }
     page.write()?;
     ensure!(

@@ -16,14 +16,25 @@ pub struct Outcome {
     pub missing: Option<String>,
 }
 
+/// What is said of a hook that came with its module.
+const LATE: &str = " (attached when its module was loaded)";
+
+pub struct Shown {
+    /// By class.
+    pub outcomes: BTreeMap<String, Outcome>,
+    /// How each hook was attached, if it was.
+    pub hooks: BTreeMap<String, Option<String>>,
+}
+
 /// Boots a kernel and provokes every fault. `tell` hears of each report.
 pub fn run(
     parts: &Parts,
     deadline: Instant,
     mut tell: impl FnMut(&Report),
-) -> anyhow::Result<BTreeMap<String, Outcome>> {
-    let mut machine = Machine::boot(parts, "faults")?;
+) -> anyhow::Result<Shown> {
+    let mut machine = Machine::boot(parts, "", "faults")?;
     let mut using = BTreeMap::new();
+    let mut hooks = BTreeMap::new();
     let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
     loop {
         let report = machine.report(deadline)?;
@@ -34,6 +45,19 @@ pub fn run(
                     let class = row["what"].as_str()?.strip_prefix("class ")?;
                     Some((class.to_owned(), row["using"].as_str()?.to_owned()))
                 }));
+                hooks.extend(rows.iter().filter_map(|row| {
+                    let hook = row["what"].as_str()?.strip_prefix("hook ")?;
+                    Some((hook.to_owned(), row["using"].as_str().map(str::to_owned)))
+                }));
+            }
+            Report::Attached {
+                class,
+                hook,
+                using: attached,
+            } => {
+                // The fault is of this one, whatever else the class has.
+                using.insert(class, format!("{attached}{LATE}"));
+                hooks.insert(hook, Some(attached));
             }
             Report::Seen { class, way, seen } => {
                 outcomes
@@ -58,5 +82,5 @@ pub fn run(
             .cloned()
             .with_context(|| format!("`check` knows no class {class}"))?;
     }
-    Ok(outcomes)
+    Ok(Shown { outcomes, hooks })
 }

@@ -1,5 +1,5 @@
-//! `tests/vm/seen.tsv`, what was seen on each kernel when it was last run, and the table of
-//! docs/kernels.md that is made of it.
+//! `tests/vm/seen.tsv` and `tests/vm/hooks.tsv`, what was seen on each kernel when it was last run, and
+//! how each hook was attached; and the tables of docs/kernels.md that are made of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,18 +10,23 @@ use anyhow::{Context, ensure};
 
 use super::configurations;
 use super::holes::Holes;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Shown};
+use super::unprovoked::{self, Unprovoked};
 use super::{KERNELS, Way};
 
 const BEGIN: &str = "<!-- `cargo xtask vm` writes what follows. -->\n";
 const END: &str = "<!-- End of what `cargo xtask vm` writes. -->\n";
 const HEADER: &str = "kernel\tclass\tby hooks\tby log\twithin\tnames\n";
 
-/// By kernel and class.
+const HOOKS_HEADER: &str = "kernel\thook\tusing\n";
+
 #[derive(Default)]
 pub struct Page {
     packages: BTreeMap<String, String>,
+    /// By kernel and class.
     rows: BTreeMap<(String, String), Row>,
+    /// By kernel and hook; `-` where it was not attached.
+    hooks: BTreeMap<(String, String), String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -61,21 +66,42 @@ impl Page {
                 page.rows.insert((kernel, class), row);
             }
         }
+        let path = hooks();
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        for line in text.lines().skip(1) {
+            let fields: Vec<_> = line.split('\t').collect();
+            let &[kernel, hook, using] = fields.as_slice() else {
+                anyhow::bail!("{}: {line:?} has not 3 fields", path.display());
+            };
+            let of = (kernel.to_owned(), hook.to_owned());
+            page.hooks.insert(of, using.to_owned());
+        }
         Ok(page)
     }
 
     /// Takes the place of what that kernel showed before.
-    pub fn put(&mut self, kernel: &str, package: &str, outcomes: &BTreeMap<String, Outcome>) {
+    pub fn put(&mut self, kernel: &str, package: &str, shown: &Shown) -> anyhow::Result<()> {
+        let silent: Vec<_> = unprovoked::read()?
+            .iter()
+            .filter_map(|hook| shown.hooks.get(hook.hook)?.as_deref())
+            .collect();
         self.packages.insert(kernel.to_owned(), package.to_owned());
         self.rows.retain(|(of, _), _| of != kernel);
-        for (class, outcome) in outcomes {
-            self.rows
-                .insert((kernel.to_owned(), class.clone()), Row::of(outcome));
+        for (class, outcome) in &shown.outcomes {
+            let row = Row::of(outcome, &silent);
+            self.rows.insert((kernel.to_owned(), class.clone()), row);
         }
+        self.hooks.retain(|(of, _), _| of != kernel);
+        self.hooks.extend(shown.hooks.iter().map(|(hook, using)| {
+            let using = using.as_deref().unwrap_or("-");
+            ((kernel.to_owned(), hook.clone()), using.to_owned())
+        }));
+        Ok(())
     }
 
     pub fn write(&self) -> anyhow::Result<()> {
         fs::write(seen(), self.data()).context("write tests/vm/seen.tsv")?;
+        fs::write(hooks(), self.hook_data()).context("write tests/vm/hooks.tsv")?;
         let path = crate::repo().join("docs/kernels.md");
         let text = fs::read_to_string(&path).context("read docs/kernels.md")?;
         let text = replaced(&text, BEGIN, &self.table(&Holes::read()?)?, END)?;
@@ -114,6 +140,14 @@ impl Page {
         packages.chain([HEADER.to_owned()]).chain(rows).collect()
     }
 
+    fn hook_data(&self) -> String {
+        let rows = self
+            .hooks
+            .iter()
+            .map(|((kernel, hook), using)| format!("{kernel}\t{hook}\t{using}\n"));
+        [HOOKS_HEADER.to_owned()].into_iter().chain(rows).collect()
+    }
+
     fn table(&self, holes: &Holes) -> anyhow::Result<String> {
         let mut text = String::new();
         let classes: BTreeSet<&String> = self.rows.keys().map(|(_, class)| class).collect();
@@ -147,24 +181,59 @@ impl Page {
         for hole in holes.all() {
             writeln!(text, "- {hole}")?;
         }
+        writeln!(
+            text,
+            "\nHooks that none of these faults makes speak (`tests/vm/unprovoked.tsv`), where they were attached all the same, and why they are kept:\n"
+        )?;
+        writeln!(
+            text,
+            "| hook | {} | real, on the running kernel | why |",
+            KERNELS.join(" | ")
+        )?;
+        writeln!(text, "|---|{}---|---|", "---|".repeat(KERNELS.len()))?;
+        for hook in unprovoked::read()? {
+            writeln!(text, "{}", self.silent(&hook))?;
+        }
         writeln!(text)?;
         Ok(text)
+    }
+
+    fn silent(&self, hook: &Unprovoked) -> String {
+        let cells = KERNELS.map(|kernel| {
+            let using = self.hooks.get(&(kernel.to_owned(), hook.hook.to_owned()));
+            match using.map(String::as_str) {
+                None => "not run",
+                Some("-") => "absent",
+                Some(_) => "attached",
+            }
+        });
+        let shown_by = match hook.shown_by {
+            "-" => "no".to_owned(),
+            file => format!("`{file}`"),
+        };
+        let cells = cells.join(" | ");
+        format!("| `{}` | {cells} | {shown_by} | {} |", hook.hook, hook.why)
     }
 }
 
 impl Row {
-    fn of(outcome: &Outcome) -> Self {
+    /// Without the hooks that are `silent` beside another one.
+    fn of(outcome: &Outcome, silent: &[&str]) -> Self {
         let none = || "-".to_owned();
         let hooks = outcome.seen.get(&Way::Hooks).map_or_else(none, |_| {
             let using = outcome.using.split(", ");
-            let hooks: Vec<_> = using
+            let (mut hooks, not_these): (Vec<_>, Vec<_>) = using
                 .clone()
                 .filter(|name| {
                     ["tp_btf ", "tracepoint ", "iter "]
                         .iter()
                         .any(|kind| name.starts_with(kind))
                 })
-                .collect();
+                .partition(|name| !silent.contains(name));
+            // The only hook of a class is what saw it, whatever the list says.
+            if hooks.is_empty() {
+                hooks = not_these;
+            }
             let counters: Vec<_> = using.filter(|name| name.starts_with("counter ")).collect();
             if hooks.is_empty() { counters } else { hooks }.join(", ")
         });
@@ -226,6 +295,10 @@ fn seen() -> PathBuf {
     crate::repo().join("tests/vm/seen.tsv")
 }
 
+fn hooks() -> PathBuf {
+    crate::repo().join("tests/vm/hooks.tsv")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,5 +312,37 @@ mod tests {
     fn the_data_is_read_as_it_was_written() {
         let page = Page::read().unwrap();
         assert_eq!(fs::read_to_string(seen()).unwrap(), page.data());
+        assert_eq!(fs::read_to_string(hooks()).unwrap(), page.hook_data());
+    }
+
+    #[test]
+    fn every_hook_has_told_of_a_fault_on_some_kernel_or_is_on_the_list() {
+        let page = Page::read().unwrap();
+        let has_told = |hook: &str| {
+            page.hooks.iter().any(|((kernel, of), using)| {
+                let mut rows = page.rows.iter().filter(|((on, _), _)| on == kernel);
+                of == hook && using != "-" && rows.any(|(_, row)| row.hooks.contains(using))
+            })
+        };
+        let listed: BTreeSet<_> = unprovoked::read()
+            .unwrap()
+            .iter()
+            .map(|hook| hook.hook)
+            .collect();
+        let hooks: BTreeSet<_> = page.hooks.keys().map(|(_, hook)| hook.as_str()).collect();
+        let silent = hooks
+            .iter()
+            .copied()
+            .filter(|hook| !has_told(hook))
+            .collect();
+        assert_eq!(listed, silent, "tests/vm/unprovoked.tsv on the left");
+    }
+
+    #[test]
+    fn where_a_silent_hook_is_shown_is_a_file_of_the_kernel_suite() {
+        for hook in unprovoked::read().unwrap() {
+            let file = crate::repo().join("tests/tests/kernel").join(hook.shown_by);
+            assert!(hook.shown_by == "-" || file.is_file(), "{}", file.display());
+        }
     }
 }

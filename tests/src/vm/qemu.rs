@@ -38,8 +38,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// `arguments` are those of `nodemend-guest`.
-    pub fn boot(parts: &Parts, arguments: &str) -> anyhow::Result<Self> {
+    /// `options` are the kernel's, `arguments` those of `nodemend-guest`.
+    pub fn boot(parts: &Parts, options: &str, arguments: &str) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("nodemend-vm-")
             .tempdir()
@@ -54,7 +54,7 @@ impl Machine {
         command.arg("-initrd").arg(at("initramfs"));
         command.arg("-append").arg(format!(
             "console=ttyS0 loglevel=4 mitigations=off tsc=reliable pcie_ports=native panic=-1 \
-             NODEMEND_BIN_DIR=/nodemend PATH=/usr/sbin:/usr/bin -- {arguments}"
+             NODEMEND_BIN_DIR=/nodemend PATH=/usr/sbin:/usr/bin {options} -- {arguments}"
         ));
         let socket = |name| format!("{name},path={},server=on,wait=off", at("monitor").display());
         command.args(["-chardev", &socket("socket,id=monitor")]);

@@ -21,6 +21,12 @@ pub enum Report {
     Check { rows: Vec<serde_json::Value> },
     /// A command for QEMU's monitor: a fault that comes from outside.
     Ask { command: String },
+    /// A hook that came with its module, while the detector ran.
+    Attached {
+        class: String,
+        hook: String,
+        using: String,
+    },
     /// A fault was provoked, and what one of the detectors said within the time.
     Seen {
         class: String,
@@ -83,6 +89,9 @@ impl fmt::Display for Report {
                     out,
                     "{stress}: {told} of {provoked} told{lost}, in {seconds} s"
                 )
+            }
+            Self::Attached { class, using, .. } => {
+                write!(out, "{class}: {using} was attached late")
             }
             Self::Check { rows } => write!(out, "`check` has {} rows", rows.len()),
             Self::Ask { command } => write!(out, "asks for {command:?}"),

@@ -92,8 +92,8 @@ pub(super) fn late(
     loaded
         .iter()
         .filter_map(|&event| match attach_copied(programs, event, tracefs) {
-            Ok(format) => {
-                info!(hook = event.hook.name(), "attached");
+            Ok((format, attach)) => {
+                info!(hook = event.hook.name(), using = %attach, "attached");
                 Some((event, format))
             }
             Err(error) => {
@@ -110,7 +110,7 @@ fn attach_copied(
     programs: &mut Ebpf,
     event: &'static Event,
     tracefs: &Tracefs,
-) -> anyhow::Result<Format> {
+) -> anyhow::Result<(Format, Attach)> {
     let copied =
         Copied::resolve(event, tracefs).map_err(|missing| anyhow::Error::msg(missing.why()))?;
     set_rule(programs, &copied)?;
@@ -119,7 +119,7 @@ fn attach_copied(
         attach: Attach::Classic(event.category, event.name),
     };
     attach(programs, None, &variant)?;
-    Ok(copied.format)
+    Ok((copied.format, variant.attach))
 }
 
 /// Before its program runs.

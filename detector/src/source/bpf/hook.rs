@@ -120,4 +120,14 @@ mod tests {
             .collect();
         assert!(strange.is_empty(), "{strange:?}");
     }
+
+    #[test]
+    fn each_hook_was_looked_at_on_every_kernel_of_the_matrix() {
+        let table = include_str!("../../../../tests/vm/hooks.tsv");
+        for hook in Hook::ALL {
+            let of_it = |row: &&str| row.split('\t').nth(1) == Some(hook.name());
+            let kernels = table.lines().filter(of_it).count();
+            assert_eq!(kernels, 4, "{}: run `cargo xtask vm`", hook.name());
+        }
+    }
 }

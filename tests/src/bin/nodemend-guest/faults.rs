@@ -11,6 +11,7 @@ use nodemend_tests::faults::{
     self as real, AllNetworkLines, Ext4, FullConntrack, HungTask, LoopDisk, NearlyAllFiles,
     Orphans, PodCgroup,
 };
+use nodemend_tests::vm::LATE;
 
 use crate::Guest;
 use crate::devices::{cannot_read, disk, open, read};
@@ -35,6 +36,8 @@ pub(crate) type Shows = (&'static str, &'static [&'static str]);
 pub(crate) struct Fault {
     /// One class, or two where nothing provokes one without the other.
     pub(crate) shows: [Option<Shows>; 2],
+    /// The hook that came with a module, after the detectors had started.
+    pub(crate) late: Option<&'static str>,
     pub(crate) provoke: fn(&mut Guest) -> anyhow::Result<Box<dyn Any>>,
 }
 
@@ -68,12 +71,6 @@ pub(crate) const ALL: &[Fault] = &[
         let file_system = Ext4::mounted_reporting()?;
         file_system.lose_a_write()?;
         keep(file_system)
-    }),
-    fault("file system shutdown", &["XFSShutdown"], |_| {
-        let disk = Mounted::new("xfs", 320, XFS)?;
-        let place = disk.folder.path().display().to_string();
-        run("xfs_io", &["-x", "-c", "shutdown -f", &place])?;
-        keep(disk)
     }),
     fault(
         "btrfs error, abort",
@@ -146,6 +143,7 @@ pub(crate) const ALL: &[Fault] = &[
             Some(("soft lockup", &["SoftLockup"])),
             Some(("RCU stall", &["RCUStall"])),
         ],
+        late: None,
         provoke: |_| by_module("lockup"),
     },
     fault("packet drops", &["PacketsDropped"], |_| {
@@ -186,6 +184,16 @@ pub(crate) const ALL: &[Fault] = &[
         fs::write(trigger, "broken").with_context(|| format!("write {trigger}"))?;
         keep(())
     }),
+    Fault {
+        shows: [Some(("file system shutdown", &["XFSShutdown"])), None],
+        late: Some("xfs-shutdown"),
+        provoke: |guest| {
+            let disk = guest.late.take().context("mount XFS first")?;
+            let place = disk.folder.path().display().to_string();
+            run("xfs_io", &["-x", "-c", "shutdown -f", &place])?;
+            keep(disk)
+        },
+    },
     // Last, as the disk stays slow.
     fault("NVMe timeout, removal", &["NVMeTimeout"], |guest| {
         let path = format!("/dev/{}", disk("/nvme")?);
@@ -206,6 +214,7 @@ const fn fault(
 ) -> Fault {
     Fault {
         shows: [Some((class, reasons)), None],
+        late: None,
         provoke,
     }
 }
@@ -260,7 +269,7 @@ fn poison() -> anyhow::Result<()> {
 }
 
 /// A file system on a device of the device mapper, which can fail.
-struct Mounted {
+pub(crate) struct Mounted {
     folder: tempfile::TempDir,
     mapped: PathBuf,
     name: String,
@@ -268,6 +277,11 @@ struct Mounted {
 }
 
 impl Mounted {
+    /// Of the module that is not loaded yet.
+    pub(crate) fn late() -> anyhow::Result<Self> {
+        Self::new(LATE, 320, XFS)
+    }
+
     fn new(kind: &str, mebibytes: u64, options: &[&str]) -> anyhow::Result<Self> {
         let disk = LoopDisk::of_size(mebibytes << 20)?;
         let name = format!("nodemend-{kind}");

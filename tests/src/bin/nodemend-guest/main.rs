@@ -3,6 +3,7 @@
 
 mod devices;
 mod faults;
+mod lockdown;
 mod set_up;
 mod stress;
 
@@ -13,16 +14,18 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::faults::boot_clock;
-use nodemend_tests::vm::{Holes, KERNELS, Report, Seen, Way};
+use nodemend_tests::vm::{Holes, KERNELS, LATE, Report, Seen, Way};
 use nodemend_tests::watch::Watch;
 use serde_json::Value;
 
-use crate::faults::{Fault, Shows};
+use crate::faults::{Fault, Mounted, Shows};
 
 /// For a detector to see what it is to see. The machine is slow, and slower on a busy host.
 const LIKELY: Duration = Duration::from_secs(40);
 /// For one to see what no one has seen yet.
 const UNLIKELY: Duration = Duration::from_secs(4);
+/// A detector looks for new modules once a minute.
+const MODULE: Duration = Duration::from_secs(100);
 const SOON: Duration = Duration::from_millis(50);
 
 fn main() {
@@ -31,9 +34,12 @@ fn main() {
             reports: File::create("/dev/ttyS1").context("open the line to the host")?,
             kernel: kernel()?,
             holes: Holes::read()?,
+            late: None,
+            ended_with_the_machine: None,
         };
         let end = match std::env::args().nth(1).as_deref() {
             Some("stress") => stress::run(&mut guest),
+            Some("lockdown") => lockdown::run(&mut guest),
             _ => guest.faults(),
         };
         let end = end.map_or_else(
@@ -59,6 +65,10 @@ pub(crate) struct Guest {
     /// As the list of holes calls it.
     kernel: &'static str,
     holes: Holes,
+    /// Until its fault is provoked.
+    late: Option<Mounted>,
+    /// A detector that ends may have to wait for the disk that stays slow.
+    ended_with_the_machine: Option<[Watch; 2]>,
 }
 
 impl Guest {
@@ -76,6 +86,11 @@ impl Guest {
             .context("write a configuration")?;
         let quick = ["--counter-interval", "2s", "--task-interval", "2s"];
         let mut by_hooks = Watch::start(&[&["--config", "/etc/hooks.yaml"], &quick[..]].concat())?;
+        ensure!(
+            !fs::exists(format!("/sys/module/{LATE}")).unwrap_or(true),
+            "the module {LATE} was to come late"
+        );
+        self.late = Some(Mounted::late()?);
         let without: Vec<_> = hooks
             .iter()
             .flat_map(|hook| ["--disable-hook", hook.as_str()])
@@ -85,6 +100,7 @@ impl Guest {
         for fault in faults::ALL {
             self.show(fault, &mut by_hooks, &mut by_log)?;
         }
+        self.ended_with_the_machine = Some([by_hooks, by_log]);
         Ok(())
     }
 
@@ -95,6 +111,9 @@ impl Guest {
         by_hooks: &mut Watch,
         by_log: &mut Watch,
     ) -> anyhow::Result<()> {
+        if let Some(hook) = fault.late {
+            self.wait_for_module(fault, hook, by_hooks)?;
+        }
         let at = boot_clock();
         let classes = || fault.shows.into_iter().flatten();
         // It lasts until both had their time.
@@ -139,6 +158,30 @@ impl Guest {
         Ok(())
     }
 
+    /// The detector's word on the hook that came with the module: it attached it, or why not.
+    fn wait_for_module(
+        &mut self,
+        fault: &Fault,
+        hook: &str,
+        by_hooks: &mut Watch,
+    ) -> anyhow::Result<()> {
+        let line = by_hooks.line_within(MODULE, hook, |line| {
+            line["hook"] == hook
+                && ["attached", "not watched"].contains(&line["message"].as_str().unwrap_or(""))
+        })?;
+        let Some(using) = line["using"].as_str() else {
+            return Ok(());
+        };
+        for (class, _) in fault.shows.into_iter().flatten() {
+            self.report(&Report::Attached {
+                class: class.to_owned(),
+                hook: hook.to_owned(),
+                using: using.to_owned(),
+            })?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn report(&mut self, report: &Report) -> anyhow::Result<()> {
         let line = serde_json::to_string(report).context("write a report")?;
         writeln!(self.reports, "{line}").context("reach the host")
@@ -152,7 +195,7 @@ impl Guest {
 }
 
 /// What it has said of the fault, or says soon.
-fn look(watch: &mut Watch, (class, reasons): Shows, at: Duration) -> Option<Seen> {
+pub(crate) fn look(watch: &mut Watch, (class, reasons): Shows, at: Duration) -> Option<Seen> {
     let of_it = |line: &Value| {
         ["opened", "repeated"]
             .iter()
@@ -187,7 +230,7 @@ fn kernel() -> anyhow::Result<&'static str> {
     kernel.with_context(|| format!("Linux {release} is none of those known"))
 }
 
-fn check() -> anyhow::Result<Vec<Value>> {
+pub(crate) fn check() -> anyhow::Result<Vec<Value>> {
     let detector = nodemend_tests::daemon::binary("nodemend-detector")?;
     #[expect(clippy::disallowed_methods, reason = "the harness runs the detector")]
     let output = Command::new(detector)

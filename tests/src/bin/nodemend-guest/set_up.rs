@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use nodemend_tests::vm::MODULES;
+use nodemend_tests::vm::{LATE, MODULES};
 use rustix::mount::{MountFlags, mount};
 
 /// What the kernel waits for minutes for otherwise.
@@ -43,6 +43,7 @@ fn mounts() -> anyhow::Result<()> {
         ("cgroup2", "/sys/fs/cgroup"),
         ("debugfs", "/sys/kernel/debug"),
         ("tracefs", "/sys/kernel/tracing"),
+        ("securityfs", "/sys/kernel/security"),
     ] {
         mount(kind, place, kind, MountFlags::empty(), Some(CGROUP_OPTIONS))
             .with_context(|| format!("mount {place}"))?;
@@ -52,7 +53,7 @@ fn mounts() -> anyhow::Result<()> {
 
 /// Those that this kernel has: a fault that needs another one says so itself.
 fn modules() {
-    for module in MODULES {
+    for module in MODULES.iter().filter(|module| **module != LATE) {
         let mut modprobe = Command::new("/usr/sbin/modprobe");
         modprobe.args(["-q", module]);
         match *module {
