@@ -2,6 +2,7 @@
 //! (connections stay open and nothing comes through).
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,7 +93,7 @@ impl Link {
             passing.task.abort();
             // It ends by the abort; then its sockets are closed.
             let _aborted = passing.task.await;
-            self.reserved = Some(bind(self.address)?);
+            self.reserved = Some(bind_again(self.address).await?);
         }
         Ok(())
     }
@@ -120,6 +121,18 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpSocket> {
         .bind(address)
         .with_context(|| format!("bind {address}"))?;
     Ok(socket)
+}
+
+/// A process that is being started has copies of all sockets until it is the new program.
+async fn bind_again(address: SocketAddr) -> anyhow::Result<TcpSocket> {
+    const TRIES: u32 = 200;
+    for _ in 1..TRIES {
+        if let Ok(socket) = bind(address) {
+            return Ok(socket);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bind(address)
 }
 
 /// Connections end with the returned future.
