@@ -45,8 +45,6 @@ pub(super) struct SyslogSource {
     /// The last line that was read, as it was.
     last: Option<Vec<u8>>,
     read_until: Option<Duration>,
-    /// The past is read: what comes now is new, whatever its time says.
-    caught_up: bool,
     /// What is not newer was read by the agent before this one.
     resumed: Option<Duration>,
 }
@@ -67,7 +65,6 @@ impl SyslogSource {
             started: clock::boot(),
             last: None,
             read_until: None,
-            caught_up: false,
             resumed: None,
         })
     }
@@ -133,6 +130,8 @@ impl Source for SyslogSource {
         }
         // The kernel's log clock does not count suspended time; everything of ours does.
         let suspended = clock::suspended();
+        // What comes after the past is new, whatever its time says.
+        let of_the_past = self.resumed.is_none() && !self.teller.is_past_read();
         for line in text::records(&new) {
             if self.resumed.is_some_and(|resumed| line.at <= resumed) {
                 continue;
@@ -149,13 +148,12 @@ impl Source for SyslogSource {
                 text,
             };
             let at = *at + suspended;
-            let historic = at < self.started && !self.caught_up && self.resumed.is_none();
+            let historic = of_the_past && at < self.started;
             self.teller.tell(&record, at, historic, emit);
         }
         if let Some(last) = text::last(&new) {
             self.last = Some(last.to_owned());
         }
-        self.caught_up = true;
         self.teller.has_read_past();
         Ok(())
     }

@@ -41,6 +41,10 @@ impl Teller {
         self.read_past = true;
     }
 
+    pub(super) fn is_past_read(&self) -> bool {
+        self.read_past
+    }
+
     /// By the rules of the table and by the user's.
     pub(super) fn tell(
         &self,
