@@ -7,6 +7,7 @@
 
 pub mod api_proxy;
 pub mod cloud;
+pub mod company;
 mod connection;
 pub mod control_plane;
 pub mod crash_point;

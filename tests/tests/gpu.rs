@@ -14,22 +14,18 @@ mod kernel_log;
 #[path = "gpu/state.rs"]
 mod state;
 
-use std::sync::{PoisonError, RwLock};
-
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nodemend_tests::faults;
+use nodemend_tests::{company, faults};
 
 /// A sentence, and the test.
 type Test = (&'static str, fn() -> anyhow::Result<Completion>);
-
-/// Those that hang or take the driver away measure deadlines: they run one at a time.
-static ALONE: RwLock<()> = RwLock::new(());
 
 fn main() {
     let mut arguments = Arguments::from_args();
     // Each has a node of its own, and mostly waits.
     arguments.test_threads = Some(4);
     let side_by_side = [fault::TESTS, state::TESTS, kernel_log::TESTS].into_iter();
+    // These hang or take the driver away, and measure deadlines.
     let alone = [hang::TESTS, driver::TESTS].into_iter();
     let trials = side_by_side
         .flatten()
@@ -45,11 +41,9 @@ fn trial(name: &str, alone: bool, test: fn() -> anyhow::Result<Completion>) -> T
             return Ok(Completion::ignored_with(reason));
         }
         let result = if alone {
-            let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
-            test()
+            company::alone(test)
         } else {
-            let _others = ALONE.read().unwrap_or_else(PoisonError::into_inner);
-            test()
+            company::beside_others(test)
         };
         result.map_err(|error| Failed::from(format!("{error:#}")))
     })

@@ -49,10 +49,8 @@ mod systemd;
 #[path = "kernel/undone.rs"]
 mod undone;
 
-use std::sync::{PoisonError, RwLock};
-
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nodemend_tests::watch;
+use nodemend_tests::{company, watch};
 
 use crate::support::{Needs, Support};
 
@@ -60,7 +58,8 @@ use crate::support::{Needs, Support};
 type Test = (&'static str, Needs, fn() -> anyhow::Result<()>);
 
 /// These mostly wait, some for half a minute and longer. They set nothing that all of the kernel has, and look
-/// for their own faults alone: they run side by side.
+/// for their own faults alone: they run side by side. Each test runs a detector that sees the faults of all, so
+/// the others run one at a time.
 const SIDE_BY_SIDE: [&str; 8] = [
     "a_loopback_that_is_down_is_fatal_until_it_is_up",
     "who_waits_for_a_fuse_server_is_found_and_called_remote",
@@ -71,9 +70,6 @@ const SIDE_BY_SIDE: [&str; 8] = [
     "entries_of_the_journal_are_counted_once_through_kills_and_rotations",
     "a_read_only_file_system_under_a_critical_path_makes_storage_not_ready_until_it_is_gone",
 ];
-
-/// Each test runs a detector that sees the faults of all: the others run one at a time.
-static ALONE: RwLock<()> = RwLock::new(());
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -126,11 +122,9 @@ fn trial(name: &'static str, missing: Option<String>, test: fn() -> anyhow::Resu
             return Ok(Completion::ignored_with(reason));
         }
         let result = if SIDE_BY_SIDE.contains(&name) {
-            let _others = ALONE.read().unwrap_or_else(PoisonError::into_inner);
-            test()
+            company::beside_others(test)
         } else {
-            let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
-            test()
+            company::alone(test)
         };
         result
             .map(|()| Completion::Completed)

@@ -188,17 +188,9 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
                 command.env(name, path);
             }
         }
-        match &machines {
-            Some(Ok(dir)) => {
-                command.env(vm::FOLDER, dir);
-            }
-            // Not everybody has Debian's tools.
-            Some(Err(error)) => {
-                command.env("NODEMEND_VM_MISSING", format!("{error:#}"));
-            }
-            None => {}
-        }
+        // Not everybody has Debian's tools.
         for (found, name, missing) in [
+            (&machines, vm::FOLDER, "NODEMEND_VM_MISSING"),
             (&nvml, nvml::LIBRARY, nvml::MISSING),
             (&new_containerd, containerd::PROGRAM, containerd::MISSING),
         ] {
@@ -304,8 +296,8 @@ fn run_one(
                 println!("{name}: {test} is run again");
                 let mut command = program(executable);
                 let again = self::output(&name, command.args(["--exact", &test]), live)?;
-                let passed = again.counts().passed == 1;
-                if passed && again.counts().failed == 0 {
+                let Counts { passed, failed, .. } = again.counts();
+                if (passed, failed) == (1, 0) {
                     counts.failed -= 1;
                     counts.passed += 1;
                     flaky.push(format!("{name}: {test}"));
@@ -341,10 +333,9 @@ struct Output {
 
 impl Output {
     fn counts(&self) -> Counts {
-        let lines = self.lines.iter().rev();
+        let mut lines = self.lines.iter().rev();
         let mut counts = lines
-            .filter_map(|line| closing_line(line))
-            .next()
+            .find_map(|line| closing_line(line))
             .unwrap_or_default();
         if !self.success && counts.failed == 0 {
             // It crashed before it could count.
