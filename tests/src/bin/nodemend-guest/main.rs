@@ -27,6 +27,8 @@ const UNLIKELY: Duration = Duration::from_secs(4);
 /// A detector looks for new modules once a minute.
 const MODULE: Duration = Duration::from_secs(100);
 const SOON: Duration = Duration::from_millis(50);
+/// By which the clock of the kernel log may be off (`set_up::let_clocks_drift`).
+const CLOCKS: Duration = Duration::from_secs(1);
 
 fn main() {
     let result = set_up::set_up().and_then(|()| {
@@ -143,7 +145,7 @@ impl Guest {
                         Way::Hooks => &mut *by_hooks,
                         Way::Log => &mut *by_log,
                     };
-                    *seen = look(detector, *shows, at);
+                    *seen = look(detector, *shows, at)?;
                     waits |= seen.is_none();
                 }
             }
@@ -195,19 +197,30 @@ impl Guest {
 }
 
 /// What it has said of the fault, or says soon.
-pub(crate) fn look(watch: &mut Watch, (class, reasons): Shows, at: Duration) -> Option<Seen> {
+pub(crate) fn look(
+    watch: &mut Watch,
+    (class, reasons): Shows,
+    at: Duration,
+) -> anyhow::Result<Option<Seen>> {
     let of_it = |line: &Value| {
         ["opened", "repeated"]
             .iter()
             .any(|transition| line["transition"] == **transition)
             && reasons.iter().any(|reason| line["reason"] == **reason)
-            && found(line).is_some_and(|found| found >= at)
+            && time(line, "foundNs") >= at
     };
-    let line = watch.line_within(SOON, class, of_it).ok()?;
-    let milliseconds = found(&line)?.saturating_sub(at).as_millis();
+    let Ok(line) = watch.line_within(SOON, class, of_it) else {
+        return Ok(None);
+    };
+    let (fault, found) = (time(&line, "faultNs"), time(&line, "foundNs"));
+    ensure!(
+        fault + CLOCKS >= at && fault <= found,
+        "{class} was provoked at {at:?}, and told at {found:?} as of {fault:?}"
+    );
+    let milliseconds = found.saturating_sub(at).as_millis();
     let subject = line["subject"].as_object();
-    Some(Seen {
-        reason: line["reason"].as_str()?.to_owned(),
+    Ok(Some(Seen {
+        reason: line["reason"].as_str().unwrap_or_default().to_owned(),
         milliseconds: u64::try_from(milliseconds).unwrap_or(u64::MAX),
         subject: subject
             .into_iter()
@@ -215,11 +228,11 @@ pub(crate) fn look(watch: &mut Watch, (class, reasons): Shows, at: Duration) -> 
             .filter(|(_, value)| !value.is_null())
             .map(|(name, _)| name.clone())
             .collect(),
-    })
+    }))
 }
 
-fn found(line: &Value) -> Option<Duration> {
-    line["foundNs"].as_u64().map(Duration::from_nanos)
+fn time(line: &Value, name: &str) -> Duration {
+    Duration::from_nanos(line[name].as_u64().unwrap_or_default())
 }
 
 fn kernel() -> anyhow::Result<&'static str> {
