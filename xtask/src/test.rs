@@ -65,6 +65,14 @@ impl Suite {
         })
     }
 
+    /// Neither the faults of the kernel suite change what it finds, nor does it do what its detectors find.
+    fn goes_beside_the_kernel_suite(self) -> bool {
+        match self {
+            Self::Unit | Self::Cloud | Self::Scenarios | Self::Vm => true,
+            Self::Kernel | Self::Gpu | Self::Cluster | Self::Deploy | Self::E2e => false,
+        }
+    }
+
     fn needs_cluster(self) -> bool {
         match self {
             Self::Unit | Self::Cloud | Self::Scenarios | Self::Kernel | Self::Gpu | Self::Vm => {
@@ -98,7 +106,6 @@ struct Counts {
 }
 
 /// What a test program came to.
-#[derive(Default)]
 struct Ran {
     counts: Counts,
     /// Tests with their reasons.
@@ -161,9 +168,14 @@ pub(crate) fn run(
     let bin_dir = build::bin_dir(&executables)?;
 
     let traffic = fresh_folder(&repo.join("target/api-traffic"))?;
+    let whole = suite.is_none() && filter.is_none();
     let mut tests: Vec<_> = executables
         .iter()
-        .filter(|e| e.is_test && suite.is_none_or(|suite| suite == Suite::of(e)))
+        .filter(|e| e.is_test)
+        .filter(|e| match suite {
+            Some(suite) => suite == Suite::of(e),
+            None => whole || Suite::of(e) != Suite::Vm,
+        })
         .collect();
     tests.sort_by_key(|e| (Suite::of(e) as u8, e.package.clone(), e.target.clone()));
     let program = |executable: &Executable| {
@@ -175,7 +187,7 @@ pub(crate) fn run(
             .env("INSTA_UPDATE", "no")
             .env("NODEMEND_API_TRAFFIC", &traffic)
             .stdout(Stdio::piped());
-        if suite.is_none() && filter.is_none() {
+        if whole {
             command.env("NODEMEND_WHOLE_RUN", "1");
         }
         for (name, path) in [
@@ -211,34 +223,32 @@ pub(crate) fn run(
         }
         command
     };
-    // Where all suites run, the virtual machines are beside the kernel suite: that mostly waits.
+    // Beside the kernel suite, which mostly waits. First the machines: so are its own slow tests.
     let one_machine = vm::Kernel::SHORT.test();
     let which: &[&str] = if all_machines {
         &[]
     } else {
         &["--exact", &one_machine]
     };
-    let (machine, tests): (Vec<_>, Vec<_>) = tests
+    let (mut beside, tests): (Vec<&Executable>, Vec<_>) = tests
         .into_iter()
-        .partition(|executable| suite.is_none() && Suite::of(executable) == Suite::Vm);
-    let machine = machine.first().filter(|_| filter.is_none());
+        .partition(|e| whole && Suite::of(e).goes_beside_the_kernel_suite());
+    beside.sort_by_key(|e| Suite::of(e) != Suite::Vm);
     let filter: Vec<_> = filter.into_iter().collect();
+    let run_all = |tests: &[&Executable]| -> anyhow::Result<Vec<Ran>> {
+        let run = |test: &&Executable| {
+            let machines = whole && Suite::of(test) == Suite::Vm;
+            run_one(test, &program, if machines { which } else { &filter })
+        };
+        tests.iter().map(run).collect()
+    };
     let ran = thread::scope(|scope| {
-        let mut beside = None;
-        let mut ran = Vec::new();
-        for executable in tests {
-            if Suite::of(executable) == Suite::Kernel {
-                beside = machine.map(|machine| scope.spawn(|| run_one(machine, &program, which)));
-            }
-            ran.push(run_one(executable, &program, &filter)?);
-        }
-        if let Some(thread) = beside {
-            match thread.join() {
-                Ok(result) => ran.push(result?),
-                Err(_) => bail!("the thread beside the kernel suite panicked"),
-            }
-        }
-        Ok(ran)
+        let beside = scope.spawn(|| run_all(&beside));
+        let ran = run_all(&tests)?;
+        let Ok(beside) = beside.join() else {
+            bail!("the thread beside the kernel suite panicked")
+        };
+        Ok(beside?.into_iter().chain(ran).collect::<Vec<_>>())
     })?;
 
     let mut total = Counts::default();

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use nodemend_tests::daemon;
 use nodemend_tests::faults::{FuseSleeper, HungTask, StuckDisk};
+use nodemend_tests::{company, daemon};
 use serde_json::Value;
 
 use crate::Test;
@@ -76,6 +76,7 @@ fn without_khungtaskd() -> anyhow::Result<()> {
     let told: Vec<_> = told.iter().filter(|line| of(line, pid)).collect();
     ensure!(told.len() == 1, "{told:#?}");
     drop(task);
+    company::leave();
     watch.line("the end of it", |line| {
         line["transition"] == "cleared" && of(line, pid)
     })?;

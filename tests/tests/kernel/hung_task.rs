@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::ensure;
+use nodemend_tests::company;
 use nodemend_tests::faults::HungTask;
 
 use crate::Test;
@@ -42,6 +43,7 @@ fn hung() -> anyhow::Result<()> {
     }
     let pid = task.pid();
     drop(task);
+    company::leave();
     // Its own state says so, not that nothing was heard of it for a while.
     watch.line("the end of it", |line| {
         line["transition"] == "cleared" && line["subject"]["pid"] == pid

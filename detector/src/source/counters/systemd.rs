@@ -163,7 +163,8 @@ async fn services(socket: &Path) -> Result<Services, Failure> {
     let results = systemd.call(&calls).await?;
     let failed = failed.iter().zip(results).map(|(unit, answer)| {
         let result = answer.ok().and_then(variant_text);
-        (unit.name.clone(), result.unwrap_or_default())
+        let untold = || "systemd does not say why".to_owned();
+        (unit.name.clone(), result.unwrap_or_else(untold))
     });
     Ok(Services {
         at,
