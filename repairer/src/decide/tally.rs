@@ -161,7 +161,9 @@ impl Share {
 
 /// Until when a node that is not Ready counts as "still joining".
 pub(super) fn joins_until(node: &NodeView, policy: &RepairPolicy) -> Option<Timestamp> {
-    (!node.is_ready()).then(|| node.created + policy.spec.startup_timeout.0)
+    let until = node.created.checked_add(policy.spec.startup_timeout.0);
+    // A Node may say that it was made in the year 9999.
+    (!node.is_ready()).then(|| until.unwrap_or(Timestamp::MAX))
 }
 
 fn entry<'a, V: Default>(map: &'a mut BTreeMap<String, V>, key: &str) -> &'a mut V {
