@@ -11,6 +11,7 @@ mod outcome;
 mod page;
 mod qemu;
 mod report;
+mod running;
 mod unprovoked;
 
 use std::env;
@@ -23,9 +24,13 @@ pub use self::outcome::{Outcome, Shown, run};
 pub use self::page::Page;
 pub use self::qemu::{BAD_SECTOR, Machine};
 pub use self::report::{Report, Seen, Way};
+pub use self::running::run_here;
 
 /// As `cargo xtask vm` names them.
 pub const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
+
+/// What tables call the kernel that runs here.
+pub const RUNNING: &str = "running";
 
 /// Not loaded before the detectors have started: its hook is attached when it comes.
 pub const LATE: &str = "xfs";

@@ -99,12 +99,15 @@ enum Task {
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
     },
-    /// Run the fault suite in virtual machines with Debian's kernels, and write what they showed
-    /// into docs/kernels.md
+    /// Run the fault suite in virtual machines with Debian's kernels and, as far as that leaves a host as
+    /// it was, on the running one, and write what they showed into docs/kernels.md
     Vm {
         /// Only this kernel; may be repeated
         #[arg(long, value_enum, value_name = "VERSION")]
         kernel: Vec<vm::Kernel>,
+        /// Only, or also, the kernel that runs here: the faults that leave a host as it was (root)
+        #[arg(long)]
+        running: bool,
     },
     /// Build both images as OCI layouts, and put them into buildah's or podman's storage where there is one
     Image {
@@ -187,13 +190,12 @@ fn run(task: Task) -> anyhow::Result<bool> {
             daemon,
             targets,
         } => fuzz::run(&repo, daemon, seconds, &targets)?,
-        Task::Vm { kernel } => {
-            let kernels = if kernel.is_empty() {
-                vm::Kernel::ALL.to_vec()
+        Task::Vm { kernel, running } => {
+            if kernel.is_empty() && !running {
+                run::machines(&repo, &vm::Kernel::ALL, true)?;
             } else {
-                kernel
-            };
-            run::machines(&repo, &kernels)?;
+                run::machines(&repo, &kernel, running)?;
+            }
         }
         Task::Image { platform: None } => image::run(&repo)?,
         Task::Image {

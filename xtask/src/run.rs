@@ -22,14 +22,13 @@ pub(crate) fn alone(repo: &Path, program: &str, args: &[String]) -> anyhow::Resu
     start(repo, program, args, None)
 }
 
-/// In virtual machines, with what Debian has today.
-pub(crate) fn machines(repo: &Path, kernels: &[vm::Kernel]) -> anyhow::Result<()> {
+/// In virtual machines, with what Debian has today, and on the kernel that runs here.
+pub(crate) fn machines(repo: &Path, kernels: &[vm::Kernel], running: bool) -> anyhow::Result<()> {
     bpf::build(repo)?;
     let parts = vm::ensure(repo, kernels, true)?;
-    let versions: Vec<_> = kernels
-        .iter()
-        .map(|kernel| kernel.version().to_owned())
-        .collect();
+    let versions = kernels.iter().map(|kernel| kernel.version());
+    let versions = versions.chain(running.then_some("running"));
+    let versions: Vec<_> = versions.map(str::to_owned).collect();
     start(repo, "nodemend-vm", &versions, Some((vm::FOLDER, &parts)))
 }
 

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Parser;
-use nodemend_tests::vm::{Holes, Page, Parts, Report, run};
+use nodemend_tests::vm::{Holes, Page, Parts, RUNNING, Report, run, run_here};
 
 /// Run the fault suite on these kernels, and write tests/vm/seen.tsv and docs/kernels.md
 #[derive(Parser)]
 struct Args {
-    /// Kernels, as `cargo xtask vm` names them
+    /// Kernels, as `cargo xtask vm` names them, or `running`
     #[arg(required = true)]
     kernels: Vec<String>,
 }
@@ -23,15 +23,21 @@ fn main() -> anyhow::Result<()> {
     let mut differences = Vec::new();
     let holes = Holes::read()?;
     for kernel in Args::parse().kernels {
-        let parts = Parts::of(&kernel)?;
-        let package = parts.package()?;
-        println!("Linux {kernel}: {package}");
         let started = Instant::now();
-        let shown = run(&parts, started + LIMIT, |report| {
+        let tell = |report: &Report| {
             if let Report::Seen { .. } | Report::Missing { .. } | Report::Attached { .. } = report {
                 println!("{:6.1} s {report}", started.elapsed().as_secs_f64());
             }
-        })?;
+        };
+        let (package, shown) = if kernel == RUNNING {
+            println!("the kernel that runs here");
+            run_here(tell)?
+        } else {
+            let parts = Parts::of(&kernel)?;
+            let package = parts.package()?;
+            println!("Linux {kernel}: {package}");
+            (package, run(&parts, started + LIMIT, tell)?)
+        };
         differences.extend(holes.differences(&kernel, &shown.outcomes));
         page.put(&kernel, &package, &shown)?;
     }

@@ -27,17 +27,21 @@ pub struct Shown {
 }
 
 /// Boots a kernel and provokes every fault. `tell` hears of each report.
-pub fn run(
-    parts: &Parts,
-    deadline: Instant,
+pub fn run(parts: &Parts, deadline: Instant, tell: impl FnMut(&Report)) -> anyhow::Result<Shown> {
+    let mut machine = Machine::boot(parts, "", "faults")?;
+    shown(|| machine.report(deadline), tell)
+}
+
+/// What the reports up to the last one come to.
+pub(super) fn shown(
+    mut next: impl FnMut() -> anyhow::Result<Report>,
     mut tell: impl FnMut(&Report),
 ) -> anyhow::Result<Shown> {
-    let mut machine = Machine::boot(parts, "", "faults")?;
     let mut using = BTreeMap::new();
     let mut hooks = BTreeMap::new();
     let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
     loop {
-        let report = machine.report(deadline)?;
+        let report = next()?;
         tell(&report);
         match report {
             Report::Check { rows } => {

@@ -12,11 +12,17 @@ use super::configurations;
 use super::holes::Holes;
 use super::outcome::{Outcome, Shown};
 use super::unprovoked::{self, Unprovoked};
-use super::{KERNELS, Way};
+use super::{KERNELS, RUNNING, Way};
 
 const BEGIN: &str = "<!-- `cargo xtask vm` writes what follows. -->\n";
 const END: &str = "<!-- End of what `cargo xtask vm` writes. -->\n";
 const HEADER: &str = "kernel\tclass\tby hooks\tby log\twithin\tnames\n";
+
+/// Of the tables.
+const COLUMNS: [&str; KERNELS.len() + 1] = {
+    let [a, b, c, d] = KERNELS;
+    [a, b, c, d, RUNNING]
+};
 
 const HOOKS_HEADER: &str = "kernel\thook\tusing\n";
 
@@ -164,15 +170,16 @@ impl Page {
     fn table(&self, holes: &Holes) -> anyhow::Result<String> {
         let mut text = String::new();
         let classes: BTreeSet<&String> = self.rows.keys().map(|(_, class)| class).collect();
-        writeln!(text, "\n| class | {} | names |", KERNELS.join(" | "))?;
-        writeln!(text, "|---|{}---|", "---|".repeat(KERNELS.len()))?;
+        let kernels = self.kernels();
+        writeln!(text, "\n| class | {} | names |", kernels.join(" | "))?;
+        writeln!(text, "|---|{}---|", "---|".repeat(kernels.len()))?;
         for &class in &classes {
             let of = |kernel: &&str| self.rows.get(&((*kernel).to_owned(), class.clone()));
-            let cells: Vec<_> = KERNELS
+            let cells: Vec<_> = COLUMNS
                 .iter()
                 .map(|kernel| of(kernel).map_or_else(|| "not run".to_owned(), Row::cell))
                 .collect();
-            let names: BTreeSet<_> = KERNELS
+            let names: BTreeSet<_> = COLUMNS
                 .iter()
                 .filter_map(of)
                 .flat_map(|row| row.names.split(", "))
@@ -188,7 +195,14 @@ impl Page {
         }
         writeln!(text)?;
         for (kernel, package) in &self.packages {
-            writeln!(text, "- Linux {kernel}: Debian's {package}")?;
+            if kernel == RUNNING {
+                writeln!(
+                    text,
+                    "- Linux {package}: no virtual machine, and only the faults that leave a host as it was"
+                )?;
+            } else {
+                writeln!(text, "- Linux {kernel}: Debian's {package}")?;
+            }
         }
         writeln!(text, "\nWhat is missing, and why:\n")?;
         for hole in holes.all() {
@@ -201,9 +215,9 @@ impl Page {
         writeln!(
             text,
             "| hook | {} | real, on the running kernel | why |",
-            KERNELS.join(" | ")
+            kernels.join(" | ")
         )?;
-        writeln!(text, "|---|{}---|---|", "---|".repeat(KERNELS.len()))?;
+        writeln!(text, "|---|{}---|---|", "---|".repeat(kernels.len()))?;
         for hook in unprovoked::read()? {
             writeln!(text, "{}", self.silent(&hook))?;
         }
@@ -211,8 +225,17 @@ impl Page {
         Ok(text)
     }
 
+    /// The titles of the columns.
+    fn kernels(&self) -> Vec<String> {
+        let title = |kernel: &str| match self.packages.get(kernel) {
+            Some(release) if kernel == RUNNING => format!("{release} (running)"),
+            _ => kernel.to_owned(),
+        };
+        COLUMNS.map(title).to_vec()
+    }
+
     fn silent(&self, hook: &Unprovoked) -> String {
-        let cells = KERNELS.map(|kernel| {
+        let cells = COLUMNS.map(|kernel| {
             let using = self.hooks.get(&(kernel.to_owned(), hook.hook.to_owned()));
             match using.map(String::as_str) {
                 None => "not run",
