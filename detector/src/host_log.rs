@@ -62,8 +62,7 @@ pub(crate) fn failed(unit: &str, result: &str) -> LogFault {
 
 /// What a stranger may have chosen, in one line of a finding.
 fn shown(text: &str) -> String {
-    // The separator of a condition's parts, which the next agent reads.
-    crate::text::printable(text.trim().as_bytes(), 256).replace(';', ",")
+    crate::text::part(text.trim(), 256)
 }
 
 /// The text between the two, up to the first `end`.

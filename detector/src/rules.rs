@@ -173,7 +173,7 @@ impl LogRules {
                 condition: rule.condition,
                 log: log.clone(),
                 // The separator of a condition's parts, which the next agent reads.
-                line: text::printable(line, LINE_SHOWN).replace(';', ","),
+                line: text::part(line, LINE_SHOWN),
             }
         };
         own.chain(group.set.matches(line).into_iter().map(what))

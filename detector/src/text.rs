@@ -21,6 +21,11 @@ pub(crate) fn printable(bytes: &[u8], limit: usize) -> String {
     bounded(&out, limit)
 }
 
+/// The same, for one part of a condition's message: `; ` divides those, and the next agent reads them.
+pub(crate) fn part(bytes: impl AsRef<[u8]>, limit: usize) -> String {
+    printable(bytes.as_ref(), limit).replace(';', ",")
+}
+
 /// Cuts at a character boundary and shows that it did.
 pub(crate) fn bounded(text: &str, limit: usize) -> String {
     if text.len() <= limit {
@@ -47,6 +52,11 @@ mod tests {
         assert_eq!(printable(b"a\x1b[31mb\nc", 100), "a\\u{1b}[31mb\\u{a}c");
         assert_eq!(printable("x\u{202e}y".as_bytes(), 100), "x\\u{202e}y");
         assert_eq!(printable(b"\xff!", 100), "\\xff!");
+    }
+
+    #[test]
+    fn a_name_divides_no_message() {
+        assert_eq!(part("a; KernelReady\n", 100), "a, KernelReady\\u{a}");
     }
 
     #[test]

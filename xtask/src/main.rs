@@ -62,6 +62,9 @@ enum Task {
         /// Run only tests whose name contains this
         #[arg(long)]
         filter: Option<String>,
+        /// In a whole run: every virtual machine, not that of one kernel alone
+        #[arg(long, conflicts_with = "filter")]
+        all: bool,
     },
     /// Measure latencies and costs; prints a table, or JSON
     Bench {
@@ -159,7 +162,9 @@ fn run(task: Task) -> anyhow::Result<bool> {
             }
             run::harness(&repo, "nodemend-demo", &args)?;
         }
-        Task::Test { suite, filter } => return test::run(&repo, suite, filter.as_deref()),
+        Task::Test { suite, filter, all } => {
+            return test::run(&repo, suite, filter.as_deref(), all);
+        }
         Task::Bench { what, mut args } => {
             if let Some(what) = what {
                 let name = match what {

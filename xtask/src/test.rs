@@ -31,7 +31,7 @@ pub(crate) enum Suite {
     Deploy,
     /// The whole story, short
     E2e,
-    /// Faults in virtual machines, of every kernel; of one where all suites run
+    /// Faults in virtual machines, of every kernel; of one in a whole run without `--all`
     Vm,
 }
 
@@ -111,7 +111,12 @@ struct Ran {
 const RUN_AGAIN: usize = 3;
 
 /// Whether all went well. The counts are the last line in either case.
-pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> anyhow::Result<bool> {
+pub(crate) fn run(
+    repo: &Path,
+    suite: Option<Suite>,
+    filter: Option<&str>,
+    all_machines: bool,
+) -> anyhow::Result<bool> {
     bpf::build(repo)?;
     let control_plane = match suite {
         Some(suite) if !suite.needs_cluster() => None,
@@ -139,10 +144,10 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         Some(Suite::Cloud) | None => python::ensure(&python::MOTO)?,
         Some(_) => None,
     };
-    let machines = match suite {
-        Some(Suite::Vm) => Some(vm::ensure(repo, &vm::Kernel::ALL, false)),
-        None => Some(vm::ensure(repo, &[vm::Kernel::SHORT], false)),
-        Some(_) => None,
+    let machines = match (suite, all_machines) {
+        (Some(Suite::Vm), _) | (None, true) => Some(vm::ensure(repo, &vm::Kernel::ALL, false)),
+        (None, false) => Some(vm::ensure(repo, &[vm::Kernel::SHORT], false)),
+        (Some(_), _) => None,
     };
     let nvml = match suite {
         Some(Suite::Gpu) | None => Some(nvml::ensure()),
@@ -206,8 +211,13 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         }
         command
     };
-    // Of the virtual machines one where all suites run, beside the kernel suite: that mostly waits.
+    // Where all suites run, the virtual machines are beside the kernel suite: that mostly waits.
     let one_machine = vm::Kernel::SHORT.test();
+    let which: &[&str] = if all_machines {
+        &[]
+    } else {
+        &["--exact", &one_machine]
+    };
     let (machine, tests): (Vec<_>, Vec<_>) = tests
         .into_iter()
         .partition(|executable| suite.is_none() && Suite::of(executable) == Suite::Vm);
@@ -218,9 +228,7 @@ pub(crate) fn run(repo: &Path, suite: Option<Suite>, filter: Option<&str>) -> an
         let mut ran = Vec::new();
         for executable in tests {
             if Suite::of(executable) == Suite::Kernel {
-                beside = machine.map(|machine| {
-                    scope.spawn(|| run_one(machine, &program, &["--exact", &one_machine]))
-                });
+                beside = machine.map(|machine| scope.spawn(|| run_one(machine, &program, which)));
             }
             ran.push(run_one(executable, &program, &filter)?);
         }

@@ -32,7 +32,7 @@ fn shown(condition: &NodeCondition) -> String {
         condition.status,
         since.unwrap_or_default()
     );
-    text::printable(text.as_bytes(), 128).replace(';', ",")
+    text::part(text, 128)
 }
 
 #[cfg(test)]

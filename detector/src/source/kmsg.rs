@@ -16,6 +16,7 @@ use detector_ebpf::{LINE_BYTES, LineRecord};
 use zerocopy::FromBytes;
 
 use self::copies::Copies;
+use self::line_clock::LineClock;
 use self::record::Record;
 use self::syslog::SyslogSource;
 use self::tell::Teller;
@@ -29,6 +30,7 @@ mod copies;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 pub(crate) mod grammar;
+mod line_clock;
 pub(crate) mod record;
 mod syslog;
 mod tell;
@@ -92,6 +94,7 @@ struct KmsgSource {
     /// What the kernel part copied of lines as they were stored, where it does.
     ring: Option<RingBuf<MapData>>,
     copies: Copies,
+    line_clock: LineClock,
     /// The past is read: what comes now is new.
     caught_up: bool,
     next_sequence: Option<u64>,
@@ -108,6 +111,7 @@ impl KmsgSource {
             started: clock::boot(),
             ring,
             copies: Copies::default(),
+            line_clock: LineClock::default(),
             caught_up: false,
             next_sequence: None,
             resumed: None,
@@ -174,8 +178,6 @@ impl Source for KmsgSource {
     }
 
     fn drain(&mut self, emit: &mut dyn FnMut(Signal)) -> anyhow::Result<()> {
-        // The kernel's log clock does not count suspended time; everything of ours does.
-        let suspended = clock::suspended();
         // CONSOLE_EXT_LOG_MAX: no record is longer.
         let mut buffer = [0; 8192];
         let mut new = 0;
@@ -204,7 +206,7 @@ impl Source for KmsgSource {
             }
             self.collect();
             let copied = self.copies.read(record.text);
-            let at = copied.unwrap_or(record.at + suspended);
+            let at = copied.unwrap_or_else(|| self.line_clock.since_boot(record.at));
             self.caught_up |= at >= self.started || self.resumed.is_some();
             new += usize::from(self.caught_up);
             let count = self.lost(record.sequence);

@@ -35,9 +35,13 @@ struct Row {
     hooks: String,
     /// What saw it with the hooks off, or `-`.
     log: String,
-    within: String,
+    /// Of one of [`LIMITS`]: how soon it was told in the slowest of the runs of this package.
+    within: Option<u64>,
     names: String,
 }
+
+/// In seconds. Coarse, and never lowered by a faster run, so that a run on another host says the same.
+const LIMITS: [u64; 3] = [1, 10, 40];
 
 impl Page {
     pub fn read() -> anyhow::Result<Self> {
@@ -60,7 +64,7 @@ impl Page {
                 let row = Row {
                     hooks,
                     log,
-                    within,
+                    within: seconds(&within).with_context(|| format!("read {line:?}"))?,
                     names,
                 };
                 page.rows.insert((kernel, class), row);
@@ -85,11 +89,17 @@ impl Page {
             .iter()
             .filter_map(|hook| shown.hooks.get(hook.hook)?.as_deref())
             .collect();
-        self.packages.insert(kernel.to_owned(), package.to_owned());
-        self.rows.retain(|(of, _), _| of != kernel);
+        let last = self.packages.insert(kernel.to_owned(), package.to_owned());
+        let same_package = last.as_deref() == Some(package);
+        let before = self.rows.extract_if(.., |(of, _), _| of == kernel);
+        let before: BTreeMap<_, _> = before.collect();
         for (class, outcome) in &shown.outcomes {
-            let row = Row::of(outcome, &silent);
-            self.rows.insert((kernel.to_owned(), class.clone()), row);
+            let of = (kernel.to_owned(), class.clone());
+            let mut row = Row::of(outcome, &silent);
+            if same_package && row.within.is_some() {
+                row.within = row.within.max(before.get(&of).and_then(|row| row.within));
+            }
+            self.rows.insert(of, row);
         }
         self.hooks.retain(|(of, _), _| of != kernel);
         self.hooks.extend(shown.hooks.iter().map(|(hook, using)| {
@@ -134,7 +144,10 @@ impl Page {
         let rows = self.rows.iter().map(|((kernel, class), row)| {
             format!(
                 "{kernel}\t{class}\t{}\t{}\t{}\t{}\n",
-                row.hooks, row.log, row.within, row.names
+                row.hooks,
+                row.log,
+                row.within(),
+                row.names
             )
         });
         packages.chain([HEADER.to_owned()]).chain(rows).collect()
@@ -242,11 +255,11 @@ impl Row {
             .get(&Way::Log)
             .map_or_else(none, |_| "log".to_owned());
         let fastest = outcome.seen.values().map(|seen| seen.milliseconds).min();
-        let within = fastest.map_or_else(none, |milliseconds| {
-            let seconds = [1, 10]
+        let within = fastest.map(|milliseconds| {
+            let limit = LIMITS
                 .into_iter()
-                .find(|limit| milliseconds < limit * 1000);
-            format!("{} s", seconds.unwrap_or(30))
+                .find(|limit| milliseconds <= limit * 1000);
+            limit.unwrap_or(milliseconds.div_ceil(1000))
         });
         let names: BTreeSet<_> = outcome
             .seen
@@ -275,9 +288,25 @@ impl Row {
         if by.is_empty() {
             "no".to_owned()
         } else {
-            format!("{}; {}", by.join("; "), self.within)
+            format!("{}; {}", by.join("; "), self.within())
         }
     }
+
+    fn within(&self) -> String {
+        self.within
+            .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"))
+    }
+}
+
+/// As [`Row::within`] writes it.
+fn seconds(within: &str) -> anyhow::Result<Option<u64>> {
+    if within == "-" {
+        return Ok(None);
+    }
+    let seconds = within.strip_suffix(" s").and_then(|text| text.parse().ok());
+    seconds
+        .map(Some)
+        .context("`within` is neither `-` nor as `10 s`")
 }
 
 /// What is between the two lines.
@@ -301,6 +330,7 @@ fn hooks() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Seen;
     use super::*;
 
     #[test]
@@ -313,6 +343,35 @@ mod tests {
         let page = Page::read().unwrap();
         assert_eq!(fs::read_to_string(seen()).unwrap(), page.data());
         assert_eq!(fs::read_to_string(hooks()).unwrap(), page.hook_data());
+    }
+
+    #[test]
+    fn a_run_says_the_same_whether_its_host_is_busy_or_not() {
+        let shown = |milliseconds| {
+            let seen = Seen {
+                reason: "SoftLockup".to_owned(),
+                milliseconds,
+                subject: Vec::new(),
+            };
+            let outcome = Outcome {
+                seen: BTreeMap::from([(Way::Log, seen)]),
+                ..Outcome::default()
+            };
+            Shown {
+                outcomes: BTreeMap::from([("soft lockup".to_owned(), outcome)]),
+                hooks: BTreeMap::new(),
+            }
+        };
+        let mut page = Page::default();
+        let mut within = |package, milliseconds| {
+            page.put("6.12", package, &shown(milliseconds)).unwrap();
+            page.rows.values().next().and_then(|row| row.within)
+        };
+        assert_eq!(within("linux-image 1", 900), Some(1));
+        assert_eq!(within("linux-image 1", 9_000), Some(10));
+        assert_eq!(within("linux-image 1", 900), Some(10));
+        assert_eq!(within("linux-image 2", 900), Some(1), "another kernel");
+        assert_eq!(within("linux-image 2", 50_100), Some(51), "as it is");
     }
 
     #[test]

@@ -128,12 +128,11 @@ impl Values<'_> {
         self.number(name).map(|number| number as u32)
     }
 
-    /// Printable and bounded, without the separator of a condition's parts.
+    /// Up to the first NUL.
     pub(super) fn text(&self, name: &'static str) -> Result<String, Unreadable> {
         let bytes = self.bytes(name)?;
         let end = bytes.iter().position(|&byte| byte == 0);
-        let text = text::printable(&bytes[..end.unwrap_or(bytes.len())], 120);
-        Ok(text.replace(';', ","))
+        Ok(text::part(&bytes[..end.unwrap_or(bytes.len())], 120))
     }
 
     /// Major and minor number; the kernel's own `dev_t` has 20 bits of minor.

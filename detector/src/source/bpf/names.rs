@@ -33,7 +33,7 @@ impl HostNames {
             .join("dm/name");
         match fs::read(path) {
             Ok(name) => {
-                let name = crate::text::printable(name.trim_ascii(), 60).replace(';', ",");
+                let name = crate::text::part(name.trim_ascii(), 60);
                 format!("{device} ({name})")
             }
             Err(_) => device,

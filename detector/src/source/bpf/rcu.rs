@@ -10,7 +10,7 @@ use crate::text;
 pub(super) fn stall(data: &[u8]) -> LogFault {
     let text = |bytes: &[u8]| {
         let end = bytes.iter().position(|&byte| byte == 0);
-        text::printable(&bytes[..end.unwrap_or(bytes.len())], RCU_TEXT).replace(';', ",")
+        text::part(&bytes[..end.unwrap_or(bytes.len())], RCU_TEXT)
     };
     let (name, rest) = data.split_at(RCU_TEXT.min(data.len()));
     let (flavor, message) = (text(name), text(&rest[..RCU_TEXT.min(rest.len())]));

@@ -109,14 +109,18 @@ fn ask(socket: &Path) -> Result<Server, String> {
 
 impl Judge {
     fn look(&mut self, server: Server, now: i64) -> Vec<What> {
-        let shown = |text: &str, most| text::printable(text.as_bytes(), most).replace(';', ",");
         let recent = server.deprecations.into_iter().filter(|warning| {
             let last = warning.last.as_ref().map(|last| last.seconds);
             last.is_some_and(|last| now.saturating_sub(last) < RECENT)
         });
         let recent: BTreeMap<String, String> = recent
             .take(MOST)
-            .map(|warning| (shown(&warning.id, 128), shown(&warning.message, 256)))
+            .map(|warning| {
+                (
+                    text::part(&warning.id, 128),
+                    text::part(&warning.message, 256),
+                )
+            })
             .collect();
         let fault = |id: String, message| {
             LogFault::new(Reason::DeprecatedContainerdConfiguration, id, message)

@@ -129,7 +129,7 @@ fn read(root: &Path, paths: &[String]) -> Result<Found, String> {
                 bytes: (state.f_bavail, state.f_blocks),
                 inodes: (state.f_favail, state.f_files),
             };
-            let shown = text::printable(path.as_bytes(), 128).replace(';', ",");
+            let shown = text::part(path, 128);
             found.insert(shown, left);
         }
     }

@@ -61,7 +61,7 @@ impl Counter for KubeProxy {
                 read.insert(identity, offset);
                 let told: Vec<&str> = lines.lines().filter(|line| is_missing(line)).collect();
                 if let Some(last) = told.last() {
-                    let message = text::printable(last.as_bytes(), 256).replace(';', ",");
+                    let message = text::part(last, 256);
                     let fault = told::fault(Reason::KubeProxyNotReady, "kube-proxy", message);
                     found.push(told::times(fault, told.len() as u64));
                 }

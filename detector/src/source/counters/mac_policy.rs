@@ -78,9 +78,9 @@ impl Counter for MacPolicy {
         let before = std::mem::replace(&mut self.told, wrong.is_some());
         match wrong {
             Some((link, policy)) => {
-                let shown = text::printable(format!("{link}: {policy}").as_bytes(), 128);
+                let shown = text::part(format!("{link}: {policy}"), 128);
                 let message = format!("udev changes the addresses of pods' interfaces ({shown})");
-                vec![told::still(fault(message.replace(';', ",")))]
+                vec![told::still(fault(message))]
             }
             None if before => vec![told::over(fault("udev leaves them alone".to_owned()))],
             None => Vec::new(),

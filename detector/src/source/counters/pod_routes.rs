@@ -75,7 +75,7 @@ impl Allocation {
 
     pub(super) fn pod(&self) -> String {
         let pod = format!("{}/{}", self.metadata.namespace, self.metadata.name);
-        text::printable(pod.as_bytes(), 128).replace(';', ",")
+        text::part(pod, 128)
     }
 }
 

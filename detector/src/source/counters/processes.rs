@@ -194,7 +194,7 @@ fn parse(stat: &str) -> Option<Process> {
     let value = |place| field(place).and_then(number);
     Some(Process {
         pid: pid.parse().ok()?,
-        comm: text::printable(comm.as_bytes(), 64).replace(';', ","),
+        comm: text::part(comm, 64),
         zombie: field(3)? == "Z",
         parent: field(4)?.parse().ok()?,
         started: value(22)?,

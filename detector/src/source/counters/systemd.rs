@@ -196,7 +196,8 @@ fn units(mut body: Body) -> Option<Vec<Unit>> {
     let mut units = Vec::new();
     while body.place() < end && units.len() < MOST {
         body.align(8)?;
-        let name = shown(&body.text()?);
+        // As of the journal's line of it.
+        let name = text::part(body.text()?, 256);
         let [_description, _load, _active, sub, _following, path] = [
             body.text()?,
             body.text()?,
@@ -211,11 +212,6 @@ fn units(mut body: Body) -> Option<Vec<Unit>> {
         units.push(Unit { name, sub, path });
     }
     Some(units)
-}
-
-/// As of the journal's line of it.
-fn shown(name: &str) -> String {
-    text::printable(name.as_bytes(), 256).replace(';', ",")
 }
 
 fn property<'a>(path: &'a str, name: &'a str) -> Call<'a> {
@@ -244,7 +240,7 @@ fn variant_number(body: Body) -> Option<u32> {
 
 fn variant_text(body: Body) -> Option<String> {
     let text = variant(body, "s")?.text()?;
-    Some(text::printable(text.as_bytes(), 64).replace(';', ","))
+    Some(text::part(text, 64))
 }
 
 fn is_gone(error: &str) -> bool {

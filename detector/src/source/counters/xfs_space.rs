@@ -127,7 +127,7 @@ fn read(proc: &Path) -> io::Result<Means> {
             None
         };
         let name = device.strip_prefix("/dev/").unwrap_or(device);
-        let name = text::printable(name.as_bytes(), 64).replace(';', ",");
+        let name = text::part(name, 64);
         means.insert(name, blocks);
     }
     Ok(means)

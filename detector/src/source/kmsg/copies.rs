@@ -1,6 +1,6 @@
 //! PURE. Copies of lines that were made when the kernel stored them: what the log was overrun of
-//! before it was read is told from its copy, and a copy knows better when its line was stored. The
-//! log's own clock (`local_clock()`) is no clock of ours, and drifts from them by seconds in weeks.
+//! before it was read is told from its copy, and a copy knows better when its line was stored
+//! ([`super::line_clock`]).
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -169,7 +169,7 @@ fn xid(record: &Record<'_>) -> Option<What> {
     let (xid, detail) = rest.split_once(", ")?;
     let xid = number(xid).filter(|xid| (1..1000).contains(xid))?;
     // The separator of a condition's parts, which the next agent reads: a process chose the name.
-    let detail = text::printable(detail.as_bytes(), 160).replace(';', ",");
+    let detail = text::part(detail, 160);
     (!detail.is_empty()).then_some(What::Xid {
         gpu,
         partition,

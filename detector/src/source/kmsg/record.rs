@@ -11,7 +11,7 @@ pub(crate) struct Record<'a> {
     /// 0 emergency ... 7 debug; absent where a saved log does not tell.
     pub level: Option<u32>,
     pub sequence: u64,
-    /// The kernel's local clock since boot.
+    /// As the line says it: see [`super::line_clock`].
     pub at: Duration,
     /// One line; the kernel has escaped control characters as `\xNN`.
     pub text: &'a str,

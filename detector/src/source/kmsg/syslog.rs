@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use self::text::Line;
+use super::line_clock::LineClock;
 use super::record::Record;
 use super::tell::Teller;
 use crate::clock;
@@ -39,6 +40,7 @@ const POSITION: &str = "kernelLogTime";
 pub(super) struct SyslogSource {
     timer: Timer,
     teller: Teller,
+    line_clock: LineClock,
     /// Bytes that hold the whole log.
     whole: usize,
     started: Duration,
@@ -61,6 +63,7 @@ impl SyslogSource {
         Ok(Self {
             timer: Timer::every(INTERVAL)?,
             teller,
+            line_clock: LineClock::default(),
             whole,
             started: clock::boot(),
             last: None,
@@ -128,8 +131,6 @@ impl Source for SyslogSource {
                 },
             });
         }
-        // The kernel's log clock does not count suspended time; everything of ours does.
-        let suspended = clock::suspended();
         // What comes after the past is new, whatever its time says.
         let of_the_past = self.resumed.is_none() && !self.teller.is_past_read();
         for line in text::records(&new) {
@@ -147,7 +148,7 @@ impl Source for SyslogSource {
                 at: *at,
                 text,
             };
-            let at = *at + suspended;
+            let at = self.line_clock.since_boot(*at);
             let historic = of_the_past && at < self.started;
             self.teller.tell(&record, at, historic, emit);
         }

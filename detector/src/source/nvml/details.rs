@@ -261,7 +261,6 @@ fn named(
         .collect()
 }
 
-/// Without the separator of a condition's parts.
-pub(super) fn plain(text: impl AsRef<str>) -> String {
-    text::printable(text.as_ref().as_bytes(), LONGEST).replace(';', ",")
+pub(super) fn plain(text: impl AsRef<[u8]>) -> String {
+    text::part(text, LONGEST)
 }

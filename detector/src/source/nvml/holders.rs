@@ -71,7 +71,7 @@ fn by_device(answer: Answer) -> BTreeMap<String, Vec<String>> {
                 pod.namespace, pod.name, container.name
             );
             // The separator of a condition's parts.
-            let name = text::printable(name.as_bytes(), LONGEST).replace(';', ",");
+            let name = text::part(name, LONGEST);
             let devices = container.devices.into_iter();
             let ids = devices
                 .filter(|devices| devices.resource.starts_with("nvidia.com/"))

@@ -27,6 +27,8 @@ const UNLIKELY: Duration = Duration::from_secs(4);
 /// A detector looks for new modules once a minute.
 const MODULE: Duration = Duration::from_secs(100);
 const SOON: Duration = Duration::from_millis(50);
+/// By which the clock of the kernel log may be off (`set_up::let_clocks_drift`).
+const CLOCKS: Duration = Duration::from_secs(1);
 
 fn main() {
     let result = set_up::set_up().and_then(|()| {
@@ -147,7 +149,7 @@ impl Guest {
                         Way::Hooks => (&mut *by_hooks, by.map_or("", |by| by.says)),
                         Way::Log => (&mut *by_log, ""),
                     };
-                    *seen = look(detector, *shows, says, at);
+                    *seen = look(detector, *shows, says, at)?;
                     waits |= seen.is_none();
                 }
             }
@@ -208,7 +210,7 @@ pub(crate) fn look(
     (class, reasons): Shows,
     says: &str,
     at: Duration,
-) -> Option<Seen> {
+) -> anyhow::Result<Option<Seen>> {
     let of_it = |line: &Value| {
         ["opened", "repeated"]
             .iter()
@@ -217,13 +219,20 @@ pub(crate) fn look(
             && line["message"]
                 .as_str()
                 .is_some_and(|message| message.contains(says))
-            && found(line).is_some_and(|found| found >= at)
+            && time(line, "foundNs") >= at
     };
-    let line = watch.line_within(SOON, class, of_it).ok()?;
-    let milliseconds = found(&line)?.saturating_sub(at).as_millis();
+    let Ok(line) = watch.line_within(SOON, class, of_it) else {
+        return Ok(None);
+    };
+    let (fault, found) = (time(&line, "faultNs"), time(&line, "foundNs"));
+    ensure!(
+        fault + CLOCKS >= at && fault <= found,
+        "{class} was provoked at {at:?}, and told at {found:?} as of {fault:?}"
+    );
+    let milliseconds = found.saturating_sub(at).as_millis();
     let subject = line["subject"].as_object();
-    Some(Seen {
-        reason: line["reason"].as_str()?.to_owned(),
+    Ok(Some(Seen {
+        reason: line["reason"].as_str().unwrap_or_default().to_owned(),
         milliseconds: u64::try_from(milliseconds).unwrap_or(u64::MAX),
         subject: subject
             .into_iter()
@@ -231,11 +240,11 @@ pub(crate) fn look(
             .filter(|(_, value)| !value.is_null())
             .map(|(name, _)| name.clone())
             .collect(),
-    })
+    }))
 }
 
-fn found(line: &Value) -> Option<Duration> {
-    line["foundNs"].as_u64().map(Duration::from_nanos)
+fn time(line: &Value, name: &str) -> Duration {
+    Duration::from_nanos(line[name].as_u64().unwrap_or_default())
 }
 
 fn kernel() -> anyhow::Result<&'static str> {

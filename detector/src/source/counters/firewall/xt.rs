@@ -52,5 +52,5 @@ fn number(bytes: &[u8], place: usize) -> Option<u16> {
 pub(super) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0);
     let text = &bytes[..end.unwrap_or(bytes.len())];
-    crate::text::printable(text, 256).replace(';', ",")
+    crate::text::part(text, 256)
 }

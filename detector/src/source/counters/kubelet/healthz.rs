@@ -86,7 +86,7 @@ fn read(bytes: &[u8]) -> Answer {
                 [] => format!("status {status}"),
                 failed => failed.join(", "),
             };
-            Answer::Unwell(text::printable(said.as_bytes(), 128).replace(';', ","))
+            Answer::Unwell(text::part(said, 128))
         }
         None => Answer::Unwell("no answer in HTTP".to_owned()),
     }

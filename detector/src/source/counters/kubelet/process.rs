@@ -133,7 +133,7 @@ fn threads(proc: &Path, pid: u32) -> Vec<(u32, String, char)> {
         let stat = String::from_utf8_lossy(&stat).into_owned();
         let (_, rest) = stat.split_once(" (")?;
         let (comm, rest) = rest.rsplit_once(") ")?;
-        let comm = text::printable(comm.as_bytes(), 64).replace(';', ",");
+        let comm = text::part(comm, 64);
         Some((tid, comm, rest.chars().next()?))
     });
     threads.collect()
@@ -156,7 +156,7 @@ fn waits_in(folder: &Path) -> String {
     let frames: Vec<&str> = frames.take(MOST_FRAMES).collect();
     match frames.as_slice() {
         [] => "the kernel".to_owned(),
-        frames => text::printable(frames.join(" < ").as_bytes(), 256).replace(';', ","),
+        frames => text::part(frames.join(" < "), 256),
     }
 }
 

@@ -2,10 +2,11 @@
 //! no other family may read such a line as its own.
 
 use super::super::record::Record;
-use super::words::{comm, hex, shown};
+use super::words::{comm, hex};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::{LogFault, Task};
+use crate::text;
 
 /// Not `int3`, which is how debuggers and JITs work.
 const TRAPS: [&str; 12] = [
@@ -73,7 +74,7 @@ fn on_arm(line: &str) -> Option<LogFault> {
     let (_, rest) = rest.split_once(", ESR 0x")?;
     let (esr, what) = rest.split_once(", ")?;
     hex(esr)?;
-    crash(process, &shown(what, 120))
+    crash(process, &text::part(what, 120))
 }
 
 /// What stands behind the error code: the file that the process ran, whose name is its choice.
@@ -86,7 +87,7 @@ fn of_error(rest: &str) -> Option<String> {
     match place {
         None => Some(String::new()),
         Some(place) if place.starts_with("in ") || place.starts_with("likely on CPU ") => {
-            Some(format!(" {}", shown(place, 120)))
+            Some(format!(" {}", text::part(place, 120)))
         }
         Some(_) => None,
     }

@@ -1,11 +1,12 @@
 //! PURE. Memory modules, caches and buses that err.
 
 use super::super::record::Record;
-use super::words::{only, shown};
+use super::words::only;
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::LogFault;
 use crate::source::hardware::memory_module;
+use crate::text;
 
 pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
     let rest = record.text.strip_prefix("EDAC ")?;
@@ -39,7 +40,7 @@ fn module(record: &Record<'_>, rest: &str) -> Option<LogFault> {
     if !whole || label.is_empty() {
         return None;
     }
-    let label = shown(label, 100);
+    let label = text::part(label, 100);
     Some(memory_module(reason, kind, count, controller, &label))
 }
 
@@ -71,7 +72,7 @@ fn device(record: &Record<'_>, rest: &str) -> Option<LogFault> {
     let place = format!("{controller} {instance} {block}");
     let message = format!(
         "{kind} error of {place} (EDAC device {device}): {}",
-        shown(text, 100)
+        text::part(text, 100)
     );
     Some(LogFault::new(
         reason,

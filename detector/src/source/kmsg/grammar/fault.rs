@@ -1,8 +1,8 @@
 //! PURE. Puts a line that fits its grammar into words, and checks the pieces that lines are made of.
 
-use super::words;
 use crate::reason::Reason;
 use crate::signal::{LogFault, What};
+use crate::text;
 
 pub(super) fn on_device(reason: Reason, device: String, message: &str) -> What {
     What::Logged(LogFault::on_device(reason, device, shown(message)))
@@ -21,7 +21,7 @@ pub(super) fn fault(reason: Reason, entity: String, message: &str) -> LogFault {
 }
 
 pub(super) fn shown(text: &str) -> String {
-    words::shown(text, 240)
+    text::part(text, 240)
 }
 
 /// A decimal number of any size.

@@ -2,10 +2,11 @@
 //! Their lines name no process.
 
 use super::super::record::Record;
-use super::words::{is_word, only, shown};
+use super::words::{is_word, only};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::LogFault;
+use crate::text;
 
 pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
     hard_lockup(record)
@@ -59,7 +60,7 @@ fn rcu_stall(record: &Record<'_>) -> Option<LogFault> {
             fits.then(|| {
                 format!(
                     "CPUs or tasks are stalled (expedited): {}",
-                    shown(whose.trim(), 80)
+                    text::part(whose.trim(), 80)
                 )
             })?
         }
@@ -82,7 +83,7 @@ fn workqueue_lockup(record: &Record<'_>) -> Option<LogFault> {
     (pool.len() <= 200 && only(pool, fits)).then(|| {
         LogFault::new(
             Reason::WorkqueueLockup,
-            format!("cpus {}", shown(cpus, 60)),
+            format!("cpus {}", text::part(cpus, 60)),
             format!("a worker pool has made no progress for {seconds} s: {pool}"),
         )
     })

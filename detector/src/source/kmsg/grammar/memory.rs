@@ -1,10 +1,11 @@
 //! PURE. Pages that were given up, and allocations that failed.
 
 use super::super::record::Record;
-use super::words::{comm, hex, is_word, only, process, shown};
+use super::words::{comm, hex, is_word, only, process};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::{LogFault, Task};
+use crate::text;
 
 pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
     poisoned(record)
@@ -106,7 +107,7 @@ fn allocation(record: &Record<'_>) -> Option<LogFault> {
     let message = format!(
         "process {name} could not be given {} contiguous pages (order {order}, {})",
         1_u128 << order,
-        shown(flags, 100)
+        text::part(flags, 100)
     );
     Some(LogFault::new(
         Reason::PageAllocationFailure,

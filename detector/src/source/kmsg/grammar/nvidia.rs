@@ -2,9 +2,10 @@
 //! found, GPUDirect RDMA.
 
 use super::fault::{digits, hex, on};
-use super::words::{is_word, shown};
+use super::words::is_word;
 use super::{Record, What, at_level, gpu_name, number};
 use crate::reason::Reason;
+use crate::text;
 
 pub(super) fn read(record: &Record<'_>) -> Option<What> {
     sxid(record)
@@ -23,7 +24,7 @@ fn sxid(record: &Record<'_>) -> Option<What> {
     let switch = gpu_name(switch.strip_suffix(".0")?)?;
     let (sxid, detail) = rest.split_once(", ")?;
     let sxid = number(sxid).filter(|sxid| (1..100_000).contains(sxid))?;
-    let detail = shown(detail, 160);
+    let detail = text::part(detail, 160);
     (!detail.is_empty()).then_some(What::Sxid {
         switch,
         sxid,

@@ -1,10 +1,11 @@
 //! PURE. The kernel found a mistake of its own: BUG, oops, KASAN, panic.
 
 use super::super::record::Record;
-use super::words::{are_words, comm, function, hex, is_place, is_word, process, shown};
+use super::words::{are_words, comm, function, hex, is_place, is_word, process};
 use super::{at_level, number};
 use crate::reason::Reason;
 use crate::signal::{LogFault, Task};
+use crate::text;
 
 /// One entity for every line of an oops, so that they are one finding.
 const KERNEL: &str = "kernel";
@@ -214,13 +215,13 @@ fn stack(record: &Record<'_>) -> Option<LogFault> {
 fn panic(record: &Record<'_>) -> Option<LogFault> {
     let text = at_level(record, 0)?.strip_prefix("Kernel panic - not syncing: ")?;
     (!text.is_empty()).then(|| {
-        let message = format!("the kernel panicked: {}", shown(text, 200));
+        let message = format!("the kernel panicked: {}", text::part(text, 200));
         LogFault::new(Reason::KernelPanic, KERNEL.to_owned(), message)
     })
 }
 
 fn bug(entity: &str, line: &str) -> LogFault {
-    let message = format!("the kernel found itself broken: {}", shown(line, 200));
+    let message = format!("the kernel found itself broken: {}", text::part(line, 200));
     LogFault::new(Reason::KernelBug, entity.to_owned(), message)
 }
 

@@ -95,7 +95,7 @@ fn hung(record: &Record<'_>) -> Option<What> {
 fn task(pid: &str, comm: &str) -> Option<Task> {
     Some(Task {
         pid: number(pid)?,
-        comm: text::printable(comm.as_bytes(), 64).replace(';', ","),
+        comm: text::part(comm, 64),
         workload: None,
     })
 }

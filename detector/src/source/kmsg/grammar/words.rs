@@ -2,12 +2,6 @@
 
 use crate::text;
 
-/// What a stranger may have chosen: printable, bounded, and without the separator of a condition's
-/// parts, which the next agent reads.
-pub(super) fn shown(text: &str, limit: usize) -> String {
-    text::printable(text.as_bytes(), limit).replace(';', ",")
-}
-
 /// nftables and iptables begin a packet's line with a prefix of up to 127 characters of their
 /// user's choice, at a level of that choice, and go on like this (net/netfilter/nf_log_syslog.c).
 pub(super) fn is_packet(line: &str) -> bool {
@@ -17,7 +11,7 @@ pub(super) fn is_packet(line: &str) -> bool {
 
 /// The name of a process: 15 bytes, of which the log shows control characters as `\xNN`.
 pub(super) fn comm(text: &str) -> Option<String> {
-    (1..=60).contains(&text.len()).then(|| shown(text, 64))
+    (1..=60).contains(&text.len()).then(|| text::part(text, 64))
 }
 
 /// Digits of `%x`, without a prefix.
