@@ -20,7 +20,7 @@ pub struct Outcome {
 const LATE: &str = " (attached when its module was loaded)";
 
 pub struct Shown {
-    /// By class.
+    /// By class; `CLASS: FAULT` where several faults of a class are told apart.
     pub outcomes: BTreeMap<String, Outcome>,
     /// How each hook was attached, if it was.
     pub hooks: BTreeMap<String, Option<String>>,
@@ -59,11 +59,22 @@ pub(super) fn shown(
                 hook,
                 using: attached,
             } => {
-                // The fault is of this one, whatever else the class has.
                 using.insert(class, format!("{attached}{LATE}"));
                 hooks.insert(hook, Some(attached));
             }
-            Report::Seen { class, way, seen } => {
+            Report::Seen {
+                class,
+                hook,
+                way,
+                seen,
+            } => {
+                if let Some(hook) = hook {
+                    let attached = hooks
+                        .get(&hook)
+                        .with_context(|| format!("`check` knows no hook {hook}"))?;
+                    let attached = attached.clone().unwrap_or_default();
+                    using.entry(class.clone()).or_insert(attached);
+                }
                 outcomes
                     .entry(class)
                     .or_default()
@@ -81,8 +92,11 @@ pub(super) fn shown(
         }
     }
     for (class, outcome) in &mut outcomes {
+        // What `check` knows.
+        let whole = class.split(": ").next().unwrap_or(class);
         outcome.using = using
             .get(class)
+            .or_else(|| using.get(whole))
             .cloned()
             .with_context(|| format!("`check` knows no class {class}"))?;
     }

@@ -69,6 +69,7 @@ impl Machine {
         for (name, device) in [
             ("nvme", "nvme,serial=nodemend"),
             ("sata", "ide-hd,bus=ide.0"),
+            ("sata2", "ide-hd,bus=ide.1"),
             ("virtio", "virtio-blk-pci"),
         ] {
             let image = File::create(at(name)).context("make a disk")?;

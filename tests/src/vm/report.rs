@@ -30,6 +30,8 @@ pub enum Report {
     /// A fault was provoked, and what one of the detectors said within the time.
     Seen {
         class: String,
+        /// Of several hooks of the class the one that is to tell of this fault.
+        hook: Option<String>,
         way: Way,
         seen: Option<Seen>,
     },
@@ -64,7 +66,9 @@ pub struct Seen {
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Seen { class, way, seen } => match seen {
+            Self::Seen {
+                class, way, seen, ..
+            } => match seen {
                 Some(seen) => write!(
                     out,
                     "{class}, {way:?}: {} after {} ms, names {:?}",

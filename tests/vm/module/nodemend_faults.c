@@ -8,9 +8,13 @@
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
+#include <linux/platform_device.h>
 #include <linux/proc_fs.h>
 #include <linux/sched/clock.h>
+#include <linux/thermal.h>
 #include <linux/uaccess.h>
+#include <linux/version.h>
+#include <net/devlink.h>
 
 /*
  * Longer than the guest's rcu_cpu_stall_timeout and twice its watchdog_thresh together: whoever
@@ -161,6 +165,138 @@ static int __init make_card(void)
 	return error;
 }
 
+/* --- a device whose driver reports of its health --- */
+
+static const struct devlink_ops devlink_operations;
+static const struct devlink_health_reporter_ops reporter_operations = { .name = "firmware" };
+static struct devlink_health_reporter *reporter;
+
+static int report_ill(void)
+{
+	if (!reporter)
+		return -ENODEV;
+	/* No driver's recovery is there to be tried. */
+	devlink_health_report(reporter, INJECTED, NULL);
+	return 0;
+}
+
+static int probe_ill(struct platform_device *device)
+{
+	struct devlink_health_reporter *made;
+	struct devlink *devlink;
+	int error = 0;
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+	devlink = devlink_alloc(&devlink_operations, 0);
+#else
+	devlink = devlink_alloc(&devlink_operations, 0, &device->dev);
+#endif
+	if (!devlink)
+		return -ENOMEM;
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
+	made = devlink_health_reporter_create(devlink, &reporter_operations, 0, NULL);
+#else
+	made = devlink_health_reporter_create(devlink, &reporter_operations, NULL);
+#endif
+	if (IS_ERR(made)) {
+		devlink_free(devlink);
+		return PTR_ERR(made);
+	}
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+	error = devlink_register(devlink, &device->dev);
+#else
+	devlink_register(devlink);
+#endif
+	if (!error)
+		reporter = made;
+	return error;
+}
+
+/* The event names it. */
+static struct platform_driver ill_driver = { .driver.name = "nodemend-ill" };
+
+static int __init make_ill(void)
+{
+	return PTR_ERR_OR_ZERO(platform_create_bundle(&ill_driver, probe_ill, NULL, 0, NULL, 0));
+}
+
+/* --- a place that gets hot --- */
+
+#define HOT 90000
+#define CRITICAL 100000
+
+static struct thermal_zone_device *zone;
+static int temperature = 20000;
+
+static int heat(void)
+{
+	if (!zone)
+		return -ENODEV;
+	temperature = CRITICAL + 5000;
+	thermal_zone_device_update(zone, THERMAL_EVENT_UNSPECIFIED);
+	return 0;
+}
+
+static int get_temperature(struct thermal_zone_device *zone, int *to)
+{
+	*to = temperature;
+	return 0;
+}
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0)
+static int get_trip_type(struct thermal_zone_device *zone, int trip, enum thermal_trip_type *to)
+{
+	*to = trip ? THERMAL_TRIP_CRITICAL : THERMAL_TRIP_HOT;
+	return 0;
+}
+
+static int get_trip_temperature(struct thermal_zone_device *zone, int trip, int *to)
+{
+	*to = trip ? CRITICAL : HOT;
+	return 0;
+}
+
+static struct thermal_zone_device_ops zone_operations = {
+	.get_temp = get_temperature,
+	.get_trip_type = get_trip_type,
+	.get_trip_temp = get_trip_temperature,
+};
+
+static struct thermal_zone_device *register_zone(void)
+{
+	return thermal_zone_device_register("nodemend", 2, 0, NULL, &zone_operations, NULL, 0, 0);
+}
+#else
+static const struct thermal_zone_device_ops zone_operations = { .get_temp = get_temperature };
+
+static struct thermal_zone_device *register_zone(void)
+{
+	static const struct thermal_trip trips[] = {
+		{ .temperature = HOT, .type = THERMAL_TRIP_HOT },
+		{ .temperature = CRITICAL, .type = THERMAL_TRIP_CRITICAL },
+	};
+
+	return thermal_zone_device_register_with_trips("nodemend", trips, ARRAY_SIZE(trips), NULL,
+						       &zone_operations, NULL, 0, 0);
+}
+#endif
+
+static int __init make_zone(void)
+{
+	struct thermal_zone_device *made = register_zone();
+	int error;
+
+	if (IS_ERR(made))
+		return PTR_ERR(made);
+	error = thermal_zone_device_enable(made);
+	if (error) {
+		thermal_zone_device_unregister(made);
+		return error;
+	}
+	zone = made;
+	return 0;
+}
+
 /* --- */
 
 static int provoke(const char *fault)
@@ -175,6 +311,10 @@ static int provoke(const char *fault)
 		return memory_error(HW_EVENT_ERR_CORRECTED);
 	if (sysfs_streq(fault, "uncorrected-memory"))
 		return memory_error(HW_EVENT_ERR_UNCORRECTED);
+	if (sysfs_streq(fault, "ill-device"))
+		return report_ill();
+	if (sysfs_streq(fault, "heat"))
+		return heat();
 	return -EINVAL;
 }
 
@@ -203,6 +343,12 @@ static int __init begin(void)
 	error = make_memory();
 	if (error)
 		pr_warn("no memory controller: %d\n", error);
+	error = make_ill();
+	if (error)
+		pr_warn("no device that is ill: %d\n", error);
+	error = make_zone();
+	if (error)
+		pr_warn("no thermal zone: %d\n", error);
 	return proc_create("nodemend-faults", 0200, NULL, &operations) ? 0 : -ENOMEM;
 }
 

@@ -1,13 +1,21 @@
-//! Disks of the machine, found by what they are, and reads that fail on them.
+//! Disks of the machine, found by what they are, reads that fail on them, and what makes them silent.
 
 use std::fs::{self, File, OpenOptions};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use nodemend_tests::faults::boot_clock;
+use rustix::fs::{Advice, fadvise};
 
 const BLOCK: usize = 4096;
 const SECTOR: u64 = 512;
+/// For a command to be sent, or done with.
+const PATIENCE: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_millis(20);
 
 /// The disk whose place among the devices has this in it.
 pub(crate) fn disk(kind: &str) -> anyhow::Result<String> {
@@ -50,4 +58,117 @@ pub(crate) fn read(disk: &File, offset: u64, length: usize) -> std::io::Result<(
     let mut buffer = vec![0; length + BLOCK];
     let aligned = buffer.as_ptr().align_offset(BLOCK);
     disk.read_exact_at(&mut buffer[aligned..aligned + length], offset)
+}
+
+/// A file of sysfs that is changed for a while.
+pub(crate) struct Setting {
+    path: PathBuf,
+    before: String,
+}
+
+impl Setting {
+    pub(crate) fn change(path: impl Into<PathBuf>, value: &str) -> anyhow::Result<Self> {
+        let path = path.into();
+        let before =
+            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        fs::write(&path, value).with_context(|| format!("write {}", path.display()))?;
+        Ok(Self { path, before })
+    }
+
+    /// How many seconds a command of the disk may take.
+    pub(crate) fn timeout(disk: &str, seconds: &str) -> anyhow::Result<Self> {
+        Self::change(format!("/sys/block/{disk}/device/timeout"), seconds)
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(&self.path, &self.before) {
+            eprintln!("nodemend-guest: restore {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// A command that never reaches the disk: its controller may not use the bus meanwhile.
+pub(crate) fn lose_a_command(disk: &str) -> anyhow::Result<()> {
+    let controller = Controller::of(disk)?;
+    controller.let_use_bus(false)?;
+    let sent = Sent::to(disk);
+    controller.let_use_bus(true)?;
+    sent?.until_done()
+}
+
+/// A read that nobody waits for, so that the kernel seldom tries it again.
+pub(crate) struct Sent<'a> {
+    disk: &'a str,
+    /// Whoever closes it waits for the read.
+    _open: File,
+}
+
+impl<'a> Sent<'a> {
+    pub(crate) fn to(disk: &'a str) -> anyhow::Result<Self> {
+        /// Where nobody has read yet.
+        const OFFSET: u64 = 4 << 20;
+        let path = format!("/dev/{disk}");
+        let open = File::open(&path).with_context(|| format!("open {path}"))?;
+        fadvise(&open, OFFSET, NonZeroU64::new(4096), Advice::WillNeed)
+            .with_context(|| format!("ask {path} for data"))?;
+        until(disk, true)?;
+        Ok(Self { disk, _open: open })
+    }
+
+    pub(crate) fn until_done(self) -> anyhow::Result<()> {
+        until(self.disk, false)
+    }
+}
+
+fn until(disk: &str, busy: bool) -> anyhow::Result<()> {
+    let inflight = format!("/sys/block/{disk}/inflight");
+    let deadline = boot_clock() + PATIENCE;
+    loop {
+        let commands = fs::read_to_string(&inflight).context("look for commands")?;
+        if commands.trim_start().starts_with('0') != busy {
+            return Ok(());
+        }
+        ensure!(boot_clock() < deadline, "{disk} has {commands} in flight");
+        thread::sleep(SOON);
+    }
+}
+
+/// What a disk hangs on: a PCI device.
+struct Controller {
+    configuration: File,
+}
+
+impl Controller {
+    fn of(disk: &str) -> anyhow::Result<Self> {
+        let place = fs::canonicalize(format!("/sys/block/{disk}")).context("find a disk")?;
+        let path = place
+            .ancestors()
+            .map(|folder| folder.join("config"))
+            .find(|path| path.exists())
+            .with_context(|| format!("{} is below no PCI device", place.display()))?;
+        let configuration = File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
+        Ok(Self { configuration })
+    }
+
+    /// Its commands, data and interrupts are lost without.
+    fn let_use_bus(&self, may: bool) -> anyhow::Result<()> {
+        // include/uapi/linux/pci_regs.h
+        const PCI_COMMAND: u64 = 4;
+        const PCI_COMMAND_MASTER: u16 = 4;
+        let mut command = [0; 2];
+        self.configuration
+            .read_exact_at(&mut command, PCI_COMMAND)
+            .context("read a PCI command register")?;
+        let others = u16::from_le_bytes(command) & !PCI_COMMAND_MASTER;
+        let command = others | if may { PCI_COMMAND_MASTER } else { 0 };
+        self.configuration
+            .write_all_at(&command.to_le_bytes(), PCI_COMMAND)
+            .context("write a PCI command register")
+    }
 }

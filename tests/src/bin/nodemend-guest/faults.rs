@@ -14,12 +14,13 @@ use nodemend_tests::faults::{
 use nodemend_tests::vm::LATE;
 
 use crate::Guest;
-use crate::devices::{cannot_read, disk, open, read};
+use crate::devices::{Sent, Setting, cannot_read, disk, lose_a_command, open, read};
 use crate::set_up::run;
 
 const POD: &str = "5f0c7ad1-8f6e-4f4a-9d6c-2f3a4b5c6d7e";
 /// Where scsi_debug cannot read.
 const SCSI_BAD_SECTOR: u64 = 4660;
+const SCSI_DEBUG: &str = "/sys/bus/pseudo/drivers/scsi_debug";
 
 /// Without what the oldest of the kernels does not know.
 const XFS: &[&str] = &[
@@ -30,15 +31,39 @@ const XFS: &[&str] = &[
     "nrext64=0,exchange=0",
 ];
 
-/// A class, and the reasons each of which is right.
+/// A class (`CLASS: FAULT` where it has several), and the reasons each of which is right.
 pub(crate) type Shows = (&'static str, &'static [&'static str]);
 
 pub(crate) struct Fault {
     /// One class, or two where nothing provokes one without the other.
     pub(crate) shows: [Option<Shows>; 2],
-    /// The hook that came with a module, after the detectors had started.
-    pub(crate) late: Option<&'static str>,
+    pub(crate) by: Option<By>,
     pub(crate) provoke: fn(&mut Guest) -> anyhow::Result<Box<dyn Any>>,
+}
+
+/// Of several hooks of a class the one that must tell of this fault.
+#[derive(Clone, Copy)]
+pub(crate) struct By {
+    pub(crate) hook: &'static str,
+    /// What no other says with the same reason.
+    pub(crate) says: &'static str,
+    /// It came with a module, after the detectors had started.
+    pub(crate) late: bool,
+}
+
+impl Fault {
+    const fn by(mut self, hook: &'static str, says: &'static str) -> Self {
+        let late = false;
+        self.by = Some(By { hook, says, late });
+        self
+    }
+
+    const fn late(mut self) -> Self {
+        if let Some(by) = &mut self.by {
+            by.late = true;
+        }
+        self
+    }
 }
 
 pub(crate) const ALL: &[Fault] = &[
@@ -89,14 +114,33 @@ pub(crate) const ALL: &[Fault] = &[
         cannot_read(&disk("/nvme")?, nodemend_tests::vm::BAD_SECTOR)?;
         keep(())
     }),
-    fault("ATA error", &["ATAError"], |_| {
-        cannot_read(&disk("/ata")?, nodemend_tests::vm::BAD_SECTOR)?;
+    fault("ATA error: refused command", &["ATAError"], |_| {
+        cannot_read(&disk("/ata1/")?, nodemend_tests::vm::BAD_SECTOR)?;
         keep(())
     }),
-    fault("SCSI error, timeout", &["SCSIError"], |_| {
-        cannot_read(&disk("/pseudo")?, SCSI_BAD_SECTOR)?;
+    fault("ATA error: lost command", &["ATAError"], |_| {
+        let disk = disk("/ata2/")?;
+        let _impatience = Setting::timeout(&disk, "1")?;
+        lose_a_command(&disk)?;
         keep(())
     }),
+    fault("SCSI error, timeout: medium error", &["SCSIError"], |_| {
+        cannot_read(&disk("/adapter0/")?, SCSI_BAD_SECTOR)?;
+        keep(())
+    })
+    .by("scsi-error", "failed: medium error"),
+    fault("SCSI error, timeout: no answer", &["SCSIError"], |_| {
+        let disk = disk("/adapter1/")?;
+        let _impatience = Setting::timeout(&disk, "1")?;
+        let sent = {
+            let _ignored = Setting::change(format!("{SCSI_DEBUG}/opts"), "4")?;
+            let _each = Setting::change(format!("{SCSI_DEBUG}/every_nth"), "1")?;
+            Sent::to(&disk)?
+        };
+        sent.until_done()?;
+        keep(())
+    })
+    .by("scsi-timeout", "was not answered in its time"),
     fault(
         "machine check",
         &["MachineCheck", "MachineCheckCorrected"],
@@ -143,7 +187,7 @@ pub(crate) const ALL: &[Fault] = &[
             Some(("soft lockup", &["SoftLockup"])),
             Some(("RCU stall", &["RCUStall"])),
         ],
-        late: None,
+        by: None,
         provoke: |_| by_module("lockup"),
     },
     fault("packet drops", &["PacketsDropped"], |_| {
@@ -178,22 +222,30 @@ pub(crate) const ALL: &[Fault] = &[
         |_| keep(NearlyAllFiles::open()?),
     ),
     fault("devlink health", &["DevlinkHealthError"], |_| {
-        run("modprobe", &["netdevsim"])?;
-        fs::write("/sys/bus/netdevsim/new_device", "1 1").context("make a simulated device")?;
-        let trigger = "/sys/kernel/debug/netdevsim/netdevsim1/health/break_health";
-        fs::write(trigger, "broken").with_context(|| format!("write {trigger}"))?;
-        keep(())
+        by_module("ill-device")
     }),
-    Fault {
-        shows: [Some(("file system shutdown", &["XFSShutdown"])), None],
-        late: Some("xfs-shutdown"),
-        provoke: |guest| {
-            let disk = guest.late.take().context("mount XFS first")?;
-            let place = disk.folder.path().display().to_string();
-            run("xfs_io", &["-x", "-c", "shutdown -f", &place])?;
-            keep(disk)
-        },
-    },
+    fault("temperature", &["CriticalTemperature"], |_| {
+        // The kernel runs it at a critical temperature, when this has returned: so it stays.
+        let command = "/proc/sys/kernel/poweroff_cmd";
+        fs::write(command, "/usr/bin/busybox true").with_context(|| format!("write {command}"))?;
+        by_module("heat")
+    }),
+    fault("file system shutdown: ext4", &["JournalAborted"], |_| {
+        // Not the device whose journal was aborted before: a repeat is not told within a minute.
+        let _before = LoopDisk::new()?;
+        let file_system = Ext4::mounted()?;
+        file_system.shut_down()?;
+        keep(file_system)
+    })
+    .by("ext4-shutdown", "ext4 on "),
+    fault("file system shutdown: XFS", &["XFSShutdown"], |guest| {
+        let disk = guest.late.take().context("mount XFS first")?;
+        let place = disk.folder.path().display().to_string();
+        run("xfs_io", &["-x", "-c", "shutdown -f", &place])?;
+        keep(disk)
+    })
+    .by("xfs-shutdown", "XFS on ")
+    .late(),
     // Last, as the disk stays slow.
     fault("NVMe timeout, removal", &["NVMeTimeout"], |guest| {
         let path = format!("/dev/{}", disk("/nvme")?);
@@ -214,7 +266,7 @@ const fn fault(
 ) -> Fault {
     Fault {
         shows: [Some((class, reasons)), None],
-        late: None,
+        by: None,
         provoke,
     }
 }

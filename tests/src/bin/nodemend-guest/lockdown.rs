@@ -24,10 +24,11 @@ pub(crate) fn run(guest: &mut Guest) -> anyhow::Result<()> {
     let _crashed = crash("crasher")?;
     let mut seen = None;
     while seen.is_none() && boot_clock() < at + LIKELY {
-        seen = look(&mut watch, (CLASS, &["AppCrash"]), at)?;
+        seen = look(&mut watch, (CLASS, &["AppCrash"]), "", at)?;
     }
     guest.report(&Report::Seen {
         class: CLASS.to_owned(),
+        hook: None,
         way: Way::Log,
         seen,
     })

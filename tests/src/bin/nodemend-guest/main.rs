@@ -18,7 +18,7 @@ use nodemend_tests::vm::{Holes, KERNELS, LATE, Report, Seen, Way};
 use nodemend_tests::watch::Watch;
 use serde_json::Value;
 
-use crate::faults::{Fault, Mounted, Shows};
+use crate::faults::{By, Fault, Mounted, Shows};
 
 /// For a detector to see what it is to see. The machine is slow, and slower on a busy host.
 const LIKELY: Duration = Duration::from_secs(40);
@@ -113,7 +113,11 @@ impl Guest {
         by_hooks: &mut Watch,
         by_log: &mut Watch,
     ) -> anyhow::Result<()> {
-        if let Some(hook) = fault.late {
+        let by = fault.by;
+        if let Some(By {
+            hook, late: true, ..
+        }) = by
+        {
             self.wait_for_module(fault, hook, by_hooks)?;
         }
         let at = boot_clock();
@@ -141,11 +145,11 @@ impl Guest {
             let mut waits = false;
             for (shows, way, end, seen) in &mut looks {
                 if seen.is_none() && boot_clock() < *end {
-                    let detector = match way {
-                        Way::Hooks => &mut *by_hooks,
-                        Way::Log => &mut *by_log,
+                    let (detector, says) = match way {
+                        Way::Hooks => (&mut *by_hooks, by.map_or("", |by| by.says)),
+                        Way::Log => (&mut *by_log, ""),
                     };
-                    *seen = look(detector, *shows, at)?;
+                    *seen = look(detector, *shows, says, at)?;
                     waits |= seen.is_none();
                 }
             }
@@ -154,8 +158,12 @@ impl Guest {
             }
         }
         for ((class, _), way, _, seen) in looks {
-            let class = class.to_owned();
-            self.report(&Report::Seen { class, way, seen })?;
+            self.report(&Report::Seen {
+                class: class.to_owned(),
+                hook: by.map(|by| by.hook.to_owned()),
+                way,
+                seen,
+            })?;
         }
         Ok(())
     }
@@ -196,10 +204,11 @@ impl Guest {
     }
 }
 
-/// What it has said of the fault, or says soon.
+/// What it has said of the fault in these words, or says soon.
 pub(crate) fn look(
     watch: &mut Watch,
     (class, reasons): Shows,
+    says: &str,
     at: Duration,
 ) -> anyhow::Result<Option<Seen>> {
     let of_it = |line: &Value| {
@@ -207,6 +216,9 @@ pub(crate) fn look(
             .iter()
             .any(|transition| line["transition"] == **transition)
             && reasons.iter().any(|reason| line["reason"] == **reason)
+            && line["message"]
+                .as_str()
+                .is_some_and(|message| message.contains(says))
             && time(line, "foundNs") >= at
     };
     let Ok(line) = watch.line_within(SOON, class, of_it) else {

@@ -77,8 +77,8 @@ fn modules() {
         let mut modprobe = Command::new("/usr/sbin/modprobe");
         modprobe.args(["-q", module]);
         match *module {
-            // Sector 4660 cannot be read.
-            "scsi_debug" => modprobe.args(["opts=2", "dev_size_mb=8"]),
+            // Sector 4660 cannot be read. Two adapters, with a disk each.
+            "scsi_debug" => modprobe.args(["opts=2", "dev_size_mb=8", "add_host=2"]),
             "nvme" => {
                 let mut core = Command::new("/usr/sbin/modprobe");
                 core.args(["-q", "nvme-core", "io_timeout=5", "admin_timeout=10"]);
