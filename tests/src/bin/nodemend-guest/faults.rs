@@ -38,6 +38,8 @@ pub(crate) struct Fault {
     /// One class, or two where nothing provokes one without the other.
     pub(crate) shows: [Option<Shows>; 2],
     pub(crate) by: Option<By>,
+    /// It leaves a host as it was.
+    pub(crate) anywhere: bool,
     pub(crate) provoke: fn(&mut Guest) -> anyhow::Result<Box<dyn Any>>,
 }
 
@@ -58,6 +60,11 @@ impl Fault {
         self
     }
 
+    const fn anywhere(mut self) -> Self {
+        self.anywhere = true;
+        self
+    }
+
     const fn late(mut self) -> Self {
         if let Some(by) = &mut self.by {
             by.late = true;
@@ -71,32 +78,44 @@ pub(crate) const ALL: &[Fault] = &[
         let pod = PodCgroup::systemd(POD)?;
         pod.oom_kill("hog")?;
         keep(pod)
-    }),
+    })
+    .anywhere(),
     fault("process crash", &["AppCrash"], |_| {
         keep(real::crash("crasher")?)
-    }),
-    fault("block I/O error", &["BlockDeviceIOError"], |_| {
-        cannot_read(&disk("/virtio")?, nodemend_tests::vm::BAD_SECTOR)?;
-        keep(())
-    }),
+    })
+    .anywhere(),
+    fault("block I/O error", &["BlockDeviceIOError"], |guest| {
+        if guest.is_machine {
+            cannot_read(&disk("/virtio")?, nodemend_tests::vm::BAD_SECTOR)?;
+            return keep(());
+        }
+        let disk = LoopDisk::new()?;
+        disk.read_error()?;
+        keep(disk)
+    })
+    .anywhere(),
     fault("hung task", &["AppBlocked"], |_| {
         keep(HungTask::start("stuck-writer")?)
-    }),
+    })
+    .anywhere(),
     fault("ext4 error", &["FilesystemError"], |_| {
         let file_system = Ext4::mounted_reporting()?;
         file_system.report_error()?;
         keep(file_system)
-    }),
+    })
+    .anywhere(),
     fault("read-only remount", &["FilesystemReadOnly"], |_| {
         let file_system = Ext4::mounted()?;
         file_system.turn_read_only()?;
         keep(file_system)
-    }),
+    })
+    .anywhere(),
     fault("lost write", &["WritebackError"], |_| {
         let file_system = Ext4::mounted_reporting()?;
         file_system.lose_a_write()?;
         keep(file_system)
-    }),
+    })
+    .anywhere(),
     fault(
         "btrfs error, abort",
         &["BtrfsReadOnly", "FilesystemError"],
@@ -188,19 +207,23 @@ pub(crate) const ALL: &[Fault] = &[
             Some(("RCU stall", &["RCUStall"])),
         ],
         by: None,
+        anywhere: false,
         provoke: |_| by_module("lockup"),
     },
     fault("packet drops", &["PacketsDropped"], |_| {
         keep(real::fill_socket_buffer(2000)?)
-    }),
+    })
+    .anywhere(),
     fault("conntrack full", &["ConntrackExceededKernel"], |_| {
         keep(FullConntrack::fill()?)
-    }),
+    })
+    .anywhere(),
     fault("neighbour table full", &["NeighbourTableFull"], |_| {
         let lines = AllNetworkLines::allow()?;
         real::overflow_neighbours()?;
         keep(lines)
-    }),
+    })
+    .anywhere(),
     fault(
         "SYN flood, TCP memory",
         &["SynFlood", "OrphanSocketsExceeded"],
@@ -210,17 +233,20 @@ pub(crate) const ALL: &[Fault] = &[
             drop(Orphans::too_many()?);
             keep((Orphans::as_many_as_allowed()?, lines))
         },
-    ),
+    )
+    .anywhere(),
     fault("fork refused", &["PidsLimitReached"], |_| {
         let pod = PodCgroup::with_few_pids(POD)?;
         pod.fork_beyond("forker")?;
         keep(pod)
-    }),
+    })
+    .anywhere(),
     fault(
         "file-max reached",
         &["FileMaxReached", "ApproachingMaxOpenFiles"],
         |_| keep(NearlyAllFiles::open()?),
-    ),
+    )
+    .anywhere(),
     fault("devlink health", &["DevlinkHealthError"], |_| {
         by_module("ill-device")
     }),
@@ -237,7 +263,8 @@ pub(crate) const ALL: &[Fault] = &[
         file_system.shut_down()?;
         keep(file_system)
     })
-    .by("ext4-shutdown", "ext4 on "),
+    .by("ext4-shutdown", "ext4 on ")
+    .anywhere(),
     fault("file system shutdown: XFS", &["XFSShutdown"], |guest| {
         let disk = guest.late.take().context("mount XFS first")?;
         let place = disk.folder.path().display().to_string();
@@ -267,6 +294,7 @@ const fn fault(
     Fault {
         shows: [Some((class, reasons)), None],
         by: None,
+        anywhere: false,
         provoke,
     }
 }

@@ -1,5 +1,6 @@
 //! The first process of a virtual machine: sets it up, starts two detectors, provokes one fault after
-//! the other, and reports what they made of it on the second serial port.
+//! the other, and reports what they made of it on the second serial port. As another process it
+//! sets up nothing, provokes what leaves a host as it was, and reports on its standard output.
 
 mod devices;
 mod faults;
@@ -7,14 +8,14 @@ mod lockdown;
 mod set_up;
 mod stress;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nodemend_tests::faults::boot_clock;
-use nodemend_tests::vm::{Holes, KERNELS, LATE, Report, Seen, Way};
+use nodemend_tests::vm::{Holes, KERNELS, LATE, RUNNING, Report, Seen, Way};
 use nodemend_tests::watch::Watch;
 use serde_json::Value;
 
@@ -31,29 +32,12 @@ const SOON: Duration = Duration::from_millis(50);
 const CLOCKS: Duration = Duration::from_secs(1);
 
 fn main() {
-    let result = set_up::set_up().and_then(|()| {
-        let mut guest = Guest {
-            reports: File::create("/dev/ttyS1").context("open the line to the host")?,
-            kernel: kernel()?,
-            holes: Holes::read()?,
-            late: None,
-            ended_with_the_machine: None,
-        };
-        let end = match std::env::args().nth(1).as_deref() {
-            Some("stress") => stress::run(&mut guest),
-            Some("lockdown") => lockdown::run(&mut guest),
-            _ => guest.faults(),
-        };
-        let end = end.map_or_else(
-            |error| Report::Failed {
-                why: format!("{error:#}"),
-            },
-            |()| Report::End,
-        );
-        guest.report(&end)
-    });
-    if let Err(error) = result {
+    let is_machine = std::process::id() == 1;
+    if let Err(error) = run(is_machine) {
         eprintln!("nodemend-guest: {error:#}");
+    }
+    if !is_machine {
+        return;
     }
     // What was written to the line must leave the machine first.
     std::thread::sleep(Duration::from_millis(500));
@@ -62,7 +46,39 @@ fn main() {
     }
 }
 
+fn run(is_machine: bool) -> anyhow::Result<()> {
+    let line = if is_machine {
+        set_up::set_up()?;
+        "/dev/ttyS1"
+    } else {
+        "/dev/stdout"
+    };
+    let reports = OpenOptions::new().write(true).open(line);
+    let mut guest = Guest {
+        is_machine,
+        reports: reports.with_context(|| format!("open {line}"))?,
+        kernel: if is_machine { kernel()? } else { RUNNING },
+        holes: Holes::read()?,
+        late: None,
+        ended_with_the_machine: None,
+    };
+    let end = match std::env::args().nth(1).as_deref() {
+        Some("stress") if is_machine => stress::run(&mut guest),
+        Some("lockdown") if is_machine => lockdown::run(&mut guest),
+        _ => guest.faults(),
+    };
+    let end = end.map_or_else(
+        |error| Report::Failed {
+            why: format!("{error:#}"),
+        },
+        |()| Report::End,
+    );
+    guest.report(&end)
+}
+
 pub(crate) struct Guest {
+    /// It has the whole machine, which ends with it.
+    pub(crate) is_machine: bool,
     reports: File,
     /// As the list of holes calls it.
     kernel: &'static str,
@@ -84,15 +100,20 @@ impl Guest {
         ensure!(!hooks.is_empty(), "`check` names no hook: {rows:?}");
         self.report(&Report::Check { rows: rows.clone() })?;
 
-        fs::write("/etc/hooks.yaml", "sources: {kernelLog: {enabled: false}}")
+        let folder = tempfile::tempdir().context("make a folder")?;
+        let config = folder.path().join("hooks.yaml");
+        fs::write(&config, "sources: {kernelLog: {enabled: false}}")
             .context("write a configuration")?;
+        let config = config.display().to_string();
         let quick = ["--counter-interval", "2s", "--task-interval", "2s"];
-        let mut by_hooks = Watch::start(&[&["--config", "/etc/hooks.yaml"], &quick[..]].concat())?;
-        ensure!(
-            !fs::exists(format!("/sys/module/{LATE}")).unwrap_or(true),
-            "the module {LATE} was to come late"
-        );
-        self.late = Some(Mounted::late()?);
+        let mut by_hooks = Watch::start(&[&["--config", config.as_str()], &quick[..]].concat())?;
+        if self.is_machine {
+            ensure!(
+                !fs::exists(format!("/sys/module/{LATE}")).unwrap_or(true),
+                "the module {LATE} was to come late"
+            );
+            self.late = Some(Mounted::late()?);
+        }
         let without: Vec<_> = hooks
             .iter()
             .flat_map(|hook| ["--disable-hook", hook.as_str()])
@@ -100,7 +121,9 @@ impl Guest {
             .collect();
         let mut by_log = Watch::start(&without)?;
         for fault in faults::ALL {
-            self.show(fault, &mut by_hooks, &mut by_log)?;
+            if self.is_machine || fault.anywhere {
+                self.show(fault, &mut by_hooks, &mut by_log)?;
+            }
         }
         self.ended_with_the_machine = Some([by_hooks, by_log]);
         Ok(())
