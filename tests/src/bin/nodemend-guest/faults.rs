@@ -104,6 +104,15 @@ pub(crate) const ALL: &[Fault] = &[
         keep(file_system)
     })
     .anywhere(),
+    fault(
+        "ext4 error: dead disk",
+        &["FilesystemError", "JournalAborted"],
+        |_| {
+            let disk = Mounted::new("ext4", "dead-ext4", 64, &["-q"])?;
+            disk.fail_and_write()?;
+            keep(disk)
+        },
+    ),
     fault("read-only remount", &["FilesystemReadOnly"], |_| {
         let file_system = Ext4::mounted()?;
         file_system.turn_read_only()?;
@@ -120,12 +129,8 @@ pub(crate) const ALL: &[Fault] = &[
         "btrfs error, abort",
         &["BtrfsReadOnly", "FilesystemError"],
         |_| {
-            let disk = Mounted::new("btrfs", 160, &["--quiet"])?;
-            disk.fail()?;
-            let file = disk.folder.path().join("lost");
-            // Refused, or lost at the next commit.
-            let _written = fs::write(&file, [1; 1 << 16]);
-            rustix::fs::sync();
+            let disk = Mounted::new("btrfs", "dead-btrfs", 160, &["--quiet"])?;
+            disk.fail_and_write()?;
             keep(disk)
         },
     ),
@@ -273,6 +278,16 @@ pub(crate) const ALL: &[Fault] = &[
     })
     .by("xfs-shutdown", "XFS on ")
     .late(),
+    fault(
+        "file system shutdown: XFS, dead disk",
+        &["XFSShutdown"],
+        |_| {
+            let disk = Mounted::new(LATE, "dead-xfs", 320, XFS)?;
+            disk.fail_and_write()?;
+            keep(disk)
+        },
+    )
+    .by("xfs-shutdown", "XFS on "),
     // Last, as the disk stays slow.
     fault("NVMe timeout, removal", &["NVMeTimeout"], |guest| {
         let path = format!("/dev/{}", disk("/nvme")?);
@@ -359,12 +374,12 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// Of the module that is not loaded yet.
     pub(crate) fn late() -> anyhow::Result<Self> {
-        Self::new(LATE, 320, XFS)
+        Self::new(LATE, "late", 320, XFS)
     }
 
-    fn new(kind: &str, mebibytes: u64, options: &[&str]) -> anyhow::Result<Self> {
+    fn new(kind: &str, name: &str, mebibytes: u64, options: &[&str]) -> anyhow::Result<Self> {
         let disk = LoopDisk::of_size(mebibytes << 20)?;
-        let name = format!("nodemend-{kind}");
+        let name = format!("nodemend-{name}");
         let sectors = mebibytes << 11;
         let table = format!("0 {sectors} linear {} 0", disk.path().display());
         run(
@@ -387,6 +402,14 @@ impl Mounted {
             name,
             sectors,
         })
+    }
+
+    /// What is written is refused, or lost at the next commit.
+    fn fail_and_write(&self) -> anyhow::Result<()> {
+        self.fail()?;
+        let _written = fs::write(self.folder.path().join("lost"), [1; 1 << 16]);
+        rustix::fs::sync();
+        Ok(())
     }
 
     /// Nothing of it can be read or written any more.
