@@ -1,6 +1,7 @@
 //! The first process of a virtual machine: sets it up, starts two detectors, provokes one fault after
 //! the other, and reports what they made of it on the second serial port.
 
+mod cxl;
 mod devices;
 mod faults;
 mod lockdown;
@@ -16,7 +17,7 @@ use anyhow::{Context, ensure};
 use nodemend_tests::faults::boot_clock;
 use nodemend_tests::vm::{Holes, KERNELS, LATE, Report, Seen, Way};
 use nodemend_tests::watch::Watch;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::faults::{Fault, Mounted, Shows};
 
@@ -187,10 +188,17 @@ impl Guest {
         writeln!(self.reports, "{line}").context("reach the host")
     }
 
-    /// Of QEMU's monitor.
-    pub(crate) fn ask(&mut self, command: &str) -> anyhow::Result<()> {
-        let command = command.to_owned();
+    /// Of QEMU's monitor for programs.
+    pub(crate) fn ask(&mut self, command: Value) -> anyhow::Result<()> {
         self.report(&Report::Ask { command })
+    }
+
+    /// Of the one for people, where there is no other.
+    pub(crate) fn ask_in_words(&mut self, command: &str) -> anyhow::Result<()> {
+        self.ask(json!({
+            "execute": "human-monitor-command",
+            "arguments": {"command-line": command},
+        }))
     }
 }
 
