@@ -5,6 +5,7 @@
 //! takes twenty times as long as the host would.
 
 mod configurations;
+pub mod firmware;
 mod holes;
 mod initramfs;
 mod outcome;
@@ -54,6 +55,9 @@ pub const MODULES: &[&str] = &[
     "e1000e",
     "veth",
     "aer_inject",
+    "cxl_acpi",
+    "cxl_pci",
+    "cxl_mem",
 ];
 
 /// Where `cargo xtask` keeps QEMU, the guest's userland and this kernel.

@@ -36,7 +36,7 @@ const fn class(name: &'static str, hooks: &'static [Hook], fallback: Fallback) -
     }
 }
 
-const CLASSES: [Class; 41] = [
+const CLASSES: [Class; 42] = [
     class("OOM kill", &[Hook::Oom], Fallback::KernelLog),
     class("process crash", &[Hook::Crash], Fallback::KernelLog),
     class("block I/O error", &[Hook::BlockIo], Fallback::KernelLog),
@@ -57,7 +57,12 @@ const CLASSES: [Class; 41] = [
     class("PCIe link, hotplug", &[], Fallback::KernelLog),
     class(
         "firmware-first error",
-        &[Hook::Firmware, Hook::ArmError],
+        &[Hook::Firmware],
+        Fallback::KernelLog,
+    ),
+    class(
+        "Arm processor error",
+        &[Hook::ArmError],
         Fallback::KernelLog,
     ),
     class("CXL error", &[Hook::Cxl], Fallback::None),

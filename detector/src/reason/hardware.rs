@@ -66,7 +66,7 @@ pub(super) const PCIE_CORRECTED_ERROR: Row = Row {
     meaning: "A PCIe link repeated or corrected a transfer. Nothing was lost.",
     cause: "A marginal link: a connector, a riser, power saving of the link.",
     advice: "None for a few. Many on one device: reseat or replace it; they cost bandwidth and can become uncorrected.",
-    source: "kernel log, level 4 (3 before 5.8): `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Corrected, ...` (drivers/pci/pcie/aer.c; `Correctable` since 6.7; only where the kernel owns AER); without the tracepoint /sys/bus/pci/devices/*/aer_dev_correctable as well, read every 30 s",
+    source: "kernel log, level 4 (3 before 5.8): `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Corrected, ...` (drivers/pci/pcie/aer.c; `Correctable` since 6.7, `CXL` for `PCIe` of a CXL device in 7.2; only where the kernel owns AER); without the tracepoint /sys/bus/pci/devices/*/aer_dev_correctable as well, read every 30 s",
 };
 
 pub(super) const PCIE_NON_FATAL_ERROR: Row = Row {
@@ -79,7 +79,7 @@ pub(super) const PCIE_NON_FATAL_ERROR: Row = Row {
     meaning: "A PCIe transfer was lost. The link works; the driver may have recovered.",
     cause: "A failing device or link, or a driver that asks for what the device does not have.",
     advice: "Look at what the device's driver says next. Repeated ones: replace the device or the machine.",
-    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Non-Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7); without the tracepoint /sys/bus/pci/devices/*/aer_dev_nonfatal as well, read every 30 s",
+    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Non-Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7, `CXL` for `PCIe` of a CXL device in 7.2); without the tracepoint /sys/bus/pci/devices/*/aer_dev_nonfatal as well, read every 30 s",
 };
 
 pub(super) const PCIE_FATAL_ERROR: Row = Row {
@@ -92,7 +92,7 @@ pub(super) const PCIE_FATAL_ERROR: Row = Row {
     meaning: "A PCIe link is no longer reliable: the kernel resets it, and with it what is behind it.",
     cause: "A failing device, slot or link.",
     advice: "Look whether the device came back after the reset. If not, or if it comes again: replace the machine.",
-    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7); without the tracepoint /sys/bus/pci/devices/*/aer_dev_fatal as well, read every 30 s",
+    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7, `CXL` for `PCIe` of a CXL device in 7.2); without the tracepoint /sys/bus/pci/devices/*/aer_dev_fatal as well, read every 30 s",
 };
 
 pub(super) const FIRMWARE_CORRECTED_ERROR: Row = Row {

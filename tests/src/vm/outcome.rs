@@ -9,7 +9,7 @@ use super::{Machine, Parts, Report, Seen, Way};
 
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What the detector uses for it, as `check` says.
+    /// What the detector uses for it, as `check` says; empty where there is nothing.
     pub using: String,
     pub seen: BTreeMap<Way, Seen>,
     /// Why the fault could not be provoked, if so.
@@ -47,7 +47,8 @@ pub(super) fn shown(
             Report::Check { rows } => {
                 using.extend(rows.iter().filter_map(|row| {
                     let class = row["what"].as_str()?.strip_prefix("class ")?;
-                    Some((class.to_owned(), row["using"].as_str()?.to_owned()))
+                    let using = row["using"].as_str().unwrap_or_default();
+                    Some((class.to_owned(), using.to_owned()))
                 }));
                 hooks.extend(rows.iter().filter_map(|row| {
                     let hook = row["what"].as_str()?.strip_prefix("hook ")?;

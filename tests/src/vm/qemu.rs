@@ -6,7 +6,7 @@
 )]
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -15,9 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Parts, Report, initramfs};
+use super::{Parts, Report, firmware, initramfs};
 use crate::process;
 
 /// Of each disk, in bytes.
@@ -26,6 +27,12 @@ const DISK: u64 = 16 << 20;
 pub const BAD_SECTOR: u64 = 2048;
 const BAD_SECTORS: &str =
     "[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"2048\"\n";
+
+/// A host bridge, its port, and memory behind it.
+const CXL: &str = "-object memory-backend-ram,id=cxl-ram,size=256M \
+    -device pxb-cxl,bus=pcie.0,id=cxl,bus_nr=12 \
+    -device cxl-rp,bus=cxl,id=cxl-port,chassis=2,slot=2 \
+    -device cxl-type3,bus=cxl-port,id=cxl-memory,volatile-memdev=cxl-ram,sn=1";
 
 /// Killed on drop.
 pub struct Machine {
@@ -48,17 +55,21 @@ impl Machine {
         let console = parts.kernel.join("console");
         initramfs::write(parts, &at("initramfs"))?;
         fs::write(at("blkdebug"), BAD_SECTORS).context("describe the faults of the disks")?;
+        fs::write(at("hest"), firmware::error_sources()).context("write an ACPI table")?;
         let mut command = program(&parts.qemu);
-        command.args("-M q35 -accel tcg,thread=multi -cpu max,+mce,+mca -m 1536 -smp 2 -display none -nodefaults -no-reboot".split(' '));
+        command.args("-M q35,cxl=on -accel tcg,thread=multi -cpu max,+mce,+mca -m 1536 -smp 2 -display none -nodefaults -no-reboot".split(' '));
         command.arg("-kernel").arg(parts.kernel.join("vmlinuz"));
         command.arg("-initrd").arg(at("initramfs"));
         command.arg("-append").arg(format!(
             "console=ttyS0 loglevel=4 mitigations=off tsc=reliable pcie_ports=native panic=-1 \
-             NODEMEND_BIN_DIR=/nodemend PATH=/usr/sbin:/usr/bin {options} -- {arguments}"
+             iomem=relaxed {} NODEMEND_BIN_DIR=/nodemend PATH=/usr/sbin:/usr/bin {options} -- {arguments}",
+            firmware::reserved_memory()
         ));
+        let table = format!("sig=HEST,data={}", at("hest").display());
+        command.args(["-acpitable", &table]);
         let socket = |name| format!("{name},path={},server=on,wait=off", at("monitor").display());
         command.args(["-chardev", &socket("socket,id=monitor")]);
-        command.args(["-mon", "chardev=monitor"]);
+        command.args(["-mon", "chardev=monitor,mode=control"]);
         command.args(["-serial", &format!("file:{}", console.display())]);
         command.args(["-chardev", "stdio,id=reports,signal=off"]);
         command.args(["-serial", "chardev:reports"]);
@@ -82,6 +93,8 @@ impl Machine {
             ));
             command.args(["-device", &format!("{device},drive={name}")]);
         }
+        // Last: a device that names no bus would go there.
+        command.args(CXL.split_whitespace());
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -122,22 +135,32 @@ impl Machine {
         }
     }
 
-    /// A command of the monitor (HMP).
-    fn ask(&self, command: &str) -> anyhow::Result<()> {
+    /// A command of the monitor (QMP).
+    fn ask(&self, command: &Value) -> anyhow::Result<()> {
         let path = self.folder.path().join("monitor");
-        let mut monitor = UnixStream::connect(&path).context("reach QEMU's monitor")?;
+        let monitor = UnixStream::connect(&path).context("reach QEMU's monitor")?;
         monitor
             .set_read_timeout(Some(Duration::from_secs(2)))
             .context("set up QEMU's monitor")?;
-        let mut answer = Answer::default();
-        answer.until_prompt(&mut monitor)?;
-        writeln!(monitor, "{command}").context("ask QEMU's monitor")?;
-        let said = answer.until_prompt(&mut monitor)?;
-        // It repeats the command first.
-        let said = said.split_once('\n').map_or("", |(_, said)| said);
-        let complaint = ["rror", "unknown", "nvalid"];
-        if complaint.iter().any(|word| said.contains(word)) {
-            bail!("QEMU's monitor answers {command:?} with {said:?}");
+        let mut answers = BufReader::new(&monitor).lines();
+        for command in [&json!({"execute": "qmp_capabilities"}), command] {
+            writeln!(&monitor, "{command}").context("ask QEMU's monitor")?;
+            let answer = loop {
+                let line = answers.next().context("QEMU's monitor ended")?;
+                let line = line.context("read the answer of QEMU's monitor")?;
+                let line: Value = serde_json::from_str(&line)
+                    .with_context(|| format!("QEMU's monitor said {line:?}"))?;
+                // Else a greeting or an event.
+                if line.get("return").or(line.get("error")).is_some() {
+                    break line;
+                }
+            };
+            // A command for people has its complaints in its text.
+            let said = answer["return"].as_str().unwrap_or_default();
+            let complaint = ["rror", "unknown", "nvalid"];
+            if answer.get("error").is_some() || complaint.iter().any(|word| said.contains(word)) {
+                bail!("QEMU's monitor answers {command} with {answer}");
+            }
         }
         Ok(())
     }
@@ -156,25 +179,6 @@ impl Drop for Machine {
         // It may have ended already.
         let _killed = self.child.kill();
         let _status = self.child.wait();
-    }
-}
-
-#[derive(Default)]
-struct Answer {
-    buffer: Vec<u8>,
-}
-
-impl Answer {
-    fn until_prompt(&mut self, monitor: &mut UnixStream) -> anyhow::Result<String> {
-        self.buffer.clear();
-        let mut byte = [0; 1];
-        while !self.buffer.ends_with(b"(qemu) ") {
-            monitor
-                .read_exact(&mut byte)
-                .context("read the answer of QEMU's monitor")?;
-            self.buffer.extend(byte);
-        }
-        Ok(String::from_utf8_lossy(&self.buffer).into_owned())
     }
 }
 

@@ -19,8 +19,8 @@ pub enum Way {
 pub enum Report {
     /// The rows of `nodemend-detector check -o json`.
     Check { rows: Vec<serde_json::Value> },
-    /// A command for QEMU's monitor: a fault that comes from outside.
-    Ask { command: String },
+    /// A command for QEMU's monitor (QMP): a fault that comes from outside.
+    Ask { command: serde_json::Value },
     /// A hook that came with its module, while the detector ran.
     Attached {
         class: String,
@@ -98,7 +98,7 @@ impl fmt::Display for Report {
                 write!(out, "{class}: {using} was attached late")
             }
             Self::Check { rows } => write!(out, "`check` has {} rows", rows.len()),
-            Self::Ask { command } => write!(out, "asks for {command:?}"),
+            Self::Ask { command } => write!(out, "asks for {command}"),
             Self::End => write!(out, "the end"),
             Self::Failed { why } => write!(out, "failed: {why}"),
         }

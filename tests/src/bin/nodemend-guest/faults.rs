@@ -12,10 +12,11 @@ use nodemend_tests::faults::{
     Orphans, PodCgroup,
 };
 use nodemend_tests::vm::LATE;
+use nodemend_tests::vm::firmware::{self, Section, Severity};
 
-use crate::Guest;
 use crate::devices::{Sent, Setting, cannot_read, disk, lose_a_command, open, read};
 use crate::set_up::run;
+use crate::{Guest, cxl};
 
 const POD: &str = "5f0c7ad1-8f6e-4f4a-9d6c-2f3a4b5c6d7e";
 /// Where scsi_debug cannot read.
@@ -169,7 +170,7 @@ pub(crate) const ALL: &[Fault] = &[
         "machine check",
         &["MachineCheck", "MachineCheckCorrected"],
         |guest| {
-            guest.ask("mce 0 4 0x9c00000000010091 0x0 0x12345000 0x8c")?;
+            guest.ask_in_words("mce 0 4 0x9c00000000010091 0x0 0x12345000 0x8c")?;
             keep(())
         },
     ),
@@ -177,10 +178,23 @@ pub(crate) const ALL: &[Fault] = &[
         "PCIe error (AER)",
         &["PCIeCorrectedError", "PCIeNonFatalError", "PCIeFatalError"],
         |guest| {
-            guest.ask("pcie_aer_inject_error port0 POISON_TLP")?;
+            guest.ask_in_words("pcie_aer_inject_error port0 POISON_TLP")?;
             keep(())
         },
     ),
+    fault("CXL error", &["CXLError"], |guest| {
+        cxl::let_it_report()?;
+        guest.ask(cxl::error())?;
+        keep(())
+    }),
+    fault("firmware-first error", &["FirmwareCorrectedError"], |_| {
+        firmware::report(&Section::unknown(), Severity::Corrected)?;
+        keep(())
+    }),
+    fault("Arm processor error", &["FirmwareHardwareError"], |_| {
+        firmware::report(&Section::arm_processor(), Severity::Uncorrected)?;
+        keep(())
+    }),
     fault(
         "poisoned page",
         &["MemoryPagePoisoned", "KernelMemoryPoisoned"],
@@ -291,7 +305,7 @@ pub(crate) const ALL: &[Fault] = &[
     // Last, as the disk stays slow.
     fault("NVMe timeout, removal", &["NVMeTimeout"], |guest| {
         let path = format!("/dev/{}", disk("/nvme")?);
-        guest.ask("block_set_io_throttle nvme 0 2048 0 0 0 0")?;
+        guest.ask_in_words("block_set_io_throttle nvme 0 2048 0 0 0 0")?;
         for part in 1..=8 {
             let disk = open(&path)?;
             // More than comes through in the driver's 5 s; killed with the machine.

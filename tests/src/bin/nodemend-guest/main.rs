@@ -2,6 +2,7 @@
 //! the other, and reports what they made of it on the second serial port. As another process it
 //! sets up nothing, provokes what leaves a host as it was, and reports on its standard output.
 
+mod cxl;
 mod devices;
 mod faults;
 mod lockdown;
@@ -17,7 +18,7 @@ use anyhow::{Context, ensure};
 use nodemend_tests::faults::boot_clock;
 use nodemend_tests::vm::{Holes, KERNELS, LATE, RUNNING, Report, Seen, Way};
 use nodemend_tests::watch::Watch;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::faults::{By, Fault, Mounted, Shows};
 
@@ -220,10 +221,17 @@ impl Guest {
         writeln!(self.reports, "{line}").context("reach the host")
     }
 
-    /// Of QEMU's monitor.
-    pub(crate) fn ask(&mut self, command: &str) -> anyhow::Result<()> {
-        let command = command.to_owned();
+    /// Of QEMU's monitor for programs.
+    pub(crate) fn ask(&mut self, command: Value) -> anyhow::Result<()> {
         self.report(&Report::Ask { command })
+    }
+
+    /// Of the one for people, where there is no other.
+    pub(crate) fn ask_in_words(&mut self, command: &str) -> anyhow::Result<()> {
+        self.ask(json!({
+            "execute": "human-monitor-command",
+            "arguments": {"command-line": command},
+        }))
     }
 }
 

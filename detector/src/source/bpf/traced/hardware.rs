@@ -92,7 +92,9 @@ pub(super) const FIRMWARE_ERROR: Event = Event {
     limited_by: None,
     needs: &["fru_text", "sev"],
     read: |values, _| {
-        let (reason, severity) = by_firmware(values.number("sev")?);
+        let Some((reason, severity)) = by_firmware(values.number("sev")?) else {
+            return Ok(None);
+        };
         let part = match values.text("fru_text")?.as_str() {
             "" => String::new(),
             part => format!(" in {part}"),
@@ -113,9 +115,12 @@ pub(super) const ARM_ERROR: Event = Event {
     limited_by: None,
     needs: &["mpidr"],
     read: |values, _| {
-        let (reason, severity) = match values.number("sev") {
+        let severity = match values.number("sev") {
             Ok(severity) => by_firmware(severity),
-            Err(_) => (Reason::FirmwareHardwareError, "of unknown severity"),
+            Err(_) => Some((Reason::FirmwareHardwareError, "of unknown severity")),
+        };
+        let Some((reason, severity)) = severity else {
+            return Ok(None);
         };
         let mpidr = values.number("mpidr")?;
         let message =
@@ -124,13 +129,13 @@ pub(super) const ARM_ERROR: Event = Event {
     },
 };
 
-/// `GHES_SEV_*` of include/acpi/ghes.h.
-fn by_firmware(severity: u64) -> (Reason, &'static str) {
+/// `GHES_SEV_*` of include/acpi/ghes.h; 0 is for information, and no error.
+fn by_firmware(severity: u64) -> Option<(Reason, &'static str)> {
     match severity {
-        0 => (Reason::FirmwareCorrectedError, "informational"),
-        1 => (Reason::FirmwareCorrectedError, "corrected"),
-        2 => (Reason::FirmwareHardwareError, "recoverable"),
-        _ => (Reason::FirmwareHardwareError, "fatal"),
+        0 => None,
+        1 => Some((Reason::FirmwareCorrectedError, "corrected")),
+        2 => Some((Reason::FirmwareHardwareError, "recoverable")),
+        _ => Some((Reason::FirmwareHardwareError, "fatal")),
     }
 }
 
@@ -275,6 +280,8 @@ mod tests {
             fault.message,
             "the firmware reported a hardware error in DIMM 3: recoverable"
         );
+        let information = read_with(&FIRMWARE_ERROR, format, &[(44, 1, 0)], &[(40, "DIMM 3")]);
+        assert_eq!(information, None);
         let fault = read(&ARM_ERROR, "field:u64 mpidr;offset:8;size:8;", &[(8, 8, 1)]).unwrap();
         assert_eq!(fault.reason, Reason::FirmwareHardwareError);
     }

@@ -43,6 +43,7 @@ const WORDS: &[&str] = &[
     "cgroup: fork",
     "clocksource: ",
     "critical",
+    "cxl_pci ",
     "device-mapper: ",
     "divide error",
     "ena ",

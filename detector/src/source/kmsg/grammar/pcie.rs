@@ -7,7 +7,8 @@ use crate::reason::Reason;
 use crate::signal::LogFault;
 
 /// `nvme 0000:01:00.0: PCIe Bus Error: severity=Corrected, type=Physical Layer, (Receiver ID)`, with
-/// `AER: ` before it in some kernels, `Correctable` and `Uncorrectable` since 6.7; KERN_WARNING if
+/// `AER: ` before it in some kernels, `Correctable` and `Uncorrectable` since 6.7, `CXL` for `PCIe` of a
+/// CXL device's link in newer ones (7.2 does, 6.12 does not); KERN_WARNING if
 /// corrected (KERN_ERR before 5.8), else KERN_ERR (drivers/pci/pcie/aer.c). The line before it, `AER:
 /// Corrected error received`, is of the same event.
 pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
@@ -16,7 +17,9 @@ pub(super) fn read(record: &Record<'_>) -> Option<LogFault> {
     let (address, rest) = rest.split_once(": ")?;
     let rest = rest.strip_prefix("AER: ").unwrap_or(rest);
     let (severity, rest) = rest
-        .strip_prefix("PCIe Bus Error: severity=")?
+        .strip_prefix("PCIe")
+        .or_else(|| rest.strip_prefix("CXL"))?
+        .strip_prefix(" Bus Error: severity=")?
         .split_once(", type=")?;
     let (layer, agent) = rest.split_once(", (")?;
     let reason = match severity {
@@ -79,6 +82,11 @@ mod tests {
             (
                 3,
                 "pcieport 0000:01:00.0: PCIe Bus Error: severity=Uncorrectable (Fatal), type=Inaccessible, (Unregistered Agent ID)",
+                Reason::PcieFatalError,
+            ),
+            (
+                3,
+                "cxl_pci 0000:01:00.0: AER: CXL Bus Error: severity=Uncorrectable (Fatal), type=Inaccessible, (Unregistered Agent ID)",
                 Reason::PcieFatalError,
             ),
         ] {
