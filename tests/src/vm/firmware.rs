@@ -99,9 +99,9 @@ impl Section {
 
     /// A status block without its first field, and with one entry.
     fn status(&self, severity: Severity) -> Vec<u8> {
-        let severity = (severity as u32).to_le_bytes();
         const REVISION: [u8; 2] = 0x300_u16.to_le_bytes();
         const PART_IS_NAMED: u8 = 0b10;
+        let severity = (severity as u32).to_le_bytes();
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
         let mut part = [0; 20];
         for (to, from) in part.iter_mut().zip(self.part.bytes()) {

@@ -226,7 +226,7 @@ impl Guest {
         self.report(&Report::Ask { command })
     }
 
-    /// Of the one for people, where there is no other.
+    /// Of the one for people: not all of its commands are there for programs.
     pub(crate) fn ask_in_words(&mut self, command: &str) -> anyhow::Result<()> {
         self.ask(json!({
             "execute": "human-monitor-command",
