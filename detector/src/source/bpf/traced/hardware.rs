@@ -104,7 +104,8 @@ pub(super) const FIRMWARE_ERROR: Event = Event {
     },
 };
 
-/// drivers/ras/ras.c. Which severity it has is told since 6.17.
+/// drivers/ras/ras.c. It has its severity since 6.17 (and in some older ones by backport); without, an error that was corrected
+/// looks like another one, and the log knows.
 pub(super) const ARM_ERROR: Event = Event {
     hook: Hook::ArmError,
     kind: Kind::ArmError,
@@ -113,13 +114,9 @@ pub(super) const ARM_ERROR: Event = Event {
     module: None,
     fault: None,
     limited_by: None,
-    needs: &["mpidr"],
+    needs: &["mpidr", "sev"],
     read: |values, _| {
-        let severity = match values.number("sev") {
-            Ok(severity) => by_firmware(severity),
-            Err(_) => Some((Reason::FirmwareHardwareError, "of unknown severity")),
-        };
-        let Some((reason, severity)) = severity else {
+        let Some((reason, severity)) = by_firmware(values.number("sev")?) else {
             return Ok(None);
         };
         let mpidr = values.number("mpidr")?;
@@ -272,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn firmware_names_the_part_and_arm_may_know_no_severity() {
+    fn firmware_names_the_part_and_how_bad_it_is() {
         let format =
             "field:__data_loc char[] fru_text;offset:40;size:4;\nfield:u8 sev;offset:44;size:1;";
         let fault = read_with(&FIRMWARE_ERROR, format, &[(44, 1, 2)], &[(40, "DIMM 3")]).unwrap();
@@ -282,8 +279,15 @@ mod tests {
         );
         let information = read_with(&FIRMWARE_ERROR, format, &[(44, 1, 0)], &[(40, "DIMM 3")]);
         assert_eq!(information, None);
-        let fault = read(&ARM_ERROR, "field:u64 mpidr;offset:8;size:8;", &[(8, 8, 1)]).unwrap();
-        assert_eq!(fault.reason, Reason::FirmwareHardwareError);
+        let format = "field:u64 mpidr;offset:8;size:8;\nfield:u8 sev;offset:16;size:1;";
+        for (severity, reason) in [
+            (0, None),
+            (1, Some(Reason::FirmwareCorrectedError)),
+            (3, Some(Reason::FirmwareHardwareError)),
+        ] {
+            let fault = read(&ARM_ERROR, format, &[(8, 8, 1), (16, 1, severity)]);
+            assert_eq!(fault.map(|fault| fault.reason), reason);
+        }
     }
 
     #[test]
