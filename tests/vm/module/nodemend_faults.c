@@ -175,9 +175,7 @@ static int report_ill(void)
 {
 	if (!reporter)
 		return -ENODEV;
-	/* No driver's recovery is there to be tried. */
-	devlink_health_report(reporter, INJECTED, NULL);
-	return 0;
+	return devlink_health_report(reporter, INJECTED, NULL);
 }
 
 static int probe_ill(struct platform_device *device)
@@ -228,6 +226,7 @@ static int __init make_ill(void)
 static struct thermal_zone_device *zone;
 static int temperature = 20000;
 
+/* The kernel runs kernel.poweroff_cmd then: whoever writes this has changed it before. */
 static int heat(void)
 {
 	if (!zone)
