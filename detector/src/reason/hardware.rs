@@ -14,7 +14,7 @@ pub(super) const MACHINE_CHECK: Row = Row {
     meaning: "The processor reported a hardware error that it could not correct.",
     cause: "A failing CPU, memory module or bus.",
     advice: "Replace the machine. rasdaemon or mcelog decode the status.",
-    source: "kernel log, level 0: `mce: [Hardware Error]: CPU N: Machine Check...: N Bank N: status` (arch/x86/kernel/cpu/mce/core.c), on AMD `[Hardware Error]: CPU:N (..) MCn_STATUS[..]: 0xN` (drivers/edac/mce_amd.c), with the UC bit of the status set",
+    source: "tracepoint mce:mce_record; kernel log, level 0: `mce: [Hardware Error]: CPU N: Machine Check...: N Bank N: status` (arch/x86/kernel/cpu/mce/core.c), on AMD `[Hardware Error]: CPU:N (..) MCn_STATUS[..]: 0xN` (drivers/edac/mce_amd.c), with the UC bit of the status set",
 };
 
 pub(super) const MACHINE_CHECK_CORRECTED: Row = Row {
@@ -27,7 +27,7 @@ pub(super) const MACHINE_CHECK_CORRECTED: Row = Row {
     meaning: "The processor logged hardware errors that did no harm: they were corrected, or nobody used the data.",
     cause: "Single bit errors of memory or caches; many of them: a module or CPU that begins to fail.",
     advice: "None for a few. Rising numbers: replace the module or the machine in time.",
-    source: "the lines of MachineCheck without the UC bit; kernel log, level 6: `mce: [Hardware Error]: Machine check events logged`",
+    source: "tracepoint mce:mce_record; the lines of MachineCheck without the UC bit; kernel log, level 6: `mce: [Hardware Error]: Machine check events logged`",
 };
 
 pub(super) const EDAC_CORRECTED_ERROR: Row = Row {
@@ -40,7 +40,7 @@ pub(super) const EDAC_CORRECTED_ERROR: Row = Row {
     meaning: "A memory module, or a cache, returned wrong data, which ECC corrected.",
     cause: "Single bit errors; many of them on one module: it begins to fail.",
     advice: "None for a few. Rising numbers on one module: replace it.",
-    source: "kernel log, level 4: `EDAC MCn: N CE ... on LABEL (...)` (drivers/edac/edac_mc.c; also of ghes_edac), `EDAC DEVICEn: CE: ...` (drivers/edac/edac_device.c); without the tracepoint `ce_count` below /sys/devices/system/edac/mc as well, read every 30 s",
+    source: "tracepoint ras:mc_event; kernel log, level 4: `EDAC MCn: N CE ... on LABEL (...)` (drivers/edac/edac_mc.c; also of ghes_edac), `EDAC DEVICEn: CE: ...` (drivers/edac/edac_device.c); without the tracepoint `ce_count` below /sys/devices/system/edac/mc as well, read every 30 s",
 };
 
 pub(super) const EDAC_UNCORRECTED_ERROR: Row = Row {
@@ -53,7 +53,7 @@ pub(super) const EDAC_UNCORRECTED_ERROR: Row = Row {
     meaning: "A memory module, or a cache, returned wrong data, which ECC could not correct: what was stored there is lost.",
     cause: "A failing memory module, its slot or the memory controller.",
     advice: "Drain the node and replace the module or the machine.",
-    source: "kernel log, level 4: `EDAC MCn: N UE ... on LABEL (...)` (drivers/edac/edac_mc.c); level 0: `EDAC DEVICEn: UE: ...` (drivers/edac/edac_device.c); without the tracepoint `ue_count` below /sys/devices/system/edac/mc as well, read every 30 s",
+    source: "tracepoint ras:mc_event; kernel log, level 4: `EDAC MCn: N UE ... on LABEL (...)` (drivers/edac/edac_mc.c); level 0: `EDAC DEVICEn: UE: ...` (drivers/edac/edac_device.c); without the tracepoint `ue_count` below /sys/devices/system/edac/mc as well, read every 30 s",
 };
 
 pub(super) const PCIE_CORRECTED_ERROR: Row = Row {
@@ -66,7 +66,7 @@ pub(super) const PCIE_CORRECTED_ERROR: Row = Row {
     meaning: "A PCIe link repeated or corrected a transfer. Nothing was lost.",
     cause: "A marginal link: a connector, a riser, power saving of the link.",
     advice: "None for a few. Many on one device: reseat or replace it; they cost bandwidth and can become uncorrected.",
-    source: "kernel log, level 4 (3 before 5.8): `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Corrected, ...` (drivers/pci/pcie/aer.c; `Correctable` since 6.7, `CXL` for `PCIe` of a CXL device in 7.2; only where the kernel owns AER); without the tracepoint /sys/bus/pci/devices/*/aer_dev_correctable as well, read every 30 s",
+    source: "tracepoint ras:aer_event; kernel log, level 4 (3 before 5.8): `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Corrected, ...` (drivers/pci/pcie/aer.c; `Correctable` since 6.7, `CXL` for `PCIe` of a CXL device in 7.2; only where the kernel owns AER); without the tracepoint /sys/bus/pci/devices/*/aer_dev_correctable as well, read every 30 s",
 };
 
 pub(super) const PCIE_NON_FATAL_ERROR: Row = Row {
@@ -79,7 +79,7 @@ pub(super) const PCIE_NON_FATAL_ERROR: Row = Row {
     meaning: "A PCIe transfer was lost. The link works; the driver may have recovered.",
     cause: "A failing device or link, or a driver that asks for what the device does not have.",
     advice: "Look at what the device's driver says next. Repeated ones: replace the device or the machine.",
-    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Non-Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7, `CXL` for `PCIe` of a CXL device in 7.2); without the tracepoint /sys/bus/pci/devices/*/aer_dev_nonfatal as well, read every 30 s",
+    source: "tracepoint ras:aer_event; kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Non-Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7, `CXL` for `PCIe` of a CXL device in 7.2); without the tracepoint /sys/bus/pci/devices/*/aer_dev_nonfatal as well, read every 30 s",
 };
 
 pub(super) const PCIE_FATAL_ERROR: Row = Row {
@@ -92,7 +92,7 @@ pub(super) const PCIE_FATAL_ERROR: Row = Row {
     meaning: "A PCIe link is no longer reliable: the kernel resets it, and with it what is behind it.",
     cause: "A failing device, slot or link.",
     advice: "Look whether the device came back after the reset. If not, or if it comes again: replace the machine.",
-    source: "kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7, `CXL` for `PCIe` of a CXL device in 7.2); without the tracepoint /sys/bus/pci/devices/*/aer_dev_fatal as well, read every 30 s",
+    source: "tracepoint ras:aer_event; kernel log, level 3: `DRIVER ADDRESS: [AER: ]PCIe Bus Error: severity=Uncorrected (Fatal), ...` (drivers/pci/pcie/aer.c; `Uncorrectable` since 6.7, `CXL` for `PCIe` of a CXL device in 7.2); without the tracepoint /sys/bus/pci/devices/*/aer_dev_fatal as well, read every 30 s",
 };
 
 pub(super) const FIRMWARE_CORRECTED_ERROR: Row = Row {
@@ -105,7 +105,7 @@ pub(super) const FIRMWARE_CORRECTED_ERROR: Row = Row {
     meaning: "The firmware, which sees hardware errors first on this machine, told the kernel of a corrected one.",
     cause: "Single bit errors of memory, repeated transfers of a link.",
     advice: "None for a few. The lines that follow in the log name the part (`section_type`, `fru_text`).",
-    source: "kernel log, level 4: `{N}[Hardware Error]: event severity: corrected` (drivers/acpi/apei/ghes.c, drivers/firmware/efi/cper.c)",
+    source: "tracepoint ras:non_standard_event, and ras:arm_event where it has a severity (6.17); kernel log, level 4: `{N}[Hardware Error]: event severity: corrected` (drivers/acpi/apei/ghes.c, drivers/firmware/efi/cper.c)",
 };
 
 pub(super) const FIRMWARE_HARDWARE_ERROR: Row = Row {
@@ -118,7 +118,7 @@ pub(super) const FIRMWARE_HARDWARE_ERROR: Row = Row {
     meaning: "The firmware, which sees hardware errors first on this machine, told the kernel of one that was not corrected, now or in the boot before.",
     cause: "A failing memory module, CPU, or PCIe or CXL device.",
     advice: "The lines that follow in the log name the part (`section_type`, `fru_text`). Replace the machine.",
-    source: "kernel log, level 3 or 0: `{N}[Hardware Error]: event severity: recoverable` or `fatal` (drivers/acpi/apei/ghes.c); level 6 without the number, of the boot before (drivers/acpi/apei/bert.c)",
+    source: "tracepoint ras:non_standard_event, and ras:arm_event where it has a severity (6.17); kernel log, level 3 or 0: `{N}[Hardware Error]: event severity: recoverable` or `fatal` (drivers/acpi/apei/ghes.c); level 6 without the number, of the boot before (drivers/acpi/apei/bert.c)",
 };
 
 pub(super) const MEMORY_PAGE_POISONED: Row = Row {
@@ -183,7 +183,7 @@ pub(super) const CRITICAL_TEMPERATURE: Row = Row {
     meaning: "A part of the machine is so hot that the kernel shuts it down.",
     cause: "Cooling that fails, or a sensor that does.",
     advice: "Check the cooling before the machine is used again.",
-    source: "kernel log, level 0: `thermal thermal_zoneN: TYPE: critical temperature reached` (drivers/thermal/thermal_core.c)",
+    source: "tracepoint thermal:thermal_zone_trip (hot and critical); kernel log, level 0: `thermal thermal_zoneN: TYPE: critical temperature reached` (drivers/thermal/thermal_core.c)",
 };
 
 pub(super) const CLOCKSOURCE_UNSTABLE: Row = Row {

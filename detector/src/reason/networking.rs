@@ -40,7 +40,7 @@ pub(super) const NETWORK_TRANSMIT_TIMEOUT: Row = Row {
     meaning: "A network interface did not send what was queued for some seconds; the driver resets it.",
     cause: "A network card, its firmware or its driver that hangs, or a virtual machine that was paused.",
     advice: "A single one can be a paused virtual machine. Repeated ones: update driver and firmware, or replace the node.",
-    source: "kernel log, level 6 or 4: `NETDEV WATCHDOG: eth0 (driver): transmit queue N timed out`; level 2 since 6.5: `driver device eth0: NETDEV WATCHDOG: CPU: N: transmit queue N timed out N ms` (net/sched/sch_generic.c). The first form comes once in a boot",
+    source: "tracepoint net:net_dev_xmit_timeout; kernel log, level 6 or 4: `NETDEV WATCHDOG: eth0 (driver): transmit queue N timed out`; level 2 since 6.5: `driver device eth0: NETDEV WATCHDOG: CPU: N: transmit queue N timed out N ms` (net/sched/sch_generic.c). The first form comes once in a boot",
 };
 
 pub(super) const DEVLINK_HEALTH_ERROR: Row = Row {

@@ -42,7 +42,7 @@ pub(super) const FILESYSTEM_ERROR: Row = Row {
     meaning: "ext4, XFS or btrfs found its on-disk structures damaged, or could not write them.",
     cause: "I/O errors of the disk below, an unclean detach of the volume, a kernel bug.",
     advice: "Unmount and check the file system (e2fsck, xfs_repair, btrfs check); look for I/O errors of the disk below.",
-    source: "kernel log: level 2 `EXT4-fs error (device X): function:line: ...` (fs/ext4/super.c), level 1 `XFS (X): metadata I/O error ...`, `Metadata corruption detected at ...` (fs/xfs), levels 2 to 4 `BTRFS: error (device X) in ...`, `bdev X errs: ...`, `csum failed ...` (fs/btrfs), level 3 or 4 superblock and journal of ext4 that could not be written",
+    source: "tracepoint ext4:ext4_error; kernel log: level 2 `EXT4-fs error (device X): function:line: ...` (fs/ext4/super.c), level 1 `XFS (X): metadata I/O error ...`, `Metadata corruption detected at ...` (fs/xfs), levels 2 to 4 `BTRFS: error (device X) in ...`, `bdev X errs: ...`, `csum failed ...` (fs/btrfs), level 3 or 4 superblock and journal of ext4 that could not be written",
 };
 
 pub(super) const WRITEBACK_ERROR: Row = Row {
@@ -83,7 +83,7 @@ pub(super) const XFS_SHUTDOWN: Row = Row {
     meaning: "XFS shut a file system down after an error: everything on it fails until it is mounted again. /proc/mounts still shows it as `rw`.",
     cause: "A log or metadata block that could not be written, damaged structures, a disk that was detached.",
     advice: "Look for I/O errors of the disk; unmount, repair (xfs_repair) and mount again, or replace the node.",
-    source: "kernel log, level 1: `XFS (X): log I/O error -5`, `... Shutting down filesystem`, `Filesystem has been shut down due to log error (0x2).` (fs/xfs/xfs_fsops.c, xfs_log.c)",
+    source: "tracepoint xfs:xfs_force_shutdown (newer than 5.10); kernel log, level 1: `XFS (X): log I/O error -5`, `... Shutting down filesystem`, `Filesystem has been shut down due to log error (0x2).` (fs/xfs/xfs_fsops.c, xfs_log.c)",
 };
 
 pub(super) const BTRFS_READ_ONLY: Row = Row {
@@ -106,10 +106,10 @@ pub(super) const JOURNAL_ABORTED: Row = Row {
     clears: Clears::Quiet(Duration::from_secs(1800)),
     eks: false,
     threshold: "each line; one finding for each device",
-    meaning: "The journal of an ext4 file system could not be written and was given up: nothing on it can be changed any more.",
+    meaning: "The journal of an ext4 file system could not be written and was given up, or the file system was shut down: nothing on it can be changed any more.",
     cause: "I/O errors of the disk below, or a volume that was detached.",
     advice: "Look for I/O errors of the disk; unmount, check (e2fsck) and mount again, or replace the node.",
-    source: "kernel log, level 3: `Aborting journal on device X-8.` (fs/jbd2/journal.c)",
+    source: "tracepoint ext4:ext4_shutdown; kernel log, level 3: `Aborting journal on device X-8.` (fs/jbd2/journal.c)",
 };
 
 pub(super) const NVME_TIMEOUT: Row = Row {
@@ -161,7 +161,7 @@ pub(super) const SCSI_ERROR: Row = Row {
     meaning: "A command of a SCSI (or SATA) disk failed for good.",
     cause: "A failing disk, a link, an adapter or a network volume that does not answer: the host byte tells which.",
     advice: "DID_OK with a sense key: the disk. DID_TIME_OUT, DID_NO_CONNECT, DID_TRANSPORT_...: the way to it.",
-    source: "kernel log, level 6: `sd H:C:T:L: [sdX] tag#N FAILED Result: hostbyte=.. driverbyte=.. cmd_age=Ns`; level 3: `timing out command, waited Ns` (drivers/scsi/scsi_logging.c, scsi_lib.c); without the tracepoints `ioerr_cnt` (10 and more between two readings) and `iotmo_cnt` of the device as well, read every 30 s",
+    source: "tracepoint scsi:scsi_dispatch_cmd_done (its sense from 6.5 on) and scsi:scsi_dispatch_cmd_timeout; kernel log, level 6: `sd H:C:T:L: [sdX] tag#N FAILED Result: hostbyte=.. driverbyte=.. cmd_age=Ns`; level 3: `timing out command, waited Ns` (drivers/scsi/scsi_logging.c, scsi_lib.c); without the tracepoints `ioerr_cnt` (10 and more between two readings) and `iotmo_cnt` of the device as well, read every 30 s",
 };
 
 pub(super) const SCSI_DEVICE_OFFLINE: Row = Row {
@@ -187,7 +187,7 @@ pub(super) const ATA_ERROR: Row = Row {
     meaning: "A command of an ATA disk failed or timed out, or the link to it had an error; the kernel resets the link and tries again.",
     cause: "A failing disk, a bad cable or backplane (SErr is not 0), power.",
     advice: "Look at the disk's SMART data; errors on several ports at once point to controller, cable or power.",
-    source: "kernel log, level 3: `ataN.NN: exception Emask ...`, `failed command: ...`, `COMRESET failed (errno=N)`; level 4: `disable device`, `limiting SATA link speed to ...` (drivers/ata/libata-eh.c, libata-core.c)",
+    source: "tracepoint libata:ata_eh_link_autopsy, except for commands that the device itself refuses; kernel log, level 3: `ataN.NN: exception Emask ...`, `failed command: ...`, `COMRESET failed (errno=N)`; level 4: `disable device`, `limiting SATA link speed to ...` (drivers/ata/libata-eh.c, libata-core.c)",
 };
 
 pub(super) const RAID_DEGRADED: Row = Row {

@@ -90,3 +90,18 @@ fn device_label(device: (u32, u32), names: &dyn Names) -> String {
         .disk(device)
         .unwrap_or_else(|| format!("device {major}:{minor}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reason::Reason;
+
+    #[test]
+    fn people_are_told_which_tracepoint_a_reason_comes_from() {
+        for Event { category, name, .. } in EVENTS {
+            let event = format!("{category}:{name}");
+            let told = |reason: &Reason| reason.row().source.contains(&event);
+            assert!(Reason::ALL.iter().any(told), "no reason names {event}");
+        }
+    }
+}
