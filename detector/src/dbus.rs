@@ -623,7 +623,7 @@ mod tests {
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         for line in ["REJECTED EXTERNAL\r\n".to_owned(), "x".repeat(100_000)] {
             let peer = listener.try_clone().unwrap();
-            std::thread::spawn(move || {
+            let peer = std::thread::spawn(move || {
                 let mut stream = peer.accept().unwrap().0;
                 let _gone = stream.write_all(line.as_bytes());
             });
@@ -631,6 +631,8 @@ mod tests {
                 panic!("open");
             };
             assert!(why.starts_with("no access"), "{why}");
+            // It listens as long.
+            peer.join().unwrap();
         }
         drop(listener);
         assert_eq!(open(), Err(Failure::Absent));
