@@ -54,7 +54,6 @@ pub const MODULES: &[&str] = &[
     "nft_ct",
     "e1000e",
     "veth",
-    "aer_inject",
     "cxl_acpi",
     "cxl_pci",
     "cxl_mem",
