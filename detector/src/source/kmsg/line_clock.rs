@@ -7,7 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
 use jiff::SignedDuration;
+use tracing::info;
 
 use crate::clock;
 use crate::source::bpf::tracefs;
@@ -25,6 +27,8 @@ pub(super) struct LineClock {
     measured: Option<Duration>,
     /// What tracing told once is nearer than what is known without it.
     traced: bool,
+    /// Why tracing does not tell it, which has been said.
+    trouble: Option<String>,
 }
 
 impl LineClock {
@@ -33,26 +37,37 @@ impl LineClock {
         let now = clock::boot();
         if self.measured.is_none_or(|at| now.abs_diff(at) >= INTERVAL) {
             self.measured = Some(now);
-            let traced = tracefs::mounted().and_then(|place| tracing_clock(Path::new(place)));
-            if let Some(line) = traced {
+            let place = tracefs::mounted().context("tracefs is not mounted");
+            let told = place.and_then(|place| tracing_clock(Path::new(place)));
+            if let Ok(line) = told {
                 self.lacks = lacks(clock::boot(), line);
                 self.traced = true;
             } else if !self.traced {
                 // It does not count what the machine was suspended.
                 self.lacks = lacks(clock::suspended(), Duration::ZERO);
             }
+            let trouble = told.err().map(|error| format!("{error:#}"));
+            if let Some(why) = trouble.as_ref().filter(|_| trouble != self.trouble) {
+                info!(%why, "the times of the kernel's lines may be off by seconds");
+            }
+            self.trouble = trouble;
         }
         shifted(line, self.lacks).min(now)
     }
 }
 
-fn tracing_clock(tracefs: &Path) -> Option<Duration> {
-    let read = |name| fs::read_to_string(tracefs.join(name)).ok();
+fn tracing_clock(tracefs: &Path) -> anyhow::Result<Duration> {
+    let read = |name| {
+        let path = tracefs.join(name);
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    };
     let clock = read("trace_clock")?;
-    if !OWN.iter().any(|own| clock.contains(own)) {
-        return None;
-    }
-    now_ts(&read("per_cpu/cpu0/stats")?)
+    ensure!(
+        OWN.iter().any(|own| clock.contains(own)),
+        "somebody traces by another clock: {}",
+        clock.trim()
+    );
+    now_ts(&read("per_cpu/cpu0/stats")?).context("per_cpu/cpu0/stats does not say the time")
 }
 
 /// Of the line `now ts: 64804.593685`.
@@ -122,7 +137,7 @@ mod tests {
             ("local global counter perf mono [boot]\n", None),
         ] {
             write("trace_clock", clocks);
-            assert_eq!(tracing_clock(folder.path()), told, "{clocks}");
+            assert_eq!(tracing_clock(folder.path()).ok(), told, "{clocks}");
         }
     }
 }
