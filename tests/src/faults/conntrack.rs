@@ -9,7 +9,7 @@ use rustix::net::netlink::NETFILTER;
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::netlink::{attribute, message, nested};
-use super::sysctl::Sysctl;
+use super::setting::Setting;
 
 const MAX: &str = "net/netfilter/nf_conntrack_max";
 /// Entries beyond those that the table has already.
@@ -30,7 +30,7 @@ const ASSURED_AND_CONFIRMED: u32 = 0b1110;
 pub struct FullConntrack {
     socket: OwnedFd,
     made: u32,
-    _limit: Sysctl,
+    _limit: Setting,
 }
 
 impl FullConntrack {
@@ -53,7 +53,7 @@ impl FullConntrack {
             count < 1000,
             "the host tracks {count} connections: their table is not made smaller"
         );
-        let limit = Sysctl::set(MAX, &(count + MORE).to_string())?
+        let limit = Setting::sysctl(MAX, &(count + MORE).to_string())?
             .context("find the limit of tracked connections")?;
         let socket = socket(AddressFamily::NETLINK, SocketType::RAW, Some(NETFILTER))
             .context("open a netlink socket")?;

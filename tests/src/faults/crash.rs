@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
-use super::sysctl::Sysctl;
+use super::setting::Setting;
 use super::victim::Victim;
 
 /// Beginnings of lines that would mean a broken node, as long as a name may be (15 bytes).
@@ -46,7 +46,7 @@ pub fn handled_crash(comm: &str) -> anyhow::Result<()> {
 
 /// Crashes a process named `comm` and returns what the kernel logged about it.
 pub fn crash(comm: &str) -> anyhow::Result<Crash> {
-    let _logged = Sysctl::set("debug/exception-trace", "1")?;
+    let _logged = Setting::sysctl("debug/exception-trace", "1")?;
     let mut log = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)

@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::Ext4;
 use super::ext4::Frozen;
-use super::sysctl::Sysctl;
+use super::setting::Setting;
 use super::victim::Victim;
 
 const LOCK: &str = "/run/nodemend-faults.lock";
@@ -25,7 +25,7 @@ pub struct HungTask {
     _frozen: Frozen,
     victim: Victim,
     _file_system: Ext4,
-    _settings: Vec<Sysctl>,
+    _settings: Vec<Setting>,
     _alone: File,
 }
 
@@ -53,7 +53,7 @@ impl HungTask {
         ];
         let mut changed = Vec::new();
         for (name, value) in settings {
-            changed.extend(Sysctl::set(name, value)?);
+            changed.extend(Setting::sysctl(name, value)?);
         }
         if changed.is_empty() {
             bail!("this kernel does not look for hung tasks (CONFIG_DETECT_HUNG_TASK)");

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::Context;
 
-use super::sysctl::Sysctl;
+use super::setting::Setting;
 
 /// Writes so much to the kernel log that its oldest records are overwritten: 2 MiB.
 pub fn overrun_kernel_log() -> anyhow::Result<()> {
@@ -18,7 +18,7 @@ pub fn overrun_kernel_log() -> anyhow::Result<()> {
 /// Writes this line so often, as fast as it goes.
 pub fn fill_kernel_log(lines: usize, line: &str) -> anyhow::Result<()> {
     // Otherwise the kernel drops most of it.
-    let _unlimited = Sysctl::set("kernel/printk_devkmsg", "on")?;
+    let _unlimited = Setting::sysctl("kernel/printk_devkmsg", "on")?;
     let mut log = OpenOptions::new()
         .write(true)
         .open("/dev/kmsg")

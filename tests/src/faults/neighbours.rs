@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use rustix::thread::UnshareFlags;
 
-use super::sysctl::Sysctl;
+use super::setting::Setting;
 
 const LIMIT: &str = "net/ipv4/neigh/default/gc_thresh3";
 /// Entries beyond those that the host has.
@@ -22,7 +22,7 @@ const MORE: u64 = 8;
 pub fn overflow_neighbours() -> anyhow::Result<()> {
     // Only here: other network namespaces share the table and do not have the setting.
     let limit = (entries()? + MORE).to_string();
-    let _limit = Sysctl::set(LIMIT, &limit)?.context("find the limit of neighbours")?;
+    let _limit = Setting::sysctl(LIMIT, &limit)?.context("find the limit of neighbours")?;
     thread::scope(|scope| scope.spawn(overflow).join())
         .map_err(|_panic| anyhow::anyhow!("the thread that asks for neighbours panicked"))?
 }

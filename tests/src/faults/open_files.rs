@@ -4,11 +4,11 @@ use std::fs;
 
 use anyhow::Context;
 
-use super::sysctl::Sysctl;
+use super::setting::Setting;
 
 /// Dropping it restores the limit. Root may open more files than that; others have 2 % left.
 pub struct NearlyAllFiles {
-    _limit: Sysctl,
+    _limit: Setting,
 }
 
 impl NearlyAllFiles {
@@ -20,7 +20,7 @@ impl NearlyAllFiles {
             .parse()
             .with_context(|| format!("read {path}: {text}"))?;
         let limit = (used * 102 / 100).to_string();
-        let limit = Sysctl::set("fs/file-max", &limit)?.context("find the limit of files")?;
+        let limit = Setting::sysctl("fs/file-max", &limit)?.context("find the limit of files")?;
         Ok(Self { _limit: limit })
     }
 }

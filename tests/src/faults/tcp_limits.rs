@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::sysctl::Sysctl;
+use super::setting::Setting;
 
 /// The kernel adds them up ten times a second.
 const ADDED_UP: Duration = Duration::from_millis(300);
@@ -46,7 +46,7 @@ pub fn flood_with_syns() -> anyhow::Result<u16> {
 
 /// Sockets without a process, near or beyond their limit while it lives.
 pub struct Orphans {
-    _limit: Sysctl,
+    _limit: Setting,
     /// What they send is not heard.
     _peers: Vec<TcpStream>,
 }
@@ -65,7 +65,7 @@ impl Orphans {
     /// `limit` more than there are.
     fn make(limit: u64, orphans: usize) -> anyhow::Result<Self> {
         let limit = in_use("orphan")? + limit;
-        let limit = Sysctl::set("net/ipv4/tcp_max_orphans", &limit.to_string())?
+        let limit = Setting::sysctl("net/ipv4/tcp_max_orphans", &limit.to_string())?
             .context("find the limit of orphans")?;
         let mut peers = Vec::new();
         let mut make = |orphans: usize| -> anyhow::Result<()> {
@@ -90,7 +90,7 @@ impl Orphans {
 
 /// Data in sockets, near or beyond what TCP may use while it lives.
 pub struct TcpMemory {
-    _limit: Sysctl,
+    _limit: Setting,
     _unread: Vec<(TcpStream, TcpStream)>,
 }
 
@@ -98,7 +98,7 @@ impl TcpMemory {
     /// Beyond the limit for a moment, which the kernel logs.
     pub fn exhausted() -> anyhow::Result<Self> {
         let mut unread = unread()?;
-        let limit = Sysctl::set("net/ipv4/tcp_mem", "1 1 1")?.context("find TCP's limit")?;
+        let limit = Setting::sysctl("net/ipv4/tcp_mem", "1 1 1")?.context("find TCP's limit")?;
         let (left, right) = unread.pop().context("keep a connection")?;
         // Closed with what it could not send: that is when the kernel looks.
         drop(left);
@@ -116,7 +116,7 @@ impl TcpMemory {
         let used = in_use("mem")?;
         ensure!(used > 100, "{used} pages of data wait in sockets");
         let high = used * 102 / 100;
-        let limit = Sysctl::set("net/ipv4/tcp_mem", &format!("{high} {high} {high}"))?
+        let limit = Setting::sysctl("net/ipv4/tcp_mem", &format!("{high} {high} {high}"))?
             .context("find TCP's limit")?;
         Ok(Self {
             _limit: limit,

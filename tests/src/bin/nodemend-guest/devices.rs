@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nodemend_tests::faults::boot_clock;
+use nodemend_tests::faults::{Setting, boot_clock};
 use rustix::fs::{Advice, fadvise};
 
 const BLOCK: usize = 4096;
@@ -60,33 +60,9 @@ pub(crate) fn read(disk: &File, offset: u64, length: usize) -> std::io::Result<(
     disk.read_exact_at(&mut buffer[aligned..aligned + length], offset)
 }
 
-/// A file of sysfs that is changed for a while.
-pub(crate) struct Setting {
-    path: PathBuf,
-    before: String,
-}
-
-impl Setting {
-    pub(crate) fn change(path: impl Into<PathBuf>, value: &str) -> anyhow::Result<Self> {
-        let path = path.into();
-        let before =
-            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        fs::write(&path, value).with_context(|| format!("write {}", path.display()))?;
-        Ok(Self { path, before })
-    }
-
-    /// How many seconds a command of the disk may take.
-    pub(crate) fn timeout(disk: &str, seconds: &str) -> anyhow::Result<Self> {
-        Self::change(format!("/sys/block/{disk}/device/timeout"), seconds)
-    }
-}
-
-impl Drop for Setting {
-    fn drop(&mut self) {
-        if let Err(error) = fs::write(&self.path, &self.before) {
-            eprintln!("nodemend-guest: restore {}: {error}", self.path.display());
-        }
-    }
+/// How many seconds a command of the disk may take, for a while.
+pub(crate) fn timeout(disk: &str, seconds: &str) -> anyhow::Result<Setting> {
+    Setting::change(format!("/sys/block/{disk}/device/timeout"), seconds)
 }
 
 /// A command that never reaches the disk: its controller may not use the bus meanwhile.

@@ -9,12 +9,12 @@ use std::thread;
 use anyhow::Context;
 use nodemend_tests::faults::{
     self as real, AllNetworkLines, Ext4, FullConntrack, HungTask, LoopDisk, NearlyAllFiles,
-    Orphans, PodCgroup,
+    Orphans, PodCgroup, Setting,
 };
 use nodemend_tests::vm::LATE;
 use nodemend_tests::vm::firmware::{self, Section, Severity};
 
-use crate::devices::{Sent, Setting, cannot_read, disk, lose_a_command, open, read};
+use crate::devices::{Sent, cannot_read, disk, lose_a_command, open, read, timeout};
 use crate::set_up::run;
 use crate::{Guest, cxl};
 
@@ -145,7 +145,7 @@ pub(crate) const ALL: &[Fault] = &[
     }),
     fault("ATA error: lost command", &["ATAError"], |_| {
         let disk = disk("/ata2/")?;
-        let _impatience = Setting::timeout(&disk, "1")?;
+        let _impatience = timeout(&disk, "1")?;
         lose_a_command(&disk)?;
         keep(())
     }),
@@ -156,7 +156,7 @@ pub(crate) const ALL: &[Fault] = &[
     .by("scsi-error", "failed: medium error"),
     fault("SCSI error, timeout: no answer", &["SCSIError"], |_| {
         let disk = disk("/adapter1/")?;
-        let _impatience = Setting::timeout(&disk, "1")?;
+        let _impatience = timeout(&disk, "1")?;
         let sent = {
             let _ignored = Setting::change(format!("{SCSI_DEBUG}/opts"), "4")?;
             let _each = Setting::change(format!("{SCSI_DEBUG}/every_nth"), "1")?;
